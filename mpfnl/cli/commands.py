@@ -1,0 +1,190 @@
+"""The commands as plain functions. Heavy packages load when a command runs, so that help is quick."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from mpfnl.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+
+    from mpfnl.inference.tiling import Tiling
+    from mpfnl.models.enhancement import EnhancementModule
+
+
+Precision: TypeAlias = Literal["auto", "bf16", "fp32"]
+Split: TypeAlias = Literal["train", "val", "test"]
+
+
+def enhance(
+    *,
+    weights: Path,
+    output: Path,
+    portal_venous: Path | None = None,
+    arterial: Path | None = None,
+    noncontrast: Path | None = None,
+    tile: int = 64,
+    overlap: int = 16,
+    device: str = "auto",
+    precision: Precision = "auto",
+) -> None:
+    """Enhance one patient's scan.
+
+    The result has the portal venous scan's grid and number type, in HU, and opens on top of it. Bone, gas and
+    whatever else truly lies outside of the window [-175, 275] HU keep the input's values.
+
+    Args:
+        weights: The model: a weights folder or a Lightning checkpoint.
+        output: The enhanced scan to write, .nii.gz or .nii.
+        portal_venous: The portal venous scan, NIfTI in HU.
+        arterial: The arterial scan on the same grid, where the model takes it.
+        noncontrast: The non-contrast scan on the same grid, where the model takes it.
+        tile: Edge of the tiles in voxels that the volume is cut into; smaller takes less memory.
+        overlap: Voxels shared by neighbouring tiles.
+        device: auto, cpu, cuda or cuda:N; auto takes a GPU where there is one.
+        precision: auto, bf16 or fp32; auto takes bf16 where the device computes in it.
+    """
+    from mpfnl.models.loading import load_model
+    from mpfnl.phases import Phase
+    from mpfnl.volumes import check_output
+
+    given = {
+        Phase.NONCONTRAST: noncontrast,
+        Phase.ARTERIAL: arterial,
+        Phase.PORTAL_VENOUS: portal_venous,
+    }
+    files = {phase: file for phase, file in given.items() if file is not None}
+    check_output(output, files.values())
+    model = load_model(weights).to(_device(device))
+    unused = [phase for phase in files if phase not in model.phases]
+    if unused:
+        print(f"this {type(model).__name__} does not take: {', '.join(unused)}")
+    scan = model.enhance(
+        {phase: file for phase, file in files.items() if phase not in unused},
+        output,
+        tiling=_tiling(tile, overlap),
+        precision=_precision(precision),
+        progress=True,
+    )
+    print(f"{output}: {model.target.replace('_', ' ')} phase, {'x'.join(map(str, scan.shape))} voxels")
+
+
+def evaluate(
+    manifest: Path,
+    *,
+    models: list[str],
+    output: Path,
+    split: Split = "test",
+    seed: int = 0,
+    tile: int = 64,
+    overlap: int = 16,
+    device: str = "auto",
+) -> None:
+    """Compare models on a cohort: the paper's Table I with intervals and paired tests, and a report.
+
+    Each phase of a clean study is degraded by its own draw; each model gets the degraded phases; PSNR and SSIM
+    compare with the clean scan. Started again with the same arguments, it does only what is missing.
+
+    Args:
+        manifest: The cohort's CSV, with clean scans.
+        models: One or more NAME=WEIGHTS, a weights folder or a checkpoint each.
+        output: The evaluation folder: cases.csv, summary.csv, summary.json, report.html, figures/, volumes/.
+        split: Which studies: train, val or test.
+        seed: Of the degradation.
+        tile: Edge of the tiles in voxels.
+        overlap: Voxels shared by neighbouring tiles.
+        device: auto, cpu, cuda or cuda:N.
+    """
+    from mpfnl.data.manifest import Split as CohortSplit
+    from mpfnl.data.manifest import read_manifest
+    from mpfnl.study.evaluate import EvaluateOptions
+    from mpfnl.study.run import run_evaluation
+
+    cohort = read_manifest(manifest)
+    loaded = _named_models(models, device)
+    options = EvaluateOptions(CohortSplit(split), seed=seed, tiling=_tiling(tile, overlap), progress=True)
+    run_evaluation(cohort, loaded, output, options)
+
+
+def phantom(
+    *,
+    output: Path,
+    patients: int = 24,
+    seed: int = 0,
+    misalignment: float = 1.0,
+    small: bool = False,
+) -> None:
+    """Write a cohort of phantoms: three phases, organ labels and a pancreas mask each, and the manifest.
+
+    They look like abdominal CT and are not: nothing that is shown on them is clinical evidence.
+
+    Args:
+        output: The cohort's folder.
+        patients: How many.
+        seed: A patient depends on the seed and its number alone.
+        misalignment: How far the phases lie apart: 1 as measured before registration, 0 not at all.
+        small: Small volumes of about 3 mm, for tests and tries.
+    """
+    from dataclasses import replace
+
+    from mpfnl.data.phantom import SMALL, PhantomConfig, write_cohort
+
+    config = replace(SMALL if small else PhantomConfig(), misalignment=misalignment)
+    print(write_cohort(output, patients=patients, seed=seed, config=config, progress=True))
+
+
+def demo(*, output: Path = Path("demo"), seed: int = 0) -> None:
+    """Try everything without data: phantoms, training, enhancement, the report; minutes on a CPU.
+
+    Started again it goes on from what is finished.
+
+    Args:
+        output: The folder for everything that it makes.
+        seed: Of the phantoms, the degradation and the training.
+    """
+    from mpfnl.study.demo import run_demo
+
+    run_demo(output, seed)
+
+
+def _device(name: str) -> torch.device:
+    import torch
+
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError):
+        raise InputError(f"--device {name}: this machine has no such device; give cpu or auto") from None
+    return device
+
+
+def _precision(precision: Precision) -> torch.dtype | None:
+    import torch
+
+    chosen = {"bf16": torch.bfloat16, "fp32": torch.float32}
+    return chosen.get(precision)
+
+
+def _tiling(tile: int, overlap: int) -> Tiling:
+    from mpfnl.inference.tiling import Tiling
+
+    try:
+        return Tiling(tile, overlap)
+    except ValueError as error:
+        raise InputError(f"--tile {tile} --overlap {overlap}: {error}") from None
+
+
+def _named_models(models: list[str], device: str) -> dict[str, EnhancementModule]:
+    from mpfnl.models.loading import load_model
+
+    named: dict[str, EnhancementModule] = {}
+    for entry in models:
+        name, equals, path = entry.partition("=")
+        if not equals or not name or not path or name in named:
+            raise InputError(f"--models {entry}: give NAME=WEIGHTS, each name once")
+        named[name] = load_model(path).to(_device(device))
+    return named

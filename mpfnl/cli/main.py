@@ -1,0 +1,84 @@
+"""Entry point: finds the command, runs it, and turns errors into one line and an exit status."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from mpfnl.cli.commands import demo, enhance, evaluate, phantom
+from mpfnl.cli.parsing import Command
+from mpfnl.errors import MpfnlError
+
+COMMANDS = {
+    command.name: command
+    for command in (
+        Command(demo, "mpfnl demo -o demo"),
+        Command(
+            enhance,
+            "mpfnl enhance --weights demo/weights/PFNL3D --noncontrast nc.nii.gz --arterial art.nii.gz "
+            "--portal-venous pv.nii.gz -o enhanced.nii.gz",
+        ),
+        Command(evaluate, "mpfnl evaluate cohort.csv --models RCAN3D=rcan3d/ PFNL3D=pfnl3d/ -o evaluation"),
+        Command(phantom, "mpfnl phantom --patients 24 --seed 0 -o phantoms"),
+    )
+}
+TRAINER_COMMANDS = {
+    "fit": "Train a model on a cohort, e.g.  mpfnl fit --config pfnl3d.yaml --data.manifest cohort.csv",
+    "validate": "Score a checkpoint on the validation patches.",
+    "test": "Score a checkpoint on whole test volumes.",
+    "predict": "Run a checkpoint over whole test volumes.",
+}
+BAD_INPUT = 2
+INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command.
+
+    Args:
+        arguments: The words after `mpfnl`; those of the process if None.
+
+    Returns:
+        The exit status: 0; 2 for input that cannot be used; 130 when interrupted.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        return _dispatch(words)
+    except MpfnlError as error:
+        print(f"mpfnl: error: {error}", file=sys.stderr)
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        print("mpfnl: interrupted; the same command goes on from what is finished", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _dispatch(words: list[str]) -> int:
+    if not words or words[0] in ("-h", "--help"):
+        print(_help())
+        return 0
+    name, *rest = words
+    if name == "--version":
+        from mpfnl import __version__
+
+        print(__version__)
+    elif name in COMMANDS:
+        COMMANDS[name].run(rest)
+    elif name in TRAINER_COMMANDS:
+        from mpfnl.cli.training import run_trainer  # imports Lightning: slow
+
+        run_trainer(words)
+    else:
+        raise MpfnlError(f"there is no command {name!r}; see  mpfnl --help")
+    return 0
+
+
+def _help() -> str:
+    described = {name: command.summary for name, command in COMMANDS.items()} | TRAINER_COMMANDS
+    rows = "\n".join(f"  {name:<10} {text}" for name, text in described.items())
+    return (
+        "usage: mpfnl COMMAND ...\n\n"
+        "Multiphase abdominal CT enhancement: degraded phases in, one better portal venous scan out.\n\n"
+        f"commands:\n{rows}\n\n"
+        "mpfnl COMMAND --help tells a command's options; mpfnl --version the version.\n"
+        "Research only: an enhanced scan must not be used for diagnosis."
+    )

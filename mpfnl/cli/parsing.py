@@ -1,0 +1,97 @@
+"""Builds a command's parser from its function: names, types and help come from signature and docstring."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, get_origin, get_type_hints
+
+from docstring_parser import parse as parse_docstring
+from jsonargparse import ArgumentParser, Namespace
+
+
+class _HelpFormatter(argparse.HelpFormatter):
+    """Says a default where there is one, and nothing of Python types."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        text = action.help or ""
+        if action.required and action.option_strings:
+            return f"{text} (required)"
+        if action.default in (None, argparse.SUPPRESS) or not action.option_strings:
+            return text
+        default = str(action.default).lower() if isinstance(action.default, bool) else action.default
+        return f"{text} (default: {default})"
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command of the command line.
+
+    Args:
+        function: What it runs. Keyword-only parameters become options, the others positional arguments.
+        example: A line that a person can copy.
+    """
+
+    function: Callable[..., None]
+    example: str
+
+    @property
+    def name(self) -> str:
+        """The command's name: the function's."""
+        return self.function.__name__
+
+    @property
+    def summary(self) -> str:
+        """One line of help: the first of the docstring."""
+        return parse_docstring(self.function.__doc__ or "").short_description or ""
+
+    def parser(self) -> ArgumentParser:
+        """A parser for the function's parameters."""
+        documented = parse_docstring(self.function.__doc__ or "")
+        texts = {parameter.arg_name: parameter.description or "" for parameter in documented.params}
+        described = "\n\n".join(filter(None, [documented.short_description, documented.long_description]))
+        parser = ArgumentParser(
+            prog=f"mpfnl {self.name}",
+            description=described,
+            epilog=f"example:  {self.example}",
+            formatter_class=_HelpFormatter,
+        )
+        hints = get_type_hints(self.function)
+        for parameter in inspect.signature(self.function).parameters.values():
+            _add(parser, parameter, hints[parameter.name], texts[parameter.name])
+        return parser
+
+    def run(self, arguments: list[str]) -> None:
+        """Parses the arguments and calls the function."""
+        parsed: Namespace = self.parser().parse_args(arguments)
+        names = inspect.signature(self.function).parameters
+        self.function(**{name: parsed[name] for name in names})
+
+
+def _add(parser: ArgumentParser, parameter: inspect.Parameter, hint: Any, text: str) -> None:
+    text = " ".join(text.split())
+    if parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
+        parser.add_argument(parameter.name, type=hint, help=text)
+        return
+    option = f"--{parameter.name.replace('_', '-')}"
+    names = ["-o", option] if parameter.name == "output" else [option]
+    required = parameter.default is inspect.Parameter.empty
+    if hint is bool:
+        parser.add_argument(*names, action="store_true", help=text)
+        return
+    default = None if required else parameter.default
+    extra: dict[str, Any] = {"nargs": "+"} if str(hint).startswith("list[") else {}
+    if get_origin(hint) is not Literal:
+        extra["metavar"] = _METAVARS.get(parameter.name, "FILE" if "Path" in str(hint) else "N")
+    parser.add_argument(*names, type=hint, default=default, required=required, help=text, **extra)
+
+
+_METAVARS = {
+    "weights": "PATH",
+    "models": "NAME=WEIGHTS",
+    "output": "PATH",
+    "device": "DEVICE",
+    "misalignment": "X",
+}

@@ -1,0 +1,148 @@
+"""The Lightning data module over a cohort's manifest."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchio as tio
+from lightning.pytorch import LightningDataModule
+from torch.utils.data import DataLoader, Dataset
+
+from mpfnl.data.manifest import Manifest, Split, Study, read_manifest
+from mpfnl.data.patches import (
+    EpochSampler,
+    PatchDataset,
+    PatchSampling,
+    Recipe,
+    Sample,
+    VolumeDataset,
+)
+from mpfnl.data.studies import StudyCache
+from mpfnl.errors import InputError
+from mpfnl.phases import Phase, resolve_phases
+from mpfnl.transforms import RandomRotation90
+from mpfnl.transforms.degradation import SECOND_ORDER_V1, Preset
+
+
+class MultiphaseDataModule(LightningDataModule):
+    """Degraded phases and the clean target of a cohort.
+
+    Training and validation see patches, testing and prediction whole volumes. A sample depends on
+    (seed, epoch, study, draw) alone: it is the same for any number of workers. Validation patches and test
+    volumes are the same in every epoch.
+
+    Memory: the voxels that the loaders keep (int16, all phases) take at most `cache_gb`, shared by the
+    workers; each worker holds one more study while it reads it, and `2 * batch_size` patches ahead.
+
+    Args:
+        manifest: The cohort's CSV; see `mpfnl.data.manifest`.
+        phases: The phases that the model takes, or how many (1: the target alone; 3: all).
+        target: The phase that the model restores.
+        batch_size: Patches a training batch.
+        patch_size: Edge of a patch in voxels.
+        patches_per_study: Training patches a study and epoch.
+        val_patches_per_study: Validation patches a study.
+        degradation: Of each phase, by its own draw; None for scans that are already degraded.
+        augmentation: A TorchIO transform of training patches; the paper's random rotations by 90, 180 or 270
+            degrees in the axial plane if left out, None for none.
+        workers: Processes that make samples; None: one for each CPU core but one, at most 8.
+        cache_gb: Gigabytes of voxels kept in memory.
+        seed: Of everything random.
+
+    Raises:
+        InputError: If the manifest cannot be used, or a split that is needed has no studies.
+    """
+
+    def __init__(
+        self,
+        manifest: str | Path,
+        phases: int | Sequence[Phase] = 3,
+        target: Phase = Phase.PORTAL_VENOUS,
+        batch_size: int = 8,
+        patch_size: int = 32,
+        patches_per_study: int = 16,
+        val_patches_per_study: int = 4,
+        degradation: Preset | None = SECOND_ORDER_V1,
+        augmentation: tio.Transform | None = RandomRotation90(),  # noqa: B008  # it holds no state
+        workers: int | None = None,
+        cache_gb: float = 4.0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.manifest_path = Path(manifest)
+        self.recipe = Recipe(resolve_phases(phases, target), Phase(target), degradation, seed=seed)
+        self.train_sampling = PatchSampling(patch_size, patches_per_study)
+        self.val_sampling = PatchSampling(patch_size, val_patches_per_study)
+        self.batch_size = batch_size
+        self.augmentation = augmentation
+        self.workers = min(8, max(0, (os.cpu_count() or 1) - 1)) if workers is None else workers
+        self.cache_bytes = int(cache_gb * 1e9)
+        self._manifest: Manifest | None = None
+
+    @property
+    def manifest(self) -> Manifest:
+        """The cohort, read when it is first needed."""
+        if self._manifest is None:
+            self._manifest = read_manifest(self.manifest_path)
+        return self._manifest
+
+    def setup(self, stage: str | None = None) -> None:
+        """Reads the manifest and checks that the stage's splits have studies."""
+        needed = {"fit": [Split.TRAIN, Split.VAL], "validate": [Split.VAL], "test": [Split.TEST]}
+        for split in needed.get(stage or "", []):
+            self._studies(split)
+
+    def subjects(self, split: Split | str) -> tio.SubjectsDataset:
+        """A split as TorchIO subjects, loaded when used: the clean phases by name, and the masks it has."""
+        studies = self._studies(Split(split))
+        return tio.SubjectsDataset([_subject(study) for study in studies])
+
+    def train_dataloader(self) -> DataLoader[Sample]:
+        """Shuffled training patches; another draw each epoch."""
+        dataset = PatchDataset(self._cache(Split.TRAIN), self.recipe, self.train_sampling, self.augmentation)
+        sampler = EpochSampler(len(dataset), self.recipe.seed)
+        return self._loader(
+            dataset, self.batch_size, sampler=sampler, drop_last=len(dataset) >= self.batch_size
+        )
+
+    def val_dataloader(self) -> DataLoader[Sample]:
+        """Validation patches, the same in every epoch."""
+        dataset = PatchDataset(self._cache(Split.VAL), self.recipe, self.val_sampling)
+        return self._loader(dataset, self.batch_size)
+
+    def test_dataloader(self) -> DataLoader[Sample]:
+        """Whole test volumes, one a batch."""
+        return self._loader(VolumeDataset(self._cache(Split.TEST), self.recipe), batch_size=1)
+
+    def predict_dataloader(self) -> DataLoader[Sample]:
+        """The same as for testing."""
+        return self.test_dataloader()
+
+    def _studies(self, split: Split) -> tuple[Study, ...]:
+        studies = self.manifest.split(split).studies
+        if not studies:
+            raise InputError(f"{self.manifest_path}: no study is in split {split}; put one there")
+        return studies
+
+    def _cache(self, split: Split) -> StudyCache:
+        return StudyCache(self._studies(split), self.recipe.loaded, self.cache_bytes // max(1, self.workers))
+
+    def _loader(self, dataset: Dataset[Sample], batch_size: int, **options: Any) -> DataLoader[Sample]:
+        return DataLoader(
+            dataset,
+            batch_size=batch_size,
+            num_workers=self.workers,
+            persistent_workers=self.workers > 0,
+            pin_memory=torch.cuda.is_available(),
+            **options,
+        )
+
+
+def _subject(study: Study) -> tio.Subject:
+    scans = {str(phase): tio.ScalarImage(study.file(phase)) for phase in Phase}
+    masks = {name: tio.LabelMap(path) for name, path in study.masks.items()}
+    return tio.Subject(**scans, **masks, study_id=study.study_id, patient_id=study.patient_id)

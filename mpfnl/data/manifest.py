@@ -1,0 +1,277 @@
+"""The manifest: a CSV with one row a study, its patient, its split and the files of its phases."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from enum import StrEnum
+from pathlib import Path
+
+from mpfnl.errors import InputError
+from mpfnl.phases import PHASES, Phase
+from mpfnl.volumes import atomic_file, phase_name
+
+PHASE_COLUMNS = tuple(phase.value for phase in PHASES)
+REQUIRED = ("study_id", "patient_id", "split", *PHASE_COLUMNS)
+MASK_COLUMNS = ("pancreas", "labels")
+COLUMNS = (*REQUIRED, *MASK_COLUMNS)
+
+
+class Split(StrEnum):
+    """What a patient's studies are used for."""
+
+    TRAIN = "train"
+    VAL = "val"
+    TEST = "test"
+
+
+@dataclass(frozen=True)
+class Study:
+    """One multiphase study.
+
+    Args:
+        study_id: Its name, unique in the manifest.
+        patient_id: Its patient; all studies of a patient are in one split.
+        split: Its split.
+        noncontrast: File of the non-contrast phase.
+        arterial: File of the arterial phase.
+        portal_venous: File of the portal venous phase.
+        pancreas: File of the pancreas' reference mask, if there is one.
+        labels: File of a label map of the organs, if there is one.
+    """
+
+    study_id: str
+    patient_id: str
+    split: Split
+    noncontrast: Path
+    arterial: Path
+    portal_venous: Path
+    pancreas: Path | None = None
+    labels: Path | None = None
+
+    def file(self, phase: Phase) -> Path:
+        """The file of a phase."""
+        files = {
+            Phase.NONCONTRAST: self.noncontrast,
+            Phase.ARTERIAL: self.arterial,
+            Phase.PORTAL_VENOUS: self.portal_venous,
+        }
+        return files[phase]
+
+    @property
+    def masks(self) -> dict[str, Path]:
+        """The reference masks that it has, by column."""
+        named = {"pancreas": self.pancreas, "labels": self.labels}
+        return {column: path for column, path in named.items() if path is not None}
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The studies of a cohort, in the order of the rows.
+
+    Args:
+        path: The CSV.
+        studies: Its studies.
+    """
+
+    path: Path
+    studies: tuple[Study, ...]
+
+    def split(self, split: Split | str) -> Manifest:
+        """The studies of one split.
+
+        Raises:
+            ValueError: There is no such split.
+        """
+        wanted = Split(split)
+        return Manifest(self.path, tuple(study for study in self.studies if study.split is wanted))
+
+    def __len__(self) -> int:
+        return len(self.studies)
+
+    def __iter__(self) -> Iterator[Study]:
+        return iter(self.studies)
+
+
+def read_manifest(path: str | Path, check_files: bool = True) -> Manifest:
+    """Reads a manifest and checks it.
+
+    Args:
+        path: A CSV in UTF-8 with commas. Its first row names the columns, in any order; paths are
+            relative to it.
+        check_files: Whether each file that it names must exist.
+
+    Returns:
+        The studies, with paths joined to the CSV's folder.
+
+    Raises:
+        InputError: It is missing, no CSV, or empty; a column is missing or unknown; a cell is empty; a split
+            is unknown; a study appears twice; a patient is in two splits; a file is missing or empty. The
+            message tells the first problem and the number of others.
+    """
+    path = Path(path)
+    (_, header), *rows = _read_rows(path)
+    _check_columns(path, header)
+    if not rows:
+        raise InputError(f"{path}: has no studies; add one row a study")
+    problems: list[str] = []
+    studies: list[tuple[int, Study]] = []
+    for number, cells in rows:
+        found = _check_row(header, cells)
+        problems += [f"row {number}, {problem}" for problem in found]
+        if not found:
+            studies.append((number, _study(path.parent, dict(zip(header, cells, strict=True)))))
+    problems += _conflicts(studies)
+    if check_files:
+        problems += [f"row {n}, {problem}" for n, study in studies for problem in _missing_files(study)]
+    _raise_first(path, problems)
+    return Manifest(path, tuple(study for _, study in studies))
+
+
+def write_manifest(path: str | Path, studies: Iterable[Study]) -> Manifest:
+    """Writes a manifest, whole or not at all, with paths relative to it.
+
+    Args:
+        path: The CSV; replaced if it exists.
+        studies: Its studies, at least one.
+
+    Returns:
+        The manifest written.
+
+    Raises:
+        InputError: The studies could not be read back: there is none, an identifier is empty or appears
+            twice, a patient is in two splits; or the file cannot be written.
+    """
+    path = Path(path)
+    manifest = Manifest(path, tuple(studies))
+    if not manifest.studies:
+        raise InputError(f"{path}: has no studies; give at least one")
+    columns = REQUIRED + tuple(c for c in MASK_COLUMNS if any(c in study.masks for study in manifest))
+    rows = [[_cell(path.parent, study, column) for column in columns] for study in manifest]
+    problems = [f"row {n}, {p}" for n, cells in enumerate(rows, 2) for p in _check_row(columns, cells)]
+    _raise_first(path, problems + _conflicts(list(enumerate(manifest, 2))))
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows([columns, *rows])
+    with atomic_file(path) as file:
+        file.write(text.getvalue().encode())
+    return manifest
+
+
+def _read_rows(path: Path) -> list[tuple[int, list[str]]]:
+    """The rows that hold something, numbered as a spreadsheet does; the header is the first."""
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder; give the manifest's CSV file")
+    if not path.exists():
+        raise InputError(f"{path}: there is no such manifest; check the path")
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+        rows = list(enumerate(csv.reader(io.StringIO(text, newline=""), strict=True), 1))
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: is not text in UTF-8; save it as CSV in UTF-8") from error
+    except csv.Error as error:
+        raise InputError(f"{path}: is not a CSV ({error}); save it as CSV with commas") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); check the file") from error
+    stripped = [(number, [cell.strip() for cell in cells]) for number, cells in rows]
+    filled = [(number, cells) for number, cells in stripped if any(cells)]
+    if not filled:
+        raise InputError(f"{path}: is empty; its first row must be {','.join(REQUIRED)}")
+    return filled
+
+
+def _check_columns(path: Path, header: Sequence[str]) -> None:
+    if len(header) == 1 and any(mark in header[0] for mark in ";\t"):
+        raise InputError(f"{path}: its columns are not separated by commas; save it as CSV with commas")
+    problems = []
+    for column in header:
+        if column not in COLUMNS:
+            near = get_close_matches(column.lower(), COLUMNS, n=1)
+            advice = f"did you mean {near[0]}?" if near else f"the columns are {', '.join(COLUMNS)}"
+            problems.append(f"unknown column {column!r}; {advice}")
+    problems += [f"column {column} is missing; add it" for column in REQUIRED if column not in header]
+    problems += [f"column {column} appears twice; keep one" for column in COLUMNS if header.count(column) > 1]
+    _raise_first(path, problems)
+
+
+def _check_row(header: Sequence[str], cells: Sequence[str]) -> list[str]:
+    if len(cells) != len(header):
+        return [f"study {cells[0]!r}: it has {len(cells)} cells instead of {len(header)}; check the commas"]
+    row = dict(zip(header, cells, strict=True))
+    study = f"study {row['study_id']!r}"
+    problems = []
+    for column in REQUIRED:
+        if not row[column]:
+            what = f"{phase_name(Phase(column))}'s file" if column in PHASE_COLUMNS else column
+            problems.append(f"{study}: its {what} is empty; fill in column {column}")
+    if row["split"] and row["split"] not in tuple(Split):
+        problems.append(f"{study}: unknown split {row['split']!r}; use {', '.join(Split)}")
+    return problems
+
+
+def _study(folder: Path, row: dict[str, str]) -> Study:
+    return Study(
+        study_id=row["study_id"],
+        patient_id=row["patient_id"],
+        split=Split(row["split"]),
+        noncontrast=folder / row["noncontrast"],
+        arterial=folder / row["arterial"],
+        portal_venous=folder / row["portal_venous"],
+        pancreas=folder / row["pancreas"] if row.get("pancreas") else None,
+        labels=folder / row["labels"] if row.get("labels") else None,
+    )
+
+
+def _conflicts(studies: Sequence[tuple[int, Study]]) -> list[str]:
+    problems = []
+    rows: dict[str, int] = {}
+    splits: dict[str, tuple[int, Split]] = {}
+    for number, study in studies:
+        first_row = rows.setdefault(study.study_id, number)
+        if first_row != number:
+            problems.append(
+                f"row {number}, study {study.study_id!r}: it is in row {first_row} already;"
+                " give each study_id once"
+            )
+        row, split = splits.setdefault(study.patient_id, (number, study.split))
+        if split is not study.split:
+            problems.append(
+                f"row {number}, study {study.study_id!r}: patient {study.patient_id!r} is in split"
+                f" {study.split} here and in split {split} in row {row}; put each patient in one split"
+            )
+    return problems
+
+
+def _missing_files(study: Study) -> Iterator[str]:
+    files = {column: study.file(Phase(column)) for column in PHASE_COLUMNS} | study.masks
+    for column, path in files.items():
+        what = phase_name(Phase(column)) if column in PHASE_COLUMNS else f"{column} reference"
+        if not path.exists():
+            yield f"study {study.study_id!r}, {what}: there is no file {path}; correct column {column}"
+        elif path.is_file() and path.stat().st_size == 0:
+            yield f"study {study.study_id!r}, {what}: the file {path} is empty; copy or convert it again"
+
+
+def _cell(folder: Path, study: Study, column: str) -> str:
+    if column in PHASE_COLUMNS:
+        return _relative(study.file(Phase(column)), folder)
+    if column in MASK_COLUMNS:
+        return _relative(study.masks[column], folder) if column in study.masks else ""
+    return {"study_id": study.study_id, "patient_id": study.patient_id, "split": study.split.value}[column]
+
+
+def _relative(path: Path, folder: Path) -> str:
+    try:
+        return Path(os.path.relpath(path, folder)).as_posix()
+    except ValueError:  # another drive
+        return path.absolute().as_posix()
+
+
+def _raise_first(path: Path, problems: Sequence[str]) -> None:
+    if problems:
+        others = len(problems) - 1
+        more = f" (and {others} more problem{'s' if others > 1 else ''})" if others else ""
+        raise InputError(f"{path}: {problems[0]}{more}")

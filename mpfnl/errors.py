@@ -1,0 +1,22 @@
+"""The errors that mpfnl raises on purpose. Each message is one line that says what to do."""
+
+from __future__ import annotations
+
+
+class MpfnlError(Exception):
+    """Base of every error that mpfnl raises on purpose."""
+
+
+class InputError(MpfnlError, ValueError):
+    """Something that was given (a file, a table, an option) cannot be used.
+
+    The message is one line: it names the file, the phase where there is one, what is wrong and
+    what to do. The command line prints it and exits with status 2.
+    """
+
+
+class MissingExtraError(MpfnlError, ImportError):
+    """An optional dependency is needed and not installed; the message says what to install."""
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(f"this needs {package}: install it with  pip install 'mpfnl[{extra}]'")

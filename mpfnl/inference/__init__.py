@@ -1,0 +1,1 @@
+"""A whole volume through a network."""

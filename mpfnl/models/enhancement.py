@@ -1,0 +1,184 @@
+"""What every enhancement model shares: the steps, the metrics, the optimiser, whole volumes, weights."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.types import LRSchedulerConfigType, OptimizerLRScheduler
+from torch import Tensor, nn
+from torch.optim import Adam, Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from mpfnl.inference.tiling import Tiling, tiled_forward
+from mpfnl.losses import L1SobelLoss
+from mpfnl.metrics.accumulate import PeakSignalNoiseRatio3D, StructuralSimilarity3D
+from mpfnl.phases import ABDOMEN, Phase, PhaseBatch, Scalar, StudyBatch, TargetBatch, resolve_phases
+
+if TYPE_CHECKING:
+    from mpfnl.volumes import Volume
+
+OptimizerFactory: TypeAlias = Callable[[Iterable], Optimizer]  # type: ignore[type-arg]  # as in LightningCLI
+SchedulerFactory: TypeAlias = Callable[[Optimizer], LRScheduler]
+
+
+Interval: TypeAlias = Literal["epoch", "step"]
+
+MODEL_KEY = "mpfnl_model"  # where a checkpoint says which model it is of
+
+
+class EnhancementModule(LightningModule):
+    """Base of the models: trains a network to restore one phase of a study from degraded phases.
+
+    A subclass builds its network and says what it is made of (`config`); training, validation, testing,
+    prediction, whole volumes and weights are here, once.
+
+    Args:
+        network: Takes `(batch, P, x, y, z)` in [0, 1], returns `(batch, 1, x, y, z)`.
+        phases: The phases that the network takes, in stacking order.
+        target: The phase that it restores.
+        loss: Of (prediction, target); L1 + 0.7 L1-Sobel if None.
+        optimizer: Makes the optimiser from the parameters.
+        lr_scheduler: Makes a schedule from the optimiser; None: a constant rate.
+        lr_interval: When the schedule moves on: each epoch or each step.
+        channels_last: Keep the weights in `torch.channels_last_3d`, the fast layout in mixed precision.
+    """
+
+    window = ABDOMEN
+
+    def __init__(
+        self,
+        network: nn.Module,
+        phases: Sequence[Phase],
+        target: Phase,
+        loss: nn.Module | None = None,
+        optimizer: OptimizerFactory = Adam,
+        lr_scheduler: SchedulerFactory | None = None,
+        lr_interval: Interval = "epoch",
+        channels_last: bool = True,
+    ) -> None:
+        super().__init__()
+        self.phases = resolve_phases(phases, target)
+        self.target = Phase(target)
+        self.network = network.to(memory_format=torch.channels_last_3d) if channels_last else network
+        self.loss = loss or L1SobelLoss()
+        self.optimizer_factory = optimizer
+        self.scheduler_factory = lr_scheduler
+        self.lr_interval = lr_interval
+        self.tiling = Tiling()
+        self.val_psnr = PeakSignalNoiseRatio3D()
+        self.val_ssim = StructuralSimilarity3D()
+        self.test_psnr = PeakSignalNoiseRatio3D()
+        self.test_ssim = StructuralSimilarity3D()
+        # Plain values only: a checkpoint's hyperparameters load without unpickling classes.
+        self.save_hyperparameters(self.config)
+
+    @property
+    @abstractmethod
+    def config(self) -> dict[str, Any]:
+        """The constructor arguments that define the network, as JSON values."""
+
+    def forward(self, phases: PhaseBatch) -> TargetBatch:
+        """Enhances a batch of patches: `(batch, P, x, y, z)` in [0, 1] to `(batch, 1, x, y, z)`."""
+        return self.network(phases)
+
+    def training_step(self, batch: StudyBatch, batch_idx: int) -> Scalar:
+        """The loss of a batch of patches; logged as `train_loss`."""
+        loss: Tensor = self.loss(self(batch["phases"]), batch["target"])
+        self.log("train_loss", loss, prog_bar=True, batch_size=len(batch["target"]))
+        return loss
+
+    def validation_step(self, batch: StudyBatch, batch_idx: int) -> TargetBatch:
+        """Logs `val_loss`, `val_psnr` (dB) and `val_ssim` over the validation patches."""
+        enhanced = self(batch["phases"]).float()
+        self.log("val_loss", self.loss(enhanced, batch["target"]), batch_size=len(enhanced))
+        self.val_psnr.update(enhanced.clamp(0, 1), batch["target"])
+        self.val_ssim.update(enhanced.clamp(0, 1), batch["target"])
+        self.log("val_psnr", self.val_psnr, prog_bar=True)
+        self.log("val_ssim", self.val_ssim, prog_bar=True)
+        return enhanced
+
+    def test_step(self, batch: StudyBatch, batch_idx: int) -> None:
+        """Logs `test_psnr` (dB) and `test_ssim` over whole volumes, in tiles."""
+        enhanced = self.predict_step(batch, batch_idx)
+        self.test_psnr.update(enhanced, batch["target"])
+        self.test_ssim.update(enhanced, batch["target"])
+        self.log("test_psnr", self.test_psnr)
+        self.log("test_ssim", self.test_ssim)
+
+    def predict_step(self, batch: StudyBatch, batch_idx: int) -> TargetBatch:
+        """Enhances whole volumes in tiles: `(batch, 1, x, y, z)` in [0, 1]."""
+        volumes = [tiled_forward(self.network, phases, self.tiling) for phases in batch["phases"]]
+        return torch.stack(volumes).unsqueeze(1)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Notes which model the checkpoint is of."""
+        checkpoint[MODEL_KEY] = type(self).__name__
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """The optimiser over the parameters that are not frozen, and its schedule."""
+        trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        optimizer = self.optimizer_factory(trained)
+        if self.scheduler_factory is None:
+            return optimizer
+        schedule: LRSchedulerConfigType = {
+            "scheduler": self.scheduler_factory(optimizer),
+            "interval": self.lr_interval,
+        }
+        return {"optimizer": optimizer, "lr_scheduler": schedule}
+
+    def enhance(
+        self,
+        phases: Mapping[Phase | str, str | Path | Volume],
+        output: str | Path | None = None,
+        *,
+        tiling: Tiling | None = None,
+        precision: torch.dtype | None = None,
+        progress: bool = False,
+    ) -> Volume:
+        """Enhances one study from NIfTI files.
+
+        HU and geometry are kept. Where the scan truly lies outside the window (bone, gas, metal, bright
+        vessels) the result keeps the input's HU.
+
+        Args:
+            phases: A file or a `Volume` for each phase that the model takes, on one grid.
+            output: Where to write the result (`.nii` or `.nii.gz`); not written if None.
+            tiling: Tile and overlap in voxels.
+            precision: Of the convolutions; chosen by the device if None.
+            progress: Show a progress bar.
+
+        Returns:
+            The enhanced target phase in HU, on the input's grid.
+
+        Raises:
+            InputError: If a phase is missing or a file cannot be used, with the reason.
+        """
+        from mpfnl.inference.enhance import EnhanceOptions, enhance_study  # needs nibabel
+
+        options = EnhanceOptions(tiling or self.tiling, precision, progress)
+        named = {Phase(phase): source for phase, source in phases.items()}
+        return enhance_study(self, named, output, options)
+
+    def save_pretrained(self, folder: str | Path) -> Path:
+        """Writes a weights folder: `config.json`, `model.safetensors`, `README.md`; no pickle."""
+        from mpfnl.models.pretrained import save_weights
+
+        return save_weights(Path(folder), type(self).__name__, self.config, self.network)
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> Self:
+        """Loads a model from a weights folder.
+
+        Raises:
+            InputError: If the folder is not a weights folder, or holds another model.
+        """
+        from mpfnl.models.pretrained import load_weights, read_config
+
+        model = cls(**read_config(Path(folder), expected=cls.__name__).arguments)
+        load_weights(Path(folder), model.network)
+        return model

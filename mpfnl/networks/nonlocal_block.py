@@ -1,0 +1,79 @@
+"""The non-local residual block over all phases together."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from torch import nn
+from torch.nn import functional
+
+from mpfnl.ops.nonlocal_attention import dot_product_attention, nonlocal_attention
+from mpfnl.ops.shuffle import depth_to_space, space_to_depth
+from mpfnl.phases import Features, Reshaped
+
+
+class NonLocalMode(StrEnum):
+    """How two positions are compared (Wang et al., CVPR 2018, section 3.2)."""
+
+    GAUSSIAN = "gaussian"
+    EMBEDDED_GAUSSIAN = "embedded_gaussian"
+    DOT_PRODUCT = "dot_product"
+
+
+class NonLocalBlock3D(nn.Module):
+    """Adds to each position a weighted sum over all positions of the volume.
+
+    The volume is folded by space-to-depth, so that the positions are `factor`^3 cubes with
+    `C = channels * factor^3` values each: y_i = sum_j f(theta_i, phi_j) g_j, and W(y) is added to the
+    input (Yi et al., ICCV 2019, section 3.2, in 3D). Sides that `factor` does not divide are padded by
+    repeating the last voxels, and cropped again.
+
+    W starts at zero, so a new block is the identity.
+
+    Args:
+        channels: Channels of the input; the number of phases in PFNL3D.
+        factor: Edge of the folded cube in voxels.
+        mode: `gaussian` (theta = phi = the input itself), `embedded_gaussian` or `dot_product` (theta
+            and phi are 1x1x1 convolutions).
+    """
+
+    def __init__(
+        self, channels: int, factor: int = 2, mode: NonLocalMode | str = NonLocalMode.GAUSSIAN
+    ) -> None:
+        super().__init__()
+        self.factor = factor
+        self.mode = NonLocalMode(mode)
+        folded = channels * factor**3
+        self.g = nn.Conv3d(folded, folded, 1)
+        self.w = nn.Conv3d(folded, folded, 1)
+        embedded = self.mode is not NonLocalMode.GAUSSIAN
+        self.theta = nn.Conv3d(folded, folded, 1) if embedded else nn.Identity()
+        self.phi = nn.Conv3d(folded, folded, 1) if embedded else nn.Identity()
+        nn.init.zeros_(self.w.weight)
+        nn.init.zeros_(self.w.bias)  # type: ignore[arg-type]  # Conv3d has a bias here
+
+    def forward(self, volume: Features) -> Features:
+        """Applies the block.
+
+        Args:
+            volume: `(batch, channels, x, y, z)`, any size.
+
+        Returns:
+            The same shape.
+        """
+        sides = volume.shape[-3:]
+        folded = space_to_depth(_pad_to_multiple(volume, self.factor), self.factor)
+        attend = dot_product_attention if self.mode is NonLocalMode.DOT_PRODUCT else nonlocal_attention
+        query, key, value = (
+            embed(folded).flatten(2).transpose(1, 2) for embed in (self.theta, self.phi, self.g)
+        )
+        attended = attend(query, key, value).transpose(1, 2).reshape(folded.shape)
+        unfolded = depth_to_space(self.w(attended), self.factor)
+        return volume + unfolded[..., : sides[0], : sides[1], : sides[2]]
+
+
+def _pad_to_multiple(volume: Features, factor: int) -> Reshaped:
+    x, y, z = (-side % factor for side in volume.shape[-3:])
+    if x == y == z == 0:
+        return volume
+    return functional.pad(volume, (0, z, 0, y, 0, x), mode="replicate")

@@ -1,0 +1,135 @@
+"""Ground floor: the contrast phases, the HU window, and the tensor shapes by name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, TypeAlias, TypedDict, TypeVar
+
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from numpy import ndarray
+
+
+class Phase(StrEnum):
+    """A contrast phase of an abdominal CT study.
+
+    The order of the members is the order in which phases are stacked, everywhere.
+    """
+
+    NONCONTRAST = "noncontrast"
+    ARTERIAL = "arterial"
+    PORTAL_VENOUS = "portal_venous"
+
+
+PHASES: tuple[Phase, ...] = tuple(Phase)
+"""All phases in stacking order: non-contrast, arterial, portal venous."""
+
+
+def resolve_phases(phases: int | Sequence[Phase | str], target: Phase | str) -> tuple[Phase, ...]:
+    """The phases that a model takes, in stacking order.
+
+    Args:
+        phases: The phases; or how many: 1 for the target alone, 3 for all.
+        target: The phase to enhance.
+
+    Raises:
+        ValueError: If a number is neither 1 nor 3, a phase is named twice, or the target is missing.
+    """
+    target = Phase(target)
+    if isinstance(phases, int):
+        counted: dict[int, tuple[Phase, ...]] = {1: (target,), len(PHASES): PHASES}
+        if phases not in counted:
+            raise ValueError(f"phases={phases}: give 1, {len(PHASES)} or a list of phases")
+        return counted[phases]
+    named = [Phase(phase) for phase in phases]
+    if len(set(named)) != len(named):
+        raise ValueError(f"a phase is named twice: {', '.join(named)}")
+    if target not in named:
+        raise ValueError(f"the target {target} is not among the phases {', '.join(named)}")
+    return tuple(phase for phase in PHASES if phase in named)
+
+
+Intensities = TypeVar("Intensities", "Tensor", "ndarray", float)
+
+
+@dataclass(frozen=True)
+class Window:
+    """An HU window, mapped linearly to [0, 1] and clipped.
+
+    Args:
+        level: Centre of the window in HU.
+        width: Width of the window in HU, positive.
+    """
+
+    level: float = 50.0
+    width: float = 450.0
+
+    def __post_init__(self) -> None:
+        if not self.width > 0:
+            raise ValueError(f"the window's width is {self.width} HU; it must be positive")
+
+    @property
+    def lower(self) -> float:
+        """The HU that maps to 0."""
+        return self.level - self.width / 2
+
+    @property
+    def upper(self) -> float:
+        """The HU that maps to 1."""
+        return self.level + self.width / 2
+
+    def normalize(self, hu: Intensities) -> Intensities:
+        """Maps HU to [0, 1], clipped; any shape, a tensor, an array or a number."""
+        scaled = (hu - self.lower) / self.width
+        if isinstance(scaled, (int, float)):
+            return min(max(scaled, 0.0), 1.0)
+        return scaled.clip(0.0, 1.0)
+
+    def denormalize(self, unit: Intensities) -> Intensities:
+        """Maps [0, 1] back to HU; the inverse of `normalize` inside the window."""
+        return unit * self.width + self.lower
+
+
+ABDOMEN = Window(level=50.0, width=450.0)
+"""The paper's window, [-175, 275] HU (arXiv 2501.14013, section II.C)."""
+
+
+# The names of the shapes. A test run checks them (jaxtyping and beartype, see tests/conftest.py);
+# on a machine without jaxtyping they are plain tensors.
+if TYPE_CHECKING:
+    PhaseBatch: TypeAlias = Tensor
+    TargetBatch: TypeAlias = Tensor
+    PhaseVolume: TypeAlias = Tensor
+    SpatialVolume: TypeAlias = Tensor
+    Features: TypeAlias = Tensor
+    Reshaped: TypeAlias = Tensor
+    Positions: TypeAlias = Tensor
+    Scalar: TypeAlias = Tensor
+else:
+    try:
+        from jaxtyping import Float
+    except ImportError:
+        PhaseBatch = TargetBatch = PhaseVolume = SpatialVolume = Tensor
+        Features = Reshaped = Positions = Scalar = Tensor
+    else:
+        PhaseBatch = Float[Tensor, "batch phase x y z"]  # the phases of a batch of studies
+        TargetBatch = Float[Tensor, "batch 1 sx sy sz"]  # one phase, perhaps on a finer grid
+        PhaseVolume = Float[Tensor, "phase x y z"]  # the phases of one study
+        SpatialVolume = Float[Tensor, "x y z"]  # one scan
+        Features = Float[Tensor, "batch channel x y z"]  # feature maps of one phase or of all
+        Reshaped = Float[Tensor, "batch_out channel_out x_out y_out z_out"]  # feature maps, another shape
+        Positions = Float[Tensor, "batch position channel"]  # a volume as a list of positions
+        Scalar = Float[Tensor, ""]
+
+
+class StudyBatch(TypedDict):
+    """What the data module yields and the models take."""
+
+    phases: PhaseBatch
+    """The degraded phases, `(batch, P, x, y, z)` in [0, 1]."""
+    target: TargetBatch
+    """The clean target phase, `(batch, 1, x, y, z)` in [0, 1]."""
+    study_id: list[str]

@@ -1,0 +1,1 @@
+"""Pictures of scans: pure functions from arrays to matplotlib figures."""

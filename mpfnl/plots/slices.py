@@ -1,0 +1,67 @@
+"""Slices side by side under one window."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+Slice: TypeAlias = NDArray[np.floating]
+"""A slice `(x, y)` in [0, 1]; x grows to the right of the picture and y downwards."""
+
+ERROR_RANGE = 0.25  # of the window's width; the error maps are drawn on -ERROR_RANGE..ERROR_RANGE
+
+
+def montage(
+    rows: Sequence[Mapping[str, Slice]],
+    *,
+    errors: Sequence[str] = (),
+    error_rows: Sequence[int] = (),
+    title: str | None = None,
+) -> Figure:
+    """Draws slices as a table, each under the fixed window [0, 1].
+
+    Args:
+        rows: One mapping a row: panel title to slice `(x, y)`. All rows have the same panels.
+        errors: The panels that are differences: drawn in blue and red around 0.
+        error_rows: The rows that are.
+        title: Of the figure.
+
+    Returns:
+        The figure, not bound to any display.
+    """
+    names = list(rows[0])
+    sizes = [next(iter(row.values())).shape for row in rows]
+    width = 1.9 * len(names)
+    height = sum(1.9 * size[1] / size[0] for size in sizes) + 0.25 * len(rows) + (0.35 if title else 0)
+    figure = Figure(figsize=(width, height), dpi=110, layout="constrained")
+    grid = figure.subplots(len(rows), len(names), squeeze=False, height_ratios=[s[1] / s[0] for s in sizes])
+    for number, row in enumerate(rows):
+        for axes, name in zip(grid[number], names, strict=True):
+            draw_slice(axes, row[name], is_error=name in errors or number in error_rows)
+            if number == 0:
+                axes.set_title(name, fontsize=8)
+    if title:
+        figure.suptitle(title, fontsize=9)
+    return figure
+
+
+def draw_slice(axes: Axes, slice_: Slice, *, is_error: bool = False, aspect: float = 1.0) -> None:
+    """Draws one slice, grey under the window, or a difference in blue and red.
+
+    Args:
+        axes: Where to draw.
+        slice_: `(x, y)`.
+        is_error: The slice is a difference.
+        aspect: Height over width of a voxel.
+    """
+    limits = (-ERROR_RANGE, ERROR_RANGE) if is_error else (0.0, 1.0)
+    colours = "RdBu_r" if is_error else "gray"
+    axes.imshow(
+        slice_.T, cmap=colours, vmin=limits[0], vmax=limits[1], aspect=aspect, interpolation="nearest"
+    )
+    axes.set_axis_off()

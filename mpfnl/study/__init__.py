@@ -1,0 +1,1 @@
+"""A cohort, models and metrics joined: the tables and figures that say what enhancement does."""

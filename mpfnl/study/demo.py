@@ -1,0 +1,147 @@
+"""The whole study on phantoms: a cohort, two trained models, Table I and the report."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch.callbacks import RichProgressBar
+from lightning.pytorch.loggers import CSVLogger
+from rich.console import Console
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
+
+from mpfnl.data.datamodule import MultiphaseDataModule
+from mpfnl.data.manifest import read_manifest
+from mpfnl.data.phantom import SMALL, write_cohort
+from mpfnl.inference.tiling import Tiling, preferred_precision
+from mpfnl.models.enhancement import EnhancementModule
+from mpfnl.models.loading import load_model
+from mpfnl.models.montage import MontageCallback
+from mpfnl.models.pfnl3d import PFNL3D
+from mpfnl.models.rcan3d import RCAN3D
+from mpfnl.study.evaluate import EvaluateOptions
+from mpfnl.study.run import run_evaluation
+
+NOTICE = (
+    "Phantoms, not patients: simulated anatomy, simulated degradation, small networks trained for minutes. "
+    "These figures show that the software works; they say nothing about patients."
+)
+
+
+@dataclass(frozen=True)
+class DemoSettings:
+    """How large the demonstration is.
+
+    Args:
+        patients: Phantoms for training, validation and testing.
+        misalignment: How far their phases lie apart, as a share of what was measured between real phases
+            before registration; an assumption of what registration leaves.
+        epochs: Of training, for both models alike.
+        patches_per_study: Training patches a study and epoch.
+        batch_size: Patches a step.
+        patch_size: Edge of a patch in voxels.
+        learning_rate: Its maximum; a one-cycle schedule rises to it and falls to nothing.
+    """
+
+    patients: tuple[int, int, int] = (14, 2, 8)
+    misalignment: float = 0.2
+    epochs: int = 8
+    patches_per_study: int = 5
+    batch_size: int = 2
+    patch_size: int = 32
+    learning_rate: float = 2e-3
+
+    @property
+    def steps(self) -> int:
+        """Training steps in all."""
+        return self.epochs * (self.patients[0] * self.patches_per_study // self.batch_size)
+
+
+def run_demo(folder: Path, seed: int = 0, settings: DemoSettings | None = None) -> None:
+    """Makes phantoms, trains both models, and evaluates them on the held-out phantoms.
+
+    Started again in the same folder it goes on from what is finished.
+
+    Args:
+        folder: For everything that it makes: `cohort/`, `training/`, `weights/`, `evaluation/`.
+        seed: Of the phantoms, the degradation and the training.
+        settings: How large it is.
+    """
+    settings = settings or DemoSettings()
+    console = Console()
+    folder.mkdir(parents=True, exist_ok=True)
+    console.rule("1 of 3: phantoms")
+    config = replace(SMALL, misalignment=settings.misalignment)
+    manifest = write_cohort(
+        folder / "cohort", sum(settings.patients), seed, config, splits=settings.patients, progress=True
+    )
+    models = _models(settings)
+    console.rule("2 of 3: training")
+    for name, make in models.items():
+        _train(name, make, manifest, folder, seed, settings)
+    console.rule("3 of 3: the held-out phantoms")
+    loaded = {name: load_model(folder / "weights" / name) for name in models}
+    options = EvaluateOptions(seed=seed, tiling=Tiling(tile=48, overlap=8), progress=True)
+    run_evaluation(read_manifest(manifest), loaded, folder / "evaluation", options, NOTICE)
+
+
+def _models(settings: DemoSettings) -> Mapping[str, Callable[[], EnhancementModule]]:
+    def schedule(optimizer: Optimizer) -> LRScheduler:
+        return OneCycleLR(optimizer, settings.learning_rate, total_steps=settings.steps, pct_start=0.1)
+
+    return {
+        "RCAN3D": lambda: RCAN3D(channels=32, groups=2, blocks=2, lr_scheduler=schedule, lr_interval="step"),
+        "PFNL3D": lambda: PFNL3D(features=32, blocks=2, lr_scheduler=schedule, lr_interval="step"),
+    }
+
+
+def _train(
+    name: str,
+    make: Callable[[], EnhancementModule],
+    manifest: Path,
+    folder: Path,
+    seed: int,
+    settings: DemoSettings,
+) -> None:
+    weights = folder / "weights" / name
+    console = Console()
+    if (weights / "config.json").is_file():
+        console.print(f"{name}: {weights} is there, not trained again")
+        return
+    seed_everything(seed, workers=True, verbose=False)
+    model = make()
+    parameters = sum(parameter.numel() for parameter in model.network.parameters())
+    console.print(f"{name}: {parameters:,} parameters, {settings.steps} steps")
+    data = MultiphaseDataModule(
+        manifest,
+        phases=model.phases,
+        target=model.target,
+        batch_size=settings.batch_size,
+        patch_size=settings.patch_size,
+        patches_per_study=settings.patches_per_study,
+        workers=0,
+        seed=seed,
+    )
+    bf16 = preferred_precision(torch.device("cpu")) is torch.bfloat16
+    trainer = Trainer(
+        max_epochs=settings.epochs,
+        accelerator="auto",
+        devices=1,
+        precision="bf16-mixed" if bf16 else "32-true",
+        logger=CSVLogger(folder / "training", name=name, version=""),
+        callbacks=[MontageCallback(), RichProgressBar(leave=True)],
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        num_sanity_val_steps=0,
+        log_every_n_steps=10,
+    )
+    with warnings.catch_warnings():
+        # Samples are made in this process, which is what two cores want; Lightning advises otherwise.
+        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        trainer.fit(model, data)
+    model.save_pretrained(weights)

@@ -1,0 +1,169 @@
+"""Evaluates models on a cohort: degrades each study, enhances it, scores it against the clean scan."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mpfnl.data.manifest import Manifest, Split, Study
+from mpfnl.data.patches import Recipe, degrade_study
+from mpfnl.data.studies import load_study
+from mpfnl.errors import InputError
+from mpfnl.inference.enhance import EnhanceOptions, enhance_study
+from mpfnl.inference.progress import track
+from mpfnl.inference.tiling import Tiling
+from mpfnl.metrics.image import psnr, ssim
+from mpfnl.models.enhancement import EnhancementModule
+from mpfnl.phases import PHASES, Phase, Window
+from mpfnl.study.cases import Case, read_cases, write_cases
+from mpfnl.study.provenance import check_same_run, file_digest, provenance
+from mpfnl.study.tables import BASELINE, MetricTable, tabulate, write_summary
+from mpfnl.transforms.degradation import SECOND_ORDER_V1, Preset
+from mpfnl.volumes import Volume, read_volume, write_volume
+
+CASES = "cases.csv"
+VOLUMES = "volumes"
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """How a cohort is evaluated.
+
+    Args:
+        split: Which studies.
+        degradation: What each phase is degraded with.
+        seed: Of the degradation.
+        tiling: Tile and overlap in voxels.
+        progress: Show a progress bar.
+    """
+
+    split: Split = Split.TEST
+    degradation: Preset = SECOND_ORDER_V1
+    seed: int = 0
+    tiling: Tiling = field(default_factory=Tiling)
+    progress: bool = False
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What came out.
+
+    Args:
+        folder: The evaluation folder.
+        cases: One row a study and method.
+        tables: PSNR and SSIM over the methods.
+    """
+
+    folder: Path
+    cases: list[Case]
+    tables: list[MetricTable]
+
+
+def evaluate(
+    manifest: Manifest,
+    models: Mapping[str, EnhancementModule],
+    folder: Path,
+    options: EvaluateOptions | None = None,
+) -> Evaluation:
+    """Scores models on the studies of one split, against the clean scan and the degraded one.
+
+    Each phase of a study is degraded by its own draw; the models get the degraded phases; PSNR and SSIM
+    compare the target phase with the clean scan over the whole volume, windowed to [0, 1]. Scans are written
+    to `volumes/STUDY/`, rows to `cases.csv` after each study. Started again in the same folder with the same
+    cohort, weights and settings, it does only what is missing.
+
+    Args:
+        manifest: The cohort, clean.
+        models: Names and models, all of one target phase.
+        folder: The evaluation folder; created.
+        options: How.
+
+    Raises:
+        InputError: If the split is empty, a name or a target does not fit, a file cannot be used, or the
+            folder holds the results of another cohort, model or setting.
+    """
+    options = options or EvaluateOptions()
+    studies = manifest.split(options.split).studies
+    target = _common_target(models)
+    if not studies:
+        raise InputError(f"{manifest.path}: no study is in split {options.split}; nothing to evaluate")
+    recipe = Recipe(PHASES, target, options.degradation, seed=options.seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    record = provenance(manifest, studies, models, recipe, options.tiling)
+    check_same_run(folder, record)
+    cases = read_cases(folder / CASES)
+    steps = track(studies, len(studies), "evaluating") if options.progress else studies
+    for study in steps:
+        if any(case.study_id == study.study_id for case in cases):
+            continue
+        cases += _evaluate_study(study, models, folder / VOLUMES / study.study_id, recipe, options)
+        write_cases(folder / CASES, cases)
+    tables = tabulate(cases)
+    write_summary(folder, tables)
+    return Evaluation(folder, cases, tables)
+
+
+def _common_target(models: Mapping[str, EnhancementModule]) -> Phase:
+    targets = {model.target for model in models.values()}
+    if len(targets) != 1:
+        raise InputError(
+            f"the models restore different phases ({', '.join(sorted(targets))}); evaluate them apart"
+        )
+    if BASELINE in models or any("/" in name or not name for name in models):
+        raise InputError(f"a model cannot be named {BASELINE!r}, nothing, or with a slash: it names a file")
+    return targets.pop()
+
+
+def _evaluate_study(
+    study: Study,
+    models: Mapping[str, EnhancementModule],
+    folder: Path,
+    recipe: Recipe,
+    options: EvaluateOptions,
+) -> list[Case]:
+    reference = read_volume(study.file(recipe.target), recipe.target)
+    degraded = _degrade(study, reference, recipe)
+    folder.mkdir(parents=True, exist_ok=True)
+    for phase, volume in degraded.items():
+        write_volume(folder / f"{BASELINE}_{phase}.nii.gz", volume.data, like=volume)
+    results = {BASELINE: degraded[recipe.target].data}
+    for name, model in models.items():
+        output = folder / f"{name}.nii.gz"
+        results[name] = enhance_study(model, degraded, output, EnhanceOptions(options.tiling)).data
+    return [_score(study, method, hu, reference.data, recipe.window) for method, hu in results.items()]
+
+
+def _degrade(study: Study, reference: Volume, recipe: Recipe) -> dict[Phase, Volume]:
+    degraded = degrade_study(load_study(study, recipe.loaded), recipe)
+    limits = np.iinfo(np.int16)
+    return {
+        phase: replace(
+            reference,
+            data=hu.clamp(limits.min, limits.max).numpy().astype(np.int16),
+            path=study.file(phase),
+            phase=phase,
+            storage=np.dtype(np.int16),
+        )
+        for phase, hu in degraded.items()
+    }
+
+
+def _score(
+    study: Study, method: str, hu: NDArray[np.generic], reference: NDArray[np.generic], window: Window
+) -> Case:
+    unit, clean = (window.normalize(torch.as_tensor(scan).float())[None, None] for scan in (hu, reference))
+    return Case(study.study_id, study.patient_id, method, float(psnr(unit, clean)), float(ssim(unit, clean)))
+
+
+def volume_files(folder: Path, study_id: str, methods: Sequence[str], target: Phase) -> dict[str, Path]:
+    """Where an evaluation's scans of a study's target phase lie, by method."""
+    names = {method: f"{BASELINE}_{target}" if method == BASELINE else method for method in methods}
+    return {method: folder / VOLUMES / study_id / f"{name}.nii.gz" for method, name in names.items()}
+
+
+__all__ = ["EvaluateOptions", "Evaluation", "evaluate", "file_digest", "volume_files"]

@@ -1,0 +1,135 @@
+"""Writing a scan: the whole file or none of it, and the same bytes for the same voxels."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import secrets
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, cast
+
+import nibabel as nib
+import numpy as np
+from numpy.typing import NDArray
+
+from mpfnl.errors import InputError
+from mpfnl.volumes.volume import Affine, Volume, Voxels
+
+SUFFIXES = (".nii.gz", ".nii")
+COMPRESSION = 4  # gzip level
+
+
+def write_volume(path: str | Path, hu: Voxels, like: Volume, dtype: np.dtype[Any] | None = None) -> None:
+    """Writes voxels in HU as NIfTI-1 on the grid of another volume.
+
+    The file has slope 1 and intercept 0, sform equal to qform, lengths in mm, and nothing else of the input's
+    header (no text that could name a patient). It appears at once and whole; the same voxels give the same
+    bytes.
+
+    Args:
+        path: The .nii or .nii.gz file; replaced if it exists.
+        hu: Voxels (x, y, z) in HU; rounded and limited to the range of an integer type.
+        like: The volume whose affine, space code and (by default) number type are taken.
+        dtype: Another number type: int16, int32, float32 or float64.
+
+    Raises:
+        InputError: The name does not end in .nii or .nii.gz, or the file cannot be written there.
+        ValueError: The shape is not `like`'s, or a voxel is NaN or infinite.
+    """
+    path = Path(path)
+    if hu.shape != like.shape:
+        raise ValueError(f"the voxels have the shape {hu.shape}, the volume to be like has {like.shape}")
+    dtype = np.dtype(dtype or like.storage).newbyteorder("<")
+    check_output(path)
+    header = _header(like.shape, like.affine, like.space, dtype)
+    with atomic_file(path) as file:
+        if not path.name.lower().endswith(".gz"):
+            _write_image(file, header, hu, dtype)
+        else:
+            with gzip.GzipFile("", "wb", COMPRESSION, file, mtime=0) as packed:
+                _write_image(cast("IO[bytes]", packed), header, hu, dtype)
+
+
+def check_output(path: str | Path, inputs: Iterable[str | Path] = ()) -> None:
+    """Refuses a place to write to before any work is done.
+
+    Args:
+        path: The output.
+        inputs: Files that must not be overwritten, under whatever name they are reached.
+
+    Raises:
+        InputError: The name does not end in .nii or .nii.gz; its folder is missing or read-only; it is a
+            folder; or it is one of the inputs.
+    """
+    path = Path(path)
+    if not path.name.lower().endswith(SUFFIXES):
+        raise InputError(f"{path}: the output's name must end in .nii.gz or .nii; choose another name")
+    if path.is_dir():
+        raise InputError(f"{path}: the output is a folder; give the name of a file in it")
+    for other in inputs:
+        if _same_file(path, Path(other)):
+            raise InputError(f"{path}: the output is an input ({other}); choose another output")
+    if not path.parent.is_dir():
+        raise InputError(f"{path}: the folder {path.parent} does not exist; make it first")
+    if not os.access(path.parent, os.W_OK):
+        raise InputError(f"{path}: the folder {path.parent} is read-only; choose another output")
+
+
+def _same_file(a: Path, b: Path) -> bool:
+    if a.exists() and b.exists():
+        return a.samefile(b)  # also through hard links, and on file systems that ignore case
+    return a.resolve() == b.resolve()
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[IO[bytes]]:
+    """Opens a new file beside `path` for bytes and moves it to `path` at the end; removes it on any failure.
+
+    Args:
+        path: The file to make or replace.
+
+    Raises:
+        InputError: The file system refuses (no space, no permission).
+    """
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+    try:
+        with partial.open("xb") as file:
+            yield file
+        partial.replace(path)
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be written ({error.strerror or error}); choose another output"
+        ) from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _header(shape: tuple[int, int, int], affine: Affine, space: int, dtype: np.dtype[Any]) -> bytes:
+    kind: Any = nib.Nifti1Header  # untyped
+    header = kind(endianness="<")
+    header.set_data_shape(shape)
+    header.set_data_dtype(dtype)
+    header.set_slope_inter(1.0, 0.0)
+    header.set_qform(affine, code=space, strip_shears=True)
+    header.set_sform(affine, code=space)
+    header.set_xyzt_units("mm")
+    header["vox_offset"] = 352
+    header["magic"] = b"n+1"
+    return bytes(header.binaryblock) + b"\0\0\0\0"  # the last four: no header extensions
+
+
+def _write_image(stream: IO[bytes], header: bytes, hu: Voxels, dtype: np.dtype[Any]) -> None:
+    stream.write(header)
+    for z in range(hu.shape[2]):
+        stream.write(_store(hu[:, :, z], dtype).tobytes(order="F"))
+
+
+def _store(hu: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+    if not np.isfinite(hu).all():
+        raise ValueError("a voxel to be written is NaN or infinite")
+    if dtype.kind == "f" or np.can_cast(hu.dtype, dtype):
+        return hu.astype(dtype)
+    limits = np.iinfo(dtype)
+    return np.rint(hu.astype(np.float64)).clip(limits.min, limits.max).astype(dtype)

@@ -1,0 +1,164 @@
+"""The data module: samples are a function of (seed, epoch, study, draw), whatever makes them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torchio as tio
+
+from mpfnl.data.datamodule import MultiphaseDataModule
+from mpfnl.data.manifest import read_manifest
+from mpfnl.data.patches import EpochSampler, PatchDataset, PatchSampling, Recipe
+from mpfnl.data.studies import StudyCache
+from mpfnl.errors import InputError
+from mpfnl.phases import ABDOMEN, PHASES, Phase
+from mpfnl.volumes import read_volume
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec.*")
+
+
+def module(cohort: Path, **options: object) -> MultiphaseDataModule:
+    settings: dict[str, object] = {"batch_size": 3, "patch_size": 16, "patches_per_study": 3, "workers": 0, "seed": 5}
+    return MultiphaseDataModule(cohort, **(settings | options))  # type: ignore[arg-type]
+
+
+def epoch_of(data: MultiphaseDataModule, epoch: int) -> dict[str, torch.Tensor]:
+    loader = data.train_dataloader()
+    loader.sampler.set_epoch(epoch)  # type: ignore[attr-defined]
+    batches = list(loader)
+    return {name: torch.cat([batch[name] for batch in batches]) for name in ("phases", "target")}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_same_batches_for_any_number_of_workers(cohort: Path, workers: int) -> None:
+    alone, shared = module(cohort), module(cohort, workers=workers)
+    for epoch in (0, 3):
+        expected, found = epoch_of(alone, epoch), epoch_of(shared, epoch)
+        for name in expected:
+            assert torch.equal(expected[name], found[name])
+
+
+def test_seed_and_epoch_change_the_samples(cohort: Path) -> None:
+    first = epoch_of(module(cohort), 0)["phases"]
+    assert not torch.equal(first, epoch_of(module(cohort), 1)["phases"])
+    assert not torch.equal(first, epoch_of(module(cohort, seed=6), 0)["phases"])
+
+
+def test_batches_have_the_shapes_and_range_that_models_take(cohort: Path) -> None:
+    batch = next(iter(module(cohort).train_dataloader()))
+    assert batch["phases"].shape == (3, 3, 16, 16, 16)
+    assert batch["target"].shape == (3, 1, 16, 16, 16)
+    assert all(0 <= batch[name].min() and batch[name].max() <= 1 for name in ("phases", "target"))
+    assert len(batch["study_id"]) == 3
+
+
+def test_without_degradation_the_target_phase_is_the_target(cohort: Path) -> None:
+    data = module(cohort, degradation=None, target=Phase.ARTERIAL)
+    batch = next(iter(data.train_dataloader()))
+    assert torch.equal(batch["phases"][:, 1:2], batch["target"])
+    assert not torch.equal(batch["phases"][:, 2:3], batch["target"])
+
+
+def test_degradation_is_independent_between_phases_and_spares_the_target(cohort: Path) -> None:
+    clean = next(iter(module(cohort, degradation=None, augmentation=None).train_dataloader()))
+    degraded = next(iter(module(cohort, augmentation=None).train_dataloader()))
+    assert torch.equal(clean["target"], degraded["target"])
+    change = (degraded["phases"] - clean["phases"]).flatten(2)
+    for batch in change:
+        correlation = np.corrcoef(batch.numpy())
+        assert np.abs(correlation[~np.eye(3, dtype=bool)]).max() < 0.5
+
+
+def test_a_single_phase_model_sees_the_phase_that_a_multiphase_model_sees(cohort: Path) -> None:
+    three = next(iter(module(cohort).test_dataloader()))
+    one = next(iter(module(cohort, phases=1).test_dataloader()))
+    assert torch.equal(three["phases"][:, 2:], one["phases"])
+
+
+def test_validation_and_test_data_never_change(cohort: Path) -> None:
+    data = module(cohort)
+    for loader in (data.val_dataloader, data.test_dataloader):
+        first, second = next(iter(loader())), next(iter(loader()))
+        assert torch.equal(first["phases"], second["phases"])
+
+
+def test_whole_volumes_are_the_files(cohort: Path) -> None:
+    batch = next(iter(module(cohort, degradation=None).test_dataloader()))
+    study = read_manifest(cohort).split("test").studies[0]
+    for place, phase in enumerate(PHASES):
+        expected = ABDOMEN.normalize(torch.from_numpy(read_volume(study.file(phase)).data).float())
+        assert torch.equal(batch["phases"][0, place], expected)
+
+
+def test_rotation_turns_phases_and_target_alike(cohort: Path) -> None:
+    plain = next(iter(module(cohort, degradation=None, augmentation=None).train_dataloader()))
+    turned = next(iter(module(cohort, degradation=None).train_dataloader()))
+    found = set()
+    for before, after in zip(plain["phases"], turned["phases"], strict=True):
+        matching = [k for k in range(4) if torch.equal(torch.rot90(before, k, (1, 2)), after)]
+        assert matching
+        found.add(matching[0])
+    for data in (plain, turned):
+        assert torch.equal(data["phases"][:, 2:], data["target"])
+
+
+def test_any_torchio_transform_serves_as_augmentation_and_is_seeded(cohort: Path) -> None:
+    flipped = [epoch_of(module(cohort, augmentation=tio.RandomFlip(axes=(0, 1, 2))), 0) for _ in range(2)]
+    assert torch.equal(flipped[0]["phases"], flipped[1]["phases"])
+    assert not torch.equal(flipped[0]["phases"], epoch_of(module(cohort, augmentation=None), 0)["phases"])
+
+
+def test_patches_prefer_the_body(cohort: Path) -> None:
+    studies = read_manifest(cohort).split("train").studies
+    recipe = Recipe(PHASES, Phase.PORTAL_VENOUS, None)
+    cache = StudyCache(studies, recipe.loaded, 10**9)
+
+    def air(min_body: float) -> float:
+        dataset = PatchDataset(cache, recipe, PatchSampling(8, per_study=20, margin=0, min_body=min_body))
+        return float(np.mean([(dataset[i]["target"] == 0).float().mean() for i in range(len(dataset))]))
+
+    assert air(0.9) < 0.6 * air(0.0)
+
+
+def test_a_volume_smaller_than_the_patch_is_padded_with_air(cohort: Path) -> None:
+    batch = next(iter(module(cohort, patch_size=48, degradation=None).train_dataloader()))
+    assert batch["target"].shape[-3:] == (48, 48, 48)
+    assert batch["target"][..., 0, 0, 0].max() == 0
+
+
+def test_the_cache_keeps_to_its_budget(cohort: Path) -> None:
+    studies = read_manifest(cohort).split("train").studies
+    one = 3 * 40 * 36 * 30 * 2
+    cache = StudyCache(studies, PHASES, budget=2 * one)
+    for index in (0, 1, 2, 3, 0):
+        assert cache[index].study_id == studies[index].study_id
+        assert cache.nbytes <= 2 * one
+    assert cache[0] is cache[0]
+
+
+def test_sampler_orders_are_permutations_that_change_with_the_epoch() -> None:
+    sampler = EpochSampler(20, seed=1)
+    orders = []
+    for epoch in (0, 1):
+        sampler.set_epoch(epoch)
+        keys = list(sampler)
+        assert {key[0] for key in keys} == {epoch}
+        assert sorted(key[1] for key in keys) == list(range(20))
+        orders.append([key[1] for key in keys])
+    assert orders[0] != orders[1]
+
+
+def test_subjects_are_torchios(cohort: Path) -> None:
+    subjects = module(cohort).subjects("val")
+    assert len(subjects) == 1
+    assert subjects[0]["arterial"].shape == (1, 40, 36, 30)
+
+
+def test_an_empty_split_is_named(cohort: Path, tmp_path: Path) -> None:
+    rows = cohort.read_text().splitlines()
+    (cohort.parent / "no_val.csv").write_text("\n".join(row for row in rows if ",val," not in row) + "\n")
+    with pytest.raises(InputError, match=r"no_val.csv: no study is in split val"):
+        module(cohort.parent / "no_val.csv").setup("fit")

@@ -1,0 +1,194 @@
+"""The manifest: round trips, and one line for each table that cannot be used."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from mpfnl.data.manifest import COLUMNS, Split, Study, read_manifest, write_manifest
+from mpfnl.errors import InputError
+from mpfnl.phases import PHASES, Phase
+
+HEADER = "study_id,patient_id,split,noncontrast,arterial,portal_venous"
+
+
+def table(folder: Path, *rows: str, header: str = HEADER) -> Path:
+    path = folder / "cohort.csv"
+    path.write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")
+    return path
+
+
+def refusal(path: Path, check_files: bool = False) -> str:
+    with pytest.raises(InputError) as caught:
+        read_manifest(path, check_files)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert message.startswith(f"{path}: ")
+    return message
+
+
+def test_reads_what_it_names(tmp_path: Path) -> None:
+    path = tmp_path / "cohort.csv"
+    content = "pancreas,split,patient_id,study_id,noncontrast,arterial,portal_venous\r\n"
+    content += 'm.nii.gz,train,p1, s1 ,a/nc.nii.gz,"a,b.nii.gz",/abs/pv.nii.gz\r\n\r\n,test,p2,s2,1,2,3\r\n'
+    path.write_bytes(b"\xef\xbb\xbf" + content.encode())  # as Excel writes it: byte order mark, CRLF
+    manifest = read_manifest(path, check_files=False)
+    first, second = manifest
+    assert first.study_id == "s1"
+    assert first.file(Phase.NONCONTRAST) == tmp_path / "a/nc.nii.gz"
+    assert first.arterial == tmp_path / "a,b.nii.gz"
+    assert first.portal_venous == Path("/abs/pv.nii.gz")
+    assert first.masks == {"pancreas": tmp_path / "m.nii.gz"}
+    assert second.pancreas is None
+    assert list(manifest.split("test")) == [second]
+    assert len(manifest.split(Split.VAL)) == 0
+    with pytest.raises(ValueError, match="holdout"):
+        manifest.split("holdout")
+
+
+def test_missing_and_folder(tmp_path: Path) -> None:
+    assert "no such manifest" in refusal(tmp_path / "cohort.csv")
+    assert "is a folder" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["", "\n", " \n\n", ",,,\n"])
+def test_no_header(tmp_path: Path, content: str) -> None:
+    (tmp_path / "cohort.csv").write_text(content)
+    assert "is empty" in refusal(tmp_path / "cohort.csv")
+
+
+def test_no_rows(tmp_path: Path) -> None:
+    assert "no studies" in refusal(table(tmp_path))
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00bad", b"PK\x03\x04\xf0", HEADER.encode("utf-16")])
+def test_not_text(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "cohort.csv").write_bytes(content)
+    assert "UTF-8" in refusal(tmp_path / "cohort.csv")
+
+
+def test_not_a_csv(tmp_path: Path) -> None:
+    assert "not a CSV" in refusal(table(tmp_path, '"never closed'))
+    assert "commas" in refusal(table(tmp_path, header=HEADER.replace(",", ";")))
+
+
+def test_unknown_column_suggests_the_nearest(tmp_path: Path) -> None:
+    message = refusal(table(tmp_path, "s,p,train,1,2,3", header=HEADER.replace("arterial", "Arterial_")))
+    assert "unknown column 'Arterial_'; did you mean arterial?" in message
+    assert "(and 1 more problem)" in message  # arterial itself is missing
+
+
+def test_missing_and_repeated_column(tmp_path: Path) -> None:
+    assert "column split is missing" in refusal(table(tmp_path, "s", header=HEADER.replace("split,", "")))
+    assert "arterial appears twice" in refusal(table(tmp_path, "s", header=HEADER + ",arterial"))
+
+
+def test_unknown_split(tmp_path: Path) -> None:
+    message = refusal(table(tmp_path, "s1,p1,train,1,2,3", "s2,p2,trian,1,2,3"))
+    assert "row 3, study 's2': unknown split 'trian'; use train, val, test" in message
+
+
+def test_repeated_study(tmp_path: Path) -> None:
+    message = refusal(table(tmp_path, "s1,p1,train,1,2,3", "", "s1,p2,train,1,2,3"))
+    assert "row 4, study 's1': it is in row 2 already" in message
+
+
+def test_patient_in_two_splits(tmp_path: Path) -> None:
+    message = refusal(table(tmp_path, "s1,p7,train,1,2,3", "s2,p7,test,1,2,3"))
+    assert "row 3, study 's2': patient 'p7' is in split test here and in split train in row 2" in message
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_empty_cell(tmp_path: Path, phase: Phase) -> None:
+    cells = ["s1", "p1", "train", *("" if p is phase else p.value for p in PHASES)]
+    message = refusal(table(tmp_path, ",".join(cells)))
+    assert f"row 2, study 's1': its {phase.value.replace('_', ' ')} phase's file is empty" in message
+
+
+def test_wrong_number_of_cells(tmp_path: Path) -> None:
+    assert "row 2, study 's1': it has 4 cells instead of 6" in refusal(table(tmp_path, "s1,p1,train,1"))
+
+
+def test_missing_and_empty_file(tmp_path: Path) -> None:
+    for name in "123":
+        (tmp_path / name).write_bytes(b"x")
+    path = table(tmp_path, "s1,p1,train,1,2,3,4", header=HEADER + ",pancreas")
+    assert "study 's1', pancreas reference: there is no file" in refusal(path, check_files=True)
+    (tmp_path / "4").write_bytes(b"x")
+    assert len(read_manifest(path)) == 1
+    (tmp_path / "2").unlink()
+    message = refusal(path, check_files=True)
+    assert "row 2, study 's1', arterial phase: there is no file" in message
+    assert "column arterial" in message
+    (tmp_path / "2").touch()
+    assert "arterial phase: the file" in refusal(path, check_files=True)
+
+
+def test_counts_the_other_problems(tmp_path: Path) -> None:
+    assert "(and 4 more problems)" in refusal(table(tmp_path, "s1,,x,1,2,", "s2,,train,1,,3"))
+
+
+names = st.text(st.characters(categories=["L", "N", "P", "Zs"]), min_size=1, max_size=12).filter(
+    lambda text: text == text.strip()
+)
+files = st.lists(st.sampled_from(["a b", "c,d", 'q"', "é", "..", "x.nii.gz"]), min_size=1, max_size=4)
+
+
+@st.composite
+def cohorts(draw: st.DrawFn) -> list[tuple[str, str, Split, list[list[str] | None]]]:
+    ids = draw(st.lists(names, min_size=1, max_size=6, unique=True))
+    splits = {patient: draw(st.sampled_from(Split)) for patient in ("p1", "p2", "é,3")}
+    rows = []
+    for study_id in ids:
+        patient = draw(st.sampled_from(sorted(splits)))
+        paths = [draw(files) for _ in PHASES] + [draw(st.none() | files) for _ in range(2)]
+        rows.append((study_id, patient, splits[patient], paths))
+    return rows
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(rows=cohorts())
+def test_round_trip(tmp_path: Path, rows: list[tuple[str, str, Split, list[list[str] | None]]]) -> None:
+    studies = [
+        Study(*head, *(None if parts is None else tmp_path.joinpath(*parts) for parts in paths))
+        for *head, paths in rows
+    ]
+    write_manifest(tmp_path / "cohort.csv", studies)
+    again = read_manifest(tmp_path / "cohort.csv", check_files=False)
+    normal = lambda path: path and os.path.normpath(path)  # noqa: E731
+    for before, after in zip(studies, again, strict=True):
+        for column in COLUMNS[:3]:
+            assert getattr(before, column) == getattr(after, column)
+        for column in COLUMNS[3:]:
+            assert normal(getattr(before, column)) == normal(getattr(after, column))
+
+
+def test_paths_are_relative_and_the_folder_can_move(tmp_path: Path) -> None:
+    old = tmp_path / "old"
+    old.mkdir()
+    scans = [old / "s1" / f"{phase.value}.nii.gz" for phase in PHASES]
+    write_manifest(old / "cohort.csv", [Study("s1", "p1", Split.TEST, *scans)])
+    assert str(tmp_path) not in (old / "cohort.csv").read_text()
+    new = old.rename(tmp_path / "new")
+    study = next(iter(read_manifest(new / "cohort.csv", check_files=False)))
+    assert study.arterial == new / "s1" / "arterial.nii.gz"
+
+
+def test_what_could_not_be_read_back_is_not_written(tmp_path: Path) -> None:
+    def study(name: str, split: Split) -> Study:
+        return Study(name, "p1", split, *(tmp_path / phase.value for phase in PHASES))
+
+    path = tmp_path / "cohort.csv"
+    for studies, match in (
+        ([], "no studies"),
+        ([study("s1", Split.TRAIN), study("s2", Split.VAL)], "patient 'p1' is in split"),
+        ([study("s1", Split.TRAIN), study("s1", Split.TRAIN)], "already"),
+        ([study("", Split.TRAIN)], "study_id is empty"),
+    ):
+        with pytest.raises(InputError, match=match):
+            write_manifest(path, studies)
+    assert not list(tmp_path.iterdir())

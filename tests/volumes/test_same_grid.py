@@ -1,0 +1,85 @@
+"""Volumes on different grids are refused; the message says which phase and by how much."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.spatial.transform import Rotation
+
+from mpfnl.errors import InputError
+from mpfnl.phases import Phase
+from mpfnl.volumes import Volume, check_same_grid
+
+SHAPE = (7, 6, 5)
+
+
+def volume(
+    phase: Phase, shift: tuple[float, float, float] = (0, 0, 0), shape: tuple[int, ...] = SHAPE
+) -> Volume:
+    affine = np.diag([-0.8, -0.8, 5.0, 1.0])
+    affine[:3, 3] = np.array([100.0, 90.0, -700.0]) + shift
+    return Volume(np.zeros(shape, np.int16), affine, Path(f"{phase.value}.nii.gz"), phase)
+
+
+def refusal(other: Volume) -> str:
+    with pytest.raises(InputError) as caught:
+        check_same_grid(volume(Phase.PORTAL_VENOUS), [volume(Phase.NONCONTRAST), other])
+    message = str(caught.value)
+    assert "\n" not in message
+    assert message.startswith("arterial.nii.gz (arterial phase): ")
+    assert "the portal venous phase (portal_venous.nii.gz)" in message
+    return message
+
+
+def test_says_how_far_off() -> None:
+    assert "2.5 mm off" in refusal(volume(Phase.ARTERIAL, (1.5, 0, 2.0)))
+
+
+def test_tolerance() -> None:
+    reference = volume(Phase.PORTAL_VENOUS)
+    check_same_grid(reference, [volume(Phase.ARTERIAL, (0, 0, 0.9e-3))])
+    assert "tolerance 0.001 mm" in refusal(volume(Phase.ARTERIAL, (0, 0, 1.1e-3)))
+    check_same_grid(reference, [volume(Phase.ARTERIAL, (0, 0, 0.4))], tolerance_mm=0.5)
+
+
+def test_shapes() -> None:
+    message = refusal(volume(Phase.ARTERIAL, shape=(7, 6, 4)))
+    assert "7 by 6 by 4" in message
+    assert "7 by 6 by 5" in message
+
+
+@pytest.mark.parametrize("shift", [(0, 0, 25.1), (0, 0, -25.1), (5.7, 0, 0), (0, 400, 0)])
+def test_no_overlap(shift: tuple[float, float, float]) -> None:
+    assert "does not overlap" in refusal(volume(Phase.ARTERIAL, shift))
+
+
+def test_last_slices_overlap() -> None:
+    assert "24.9 mm off" in refusal(volume(Phase.ARTERIAL, (0, 0, 24.9)))
+
+
+def test_same_place_but_turned_around() -> None:
+    reference = volume(Phase.PORTAL_VENOUS)
+    turned = reference.affine @ np.array([[-1, 0, 0, 6], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]])
+    other = Volume(reference.data, turned, Path("arterial.nii.gz"), Phase.ARTERIAL)
+    assert "4.8 mm off" in refusal(other)
+
+
+@settings(max_examples=50, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), distance=st.floats(2e-3, 5.0))
+def test_distance_is_the_largest_of_any_voxel(seed: int, distance: float) -> None:
+    rng = np.random.default_rng(seed)
+    affine = np.eye(4)
+    affine[:3, :3] = Rotation.random(rng=rng).as_matrix() * rng.uniform(0.3, 5, 3)
+    other = affine.copy()
+    other[:3] += rng.standard_normal((3, 4)) * distance / 20
+    index = np.stack([*np.indices(SHAPE), np.ones(SHAPE)], axis=-1).reshape(-1, 4)
+    furthest = np.linalg.norm(index @ (other - affine).T, axis=1).max()
+    a = Volume(np.zeros(SHAPE), affine, Path("a.nii"))
+    b = Volume(np.zeros(SHAPE), other, Path("b.nii"))
+    check_same_grid(a, [b], tolerance_mm=furthest * 1.001)
+    with pytest.raises(InputError, match=r"mm off|does not overlap"):
+        check_same_grid(a, [b], tolerance_mm=furthest * 0.999)

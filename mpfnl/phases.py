@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, TypeAlias, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeAlias, TypedDict, TypeVar
 
 from torch import Tensor
 
@@ -26,6 +26,10 @@ class Phase(StrEnum):
 
 PHASES: tuple[Phase, ...] = tuple(Phase)
 """All phases in stacking order: non-contrast, arterial, portal venous."""
+
+
+PhaseName: TypeAlias = Phase | Literal["noncontrast", "arterial", "portal_venous"]
+"""A phase, or its name as it stands in configurations."""
 
 
 def resolve_phases(phases: int | Sequence[Phase | str], target: Phase | str) -> tuple[Phase, ...]:

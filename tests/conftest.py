@@ -10,7 +10,8 @@ import pytest
 from jaxtyping import install_import_hook
 
 # Shapes and types of these rooms are checked at every call in the tests, and nowhere else.
-install_import_hook(["mpfnl.ops", "mpfnl.networks", "mpfnl.losses", "mpfnl.metrics.image"], "beartype.beartype")
+CHECKED = ["mpfnl.ops", "mpfnl.networks", "mpfnl.losses", "mpfnl.metrics.image"]
+install_import_hook(CHECKED, "beartype.beartype")
 
 from mpfnl.data.manifest import Split, Study, write_manifest  # noqa: E402  # after the hook
 from mpfnl.phases import PHASES, Phase  # noqa: E402

@@ -84,8 +84,8 @@ def evaluate(
 ) -> None:
     """Compare models on a cohort: the paper's Table I with intervals and paired tests, and a report.
 
-    Each phase of a clean study is degraded by its own draw; each model gets the degraded phases; PSNR and SSIM
-    compare with the clean scan. Started again with the same arguments, it does only what is missing.
+    Each phase of a clean study is degraded by its own draw; each model gets the degraded phases; PSNR and
+    SSIM compare with the clean scan. Started again with the same arguments, it does only what is missing.
 
     Args:
         manifest: The cohort's CSV, with clean scans.

@@ -6,7 +6,7 @@ import argparse
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from docstring_parser import parse as parse_docstring
 from jsonargparse import ArgumentParser, Namespace
@@ -82,7 +82,10 @@ def _add(parser: ArgumentParser, parameter: inspect.Parameter, hint: Any, text: 
         parser.add_argument(*names, action="store_true", help=text)
         return
     default = None if required else parameter.default
-    extra: dict[str, Any] = {"nargs": "+"} if str(hint).startswith("list[") else {}
+    extra: dict[str, Any] = {}
+    if get_origin(hint) is list:
+        (hint,) = get_args(hint)
+        extra["nargs"] = "+"
     if get_origin(hint) is not Literal:
         extra["metavar"] = _METAVARS.get(parameter.name, "FILE" if "Path" in str(hint) else "N")
     parser.add_argument(*names, type=hint, default=default, required=required, help=text, **extra)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from importlib.resources import as_file, files
 from pathlib import Path
 
@@ -21,6 +22,9 @@ class TrainingCLI(LightningCLI):
         parser.link_arguments("model.init_args.phases", "data.phases")
         parser.link_arguments("model.init_args.target", "data.target")
 
+    def _parse_ckpt_path(self) -> None:
+        """Leaves the model to the configuration: a checkpoint's hyperparameters are not merged into it."""
+
 
 def run_trainer(words: list[str]) -> None:
     """Runs a Trainer command.
@@ -29,6 +33,8 @@ def run_trainer(words: list[str]) -> None:
         words: The command and its options, as LightningCLI takes them. `--config` takes a file, or the name
             of a recipe that ships with the package, such as `pfnl3d.yaml`.
     """
+    # The words are given because a recipe's name may have become a path.
+    warnings.filterwarnings("ignore", message="LightningCLI's args parameter")
     TrainingCLI(
         EnhancementModule,
         MultiphaseDataModule,

@@ -23,9 +23,10 @@ from mpfnl.data.patches import (
 )
 from mpfnl.data.studies import StudyCache
 from mpfnl.errors import InputError
-from mpfnl.phases import Phase, resolve_phases
+from mpfnl.phases import Phase, PhaseName, resolve_phases
 from mpfnl.transforms import RandomRotation90
 from mpfnl.transforms.degradation import SECOND_ORDER_V1, Preset
+from mpfnl.transforms.degradation.catalogue import find_preset
 
 
 class MultiphaseDataModule(LightningDataModule):
@@ -46,7 +47,8 @@ class MultiphaseDataModule(LightningDataModule):
         patch_size: Edge of a patch in voxels.
         patches_per_study: Training patches a study and epoch.
         val_patches_per_study: Validation patches a study.
-        degradation: Of each phase, by its own draw; None for scans that are already degraded.
+        degradation: Of each phase, by its own draw: a preset or its name (`second-order-v1`); None leaves the
+            phases as they are.
         augmentation: A TorchIO transform of training patches; the paper's random rotations by 90, 180 or 270
             degrees in the axial plane if left out, None for none.
         workers: Processes that make samples; None: one for each CPU core but one, at most 8.
@@ -60,13 +62,13 @@ class MultiphaseDataModule(LightningDataModule):
     def __init__(
         self,
         manifest: str | Path,
-        phases: int | Sequence[Phase] = 3,
-        target: Phase = Phase.PORTAL_VENOUS,
+        phases: int | Sequence[PhaseName] = 3,
+        target: PhaseName = "portal_venous",
         batch_size: int = 8,
         patch_size: int = 32,
         patches_per_study: int = 16,
         val_patches_per_study: int = 4,
-        degradation: Preset | None = SECOND_ORDER_V1,
+        degradation: str | Preset | None = SECOND_ORDER_V1.name,
         augmentation: tio.Transform | None = RandomRotation90(),  # noqa: B008  # it holds no state
         workers: int | None = None,
         cache_gb: float = 4.0,
@@ -74,7 +76,8 @@ class MultiphaseDataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         self.manifest_path = Path(manifest)
-        self.recipe = Recipe(resolve_phases(phases, target), Phase(target), degradation, seed=seed)
+        preset = find_preset(degradation) if isinstance(degradation, str) else degradation
+        self.recipe = Recipe(resolve_phases(phases, target), Phase(target), preset, seed=seed)
         self.train_sampling = PatchSampling(patch_size, patches_per_study)
         self.val_sampling = PatchSampling(patch_size, val_patches_per_study)
         self.batch_size = batch_size

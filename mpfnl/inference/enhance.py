@@ -130,9 +130,10 @@ def _load(source: Source, phase: Phase) -> Volume:
 def _check_phases(model: Enhancer, sources: Mapping[Phase, Source]) -> None:
     missing = [phase for phase in model.phases if phase not in sources]
     if missing:
-        named = " and the ".join(phase_name(phase) for phase in missing)
+        named = " and ".join(f"the {phase_name(phase)}" for phase in missing)
+        verb = "is" if len(missing) == 1 else "are"
         options = " ".join(f"--{phase.replace('_', '-')} FILE" for phase in missing)
         raise InputError(
-            f"the {named} is missing: this {type(model).__name__} takes {len(model.phases)} phases; "
+            f"{named} {verb} missing: this {type(model).__name__} takes {len(model.phases)} phases; "
             f"give {options}"
         )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -21,7 +22,8 @@ class Tiling:
 
     Args:
         tile: Edge of a tile in voxels; sides shorter than it are taken whole.
-        overlap: Voxels shared by neighbouring tiles, blended linearly. Less than `tile`.
+        overlap: Voxels shared by neighbouring tiles. Less than `tile`. The outer quarter of it is cut off each
+            tile, since the network sees nothing beyond the border there; the rest is blended linearly.
     """
 
     tile: int = 64
@@ -59,8 +61,8 @@ def tiled_forward(
 ) -> SpatialVolume:
     """Runs a same-grid network over a volume in overlapping tiles.
 
-    Neighbouring tiles are blended with weights that fall linearly to the tile's border, so that no tile
-    border shows. Volume and result stay on the volume's device; one tile at a time is on the network's.
+    Neighbouring tiles are blended with weights that fall linearly and end before the tile's border, so that no
+    tile border shows. Volume and result stay on the volume's device; one tile at a time is on the network's.
 
     Args:
         network: Takes `(1, P, x, y, z)`, returns `(1, 1, x, y, z)`; put into evaluation mode by the caller.
@@ -79,7 +81,7 @@ def tiled_forward(
     starts = [tile_starts(side, tiling.tile, tiling.overlap) for side in sides]
     corners: Iterable[tuple[int, ...]] = list(product(*starts))
     if progress is not None:
-        corners = progress(corners, len(list(corners)))
+        corners = progress(corners, math.prod(map(len, starts)))
     total = torch.zeros(sides, dtype=torch.float32, device=phases.device)
     weight_sum = torch.zeros_like(total)
     for corner in corners:
@@ -87,19 +89,30 @@ def tiled_forward(
         tile = phases[:, *inside].unsqueeze(0).to(device)
         with torch.autocast(device.type, precision, enabled=precision is not torch.float32):
             enhanced = network(tile)
-        weight = _blending_weight(tile.shape[2:], tiling.overlap).to(phases.device)
+        weight = _blending_weight(corner, tile.shape[2:], sides, tiling.overlap).to(phases.device)
         total[inside] += weight * enhanced[0, 0].float().to(phases.device)
         weight_sum[inside] += weight
     return (total / weight_sum).clamp_(0.0, 1.0)
 
 
-def _blending_weight(sides: Iterable[int], overlap: int) -> Tensor:
-    """`(x, y, z)`: 1 inside, falling linearly towards each face; positive everywhere."""
-    x, y, z = (_ramp(side, overlap) for side in sides)
+def _blending_weight(
+    corner: Sequence[int], tile: Sequence[int], sides: Sequence[int], overlap: int
+) -> Tensor:
+    """`(x, y, z)`: 1 inside, falling to 0 towards each face that has a neighbour."""
+    x, y, z = (
+        _ramp(length, overlap, falls_before=start > 0, falls_after=start + length < side)
+        for start, length, side in zip(corner, tile, sides, strict=True)
+    )
     return x[:, None, None] * y[None, :, None] * z[None, None, :]
 
 
-def _ramp(side: int, overlap: int) -> Tensor:
-    distance = torch.arange(1, side + 1, dtype=torch.float32)
-    to_border = torch.minimum(distance, distance.flip(0))
-    return (to_border / (overlap + 1)).clamp(max=1.0)
+def _ramp(length: int, overlap: int, *, falls_before: bool, falls_after: bool) -> Tensor:
+    cut = overlap // 4
+    rise = (torch.arange(1, length + 1, dtype=torch.float32) - cut) / (overlap - 2 * cut + 1)
+    rise = rise.clamp(0.0, 1.0)
+    weight = torch.ones(length)
+    if falls_before:
+        weight = torch.minimum(weight, rise)
+    if falls_after:
+        weight = torch.minimum(weight, rise.flip(0))
+    return weight

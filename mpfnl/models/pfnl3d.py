@@ -9,8 +9,8 @@ from torch import nn
 from torch.optim import Adam
 
 from mpfnl.models.enhancement import EnhancementModule, Interval, OptimizerFactory, SchedulerFactory
-from mpfnl.networks import NonLocalMode, PFNL3DNet
-from mpfnl.phases import Phase, resolve_phases
+from mpfnl.networks import NonLocalMode, NonLocalModeName, PFNL3DNet
+from mpfnl.phases import Phase, PhaseName, resolve_phases
 
 
 class PFNL3D(EnhancementModule):
@@ -37,11 +37,11 @@ class PFNL3D(EnhancementModule):
 
     def __init__(
         self,
-        phases: int | Sequence[Phase] = 3,
-        target: Phase = Phase.PORTAL_VENOUS,
+        phases: int | Sequence[PhaseName] = 3,
+        target: PhaseName = "portal_venous",
         features: int = 64,
         blocks: int = 20,
-        nonlocal_mode: NonLocalMode | None = NonLocalMode.GAUSSIAN,
+        nonlocal_mode: NonLocalModeName | None = "gaussian",
         nonlocal_factor: int = 2,
         scale: int = 1,
         loss: nn.Module | None = None,
@@ -70,7 +70,9 @@ class PFNL3D(EnhancementModule):
             nonlocal_factor=nonlocal_factor,
             scale=scale,
         )
-        super().__init__(network, taken, target, loss, optimizer, lr_scheduler, lr_interval, channels_last)
+        super().__init__(
+            network, taken, Phase(target), loss, optimizer, lr_scheduler, lr_interval, channels_last
+        )
 
     @property
     def config(self) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from torch.optim import Adam
 
 from mpfnl.models.enhancement import EnhancementModule, Interval, OptimizerFactory, SchedulerFactory
 from mpfnl.networks import RCAN3DNet
-from mpfnl.phases import Phase, resolve_phases
+from mpfnl.phases import Phase, PhaseName, resolve_phases
 
 
 class RCAN3D(EnhancementModule):
@@ -38,8 +38,8 @@ class RCAN3D(EnhancementModule):
 
     def __init__(
         self,
-        phases: int | Sequence[Phase] = 1,
-        target: Phase = Phase.PORTAL_VENOUS,
+        phases: int | Sequence[PhaseName] = 1,
+        target: PhaseName = "portal_venous",
         channels: int = 32,
         groups: int = 5,
         blocks: int = 3,
@@ -62,7 +62,9 @@ class RCAN3D(EnhancementModule):
             "scale": scale,
         }
         network = RCAN3DNet(len(taken), channels, groups, blocks, reduction, scale)
-        super().__init__(network, taken, target, loss, optimizer, lr_scheduler, lr_interval, channels_last)
+        super().__init__(
+            network, taken, Phase(target), loss, optimizer, lr_scheduler, lr_interval, channels_last
+        )
 
     @property
     def config(self) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Literal, TypeAlias
 
 from torch import nn
 from torch.nn import functional
@@ -18,6 +19,10 @@ class NonLocalMode(StrEnum):
     GAUSSIAN = "gaussian"
     EMBEDDED_GAUSSIAN = "embedded_gaussian"
     DOT_PRODUCT = "dot_product"
+
+
+NonLocalModeName: TypeAlias = NonLocalMode | Literal["gaussian", "embedded_gaussian", "dot_product"]
+"""A mode, or its name as it stands in configurations."""
 
 
 class NonLocalBlock3D(nn.Module):
@@ -38,7 +43,7 @@ class NonLocalBlock3D(nn.Module):
     """
 
     def __init__(
-        self, channels: int, factor: int = 2, mode: NonLocalMode | str = NonLocalMode.GAUSSIAN
+        self, channels: int, factor: int = 2, mode: NonLocalModeName = NonLocalMode.GAUSSIAN
     ) -> None:
         super().__init__()
         self.factor = factor

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mpfnl.networks.nonlocal_block import NonLocalBlock3D, NonLocalMode
+from mpfnl.networks.nonlocal_block import NonLocalBlock3D, NonLocalMode, NonLocalModeName
 from mpfnl.networks.upscale import DepthToSpace, check_scale
 from mpfnl.phases import Features, PhaseBatch, Reshaped, TargetBatch
 
@@ -106,7 +106,7 @@ class PFNL3DNet(nn.Module):
         target: int = 2,
         features: int = 64,
         blocks: int = 20,
-        nonlocal_mode: NonLocalMode | str | None = NonLocalMode.GAUSSIAN,
+        nonlocal_mode: NonLocalModeName | None = NonLocalMode.GAUSSIAN,
         nonlocal_factor: int = 2,
         scale: int = 1,
     ) -> None:

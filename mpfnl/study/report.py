@@ -14,7 +14,7 @@ from mpfnl.study.evaluate import Evaluation
 from mpfnl.study.figures import Picture
 from mpfnl.study.files import write_text
 from mpfnl.study.provenance import FILE
-from mpfnl.study.tables import MetricTable, cells, p_text
+from mpfnl.study.tables import COLUMNS, MetricTable, cells, p_text
 
 REPORT = "report.html"
 
@@ -44,7 +44,7 @@ def write_report(evaluation: Evaluation, pictures: Sequence[Picture], split: str
         lower=f"{ABDOMEN.lower:g}",
         upper=f"{ABDOMEN.upper:g}",
         tables=[_printed(table) for table in evaluation.tables],
-        methods=list(evaluation.tables[0].summaries),
+        columns=COLUMNS,
         smallest_p=p_text(2 / 2**studies) if studies < 11 else "",
         comparisons=[row for table in evaluation.tables for row in _comparisons(table)],
         pictures=[

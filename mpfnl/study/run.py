@@ -15,6 +15,8 @@ from mpfnl.study.figures import draw_figures
 from mpfnl.study.report import write_report
 from mpfnl.study.tables import rich_table
 
+TABLE_WIDTH = 92  # characters that Table I takes
+
 
 def run_evaluation(
     manifest: Manifest,
@@ -37,7 +39,7 @@ def run_evaluation(
     pictures = draw_figures(manifest, evaluation.cases, target, folder)
     report = write_report(evaluation, pictures, str(options.split), notice)
     studies = len({case.study_id for case in evaluation.cases})
-    console = Console()
+    console = Console(width=max(TABLE_WIDTH, Console().width))
     title = (
         f"Table I: {target.replace('_', ' ')} phase, n = {studies} studies, "
         f"window [{ABDOMEN.lower:g}, {ABDOMEN.upper:g}] HU, whole volume"

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from mpfnl.metrics.statistics import Comparison, Interval, Summary, compare_methods, summarize
@@ -16,6 +17,7 @@ from mpfnl.study.cases import Case, values_by_method
 from mpfnl.study.files import write_text
 
 BASELINE = "degraded"
+COLUMNS = ("mean ± SD", "95 % CI", "gain [95 % CI]", "p (Holm)")
 
 
 @dataclass(frozen=True)
@@ -71,34 +73,35 @@ def _tabulate(cases: Sequence[Case], metric: Metric) -> MetricTable:
 
 def rich_table(tables: Sequence[MetricTable], title: str) -> Table:
     """Table I for the terminal."""
-    printed = Table(title=title, title_justify="left")
-    printed.add_column("method")
+    printed = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    printed.add_column(no_wrap=True)
+    for column in COLUMNS:
+        printed.add_column(column, justify="right", no_wrap=True)
     for table in tables:
-        printed.add_column(f"{table.metric.title}\nmean ± SD [95 % CI]", justify="right")
-        printed.add_column("gain\n[95 % CI]", justify="right")
-        printed.add_column("p (Holm)\nvs degraded", justify="right")
-    for method in tables[0].summaries:
-        printed.add_row(method, *(cell for table in tables for cell in cells(table, method)))
+        printed.add_row(table.metric.title, style="bold")
+        for method in table.summaries:
+            printed.add_row(f"  {method}", *cells(table, method))
+        printed.add_section()
     return printed
 
 
-def cells(table: MetricTable, method: str) -> tuple[str, str, str]:
-    """A method's three printed cells: its mean, its gain over the baseline, and the corrected p-value."""
-    digits = table.metric.digits
-    mean = _mean(table.summaries[method], digits, with_sd=True)
-    if method == BASELINE:
-        return mean, "", ""
-    test = next(c for c in table.comparisons if c.method == method and c.against == BASELINE)
-    return mean, _mean(table.gains[method], digits, sign="+"), p_text(test.p_holm)
-
-
-def _mean(summary: Summary, digits: int, *, with_sd: bool = False, sign: str = "") -> str:
-    if summary.mean is None:
-        return "–"
-    spread = f" ± {summary.sd:.{digits}f}" if with_sd and summary.sd is not None else ""
+def cells(table: MetricTable, method: str) -> tuple[str, str, str, str]:
+    """A method's printed cells under `COLUMNS`."""
+    digits, summary = table.metric.digits, table.summaries[method]
+    spread = "" if summary.sd is None else f" ± {summary.sd:.{digits}f}"
     failed = f" ({summary.n_failed} failed)" if summary.n_failed else ""
+    mean = _number(summary, digits) + spread + failed
     interval = interval_text(summary.interval, digits)
-    return f"{summary.mean:{sign}.{digits}f}{spread} {interval}{failed}".rstrip()
+    if method == BASELINE:
+        return mean, interval, "", ""
+    gain = table.gains[method]
+    gained = f"{_number(gain, digits, sign='+')} {interval_text(gain.interval, digits)}".rstrip()
+    test = next(c for c in table.comparisons if c.method == method and c.against == BASELINE)
+    return mean, interval, gained, p_text(test.p_holm)
+
+
+def _number(summary: Summary, digits: int, sign: str = "") -> str:
+    return "–" if summary.mean is None else f"{summary.mean:{sign}.{digits}f}"
 
 
 def interval_text(interval: Interval | None, digits: int) -> str:

@@ -29,9 +29,7 @@ def rotate90(volume: Tensor, axis: int, turns: int) -> Tensor:
     return torch.rot90(volume, turns, (first - 3, second - 3))
 
 
-def rotate90_affine(
-    affine: np.ndarray, shape: Sequence[int], axis: int, turns: int
-) -> np.ndarray:
+def rotate90_affine(affine: np.ndarray, shape: Sequence[int], axis: int, turns: int) -> np.ndarray:
     """The affine that goes with a rotated array: every voxel keeps its place in the world.
 
     The two spacings of the plane are swapped by an odd number of turns, as the array's axes are.

@@ -96,7 +96,9 @@ class Degradation(IntensityTransform):
         images = self.get_images_dict(subject)
         for name, record in self.parameters.items():
             if name not in images:
-                raise InputError(f"phase {name}: the subject has no such image to degrade; add it or drop the record")
+                raise InputError(
+                    f"phase {name}: the subject has no such image to degrade; add it or drop the record"
+                )
             image = images[name]
             if image.num_channels != 1:
                 raise InputError(f"phase {name}: {image.num_channels} channels; give a CT with one")
@@ -207,9 +209,7 @@ class Rotation90(SpatialTransform):
 
     def inverse(self) -> Rotation90:
         """The rotation the other way."""
-        return Rotation90(
-            self.axis, -self.turns, copy=self.copy, include=self.include, exclude=self.exclude
-        )
+        return Rotation90(self.axis, -self.turns, copy=self.copy, include=self.include, exclude=self.exclude)
 
 
 class RandomRotation90(RandomTransform, SpatialTransform):

@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 
 import numpy as np
 import torch
@@ -77,7 +78,7 @@ def gaussian_blur(hu: SpatialVolume, spacing: Sequence[float], fwhm_mm: Sequence
     for axis in range(3):
         kernel = gaussian_kernel(fwhm_mm[axis] / FWHM_PER_SIGMA / spacing[axis])
         if len(kernel) > 1:
-            hu = along_axis(hu, axis, lambda block, k=kernel: _convolve(_replicate(block, len(k) - 1), k))
+            hu = along_axis(hu, axis, partial(_convolve_replicated, kernel=kernel))
     return hu
 
 
@@ -92,7 +93,7 @@ def convolve_valid(volume: SpatialVolume, axis: int, kernel: Sequence[float]) ->
     Returns:
         A volume that is 2 r shorter along `axis`.
     """
-    return along_axis(volume, axis, lambda block: _convolve(block, kernel))
+    return along_axis(volume, axis, partial(_convolve, kernel=kernel))
 
 
 def resample_and_return(
@@ -122,8 +123,8 @@ def resample_and_return(
         raise ValueError("the way back to the fine grid is linear or cubic, not area")
     for axis in range(3):
         if factors[axis] > 1:
-            to_coarse, to_fine = _resampling_taps(hu.shape[axis], factors[axis], down, up)
-            hu = along_axis(hu, axis, lambda block, a=to_coarse, b=to_fine: _apply(b, _apply(a, block)))
+            there_and_back = _resampling_taps(hu.shape[axis], factors[axis], down, up)
+            hu = along_axis(hu, axis, partial(_apply_all, operators=there_and_back))
     return hu
 
 
@@ -137,9 +138,10 @@ def along_axis(volume: Tensor, axis: int, operator: Callable[[Tensor], Tensor]) 
     return result.reshape(-1, *front.shape[1:]).movedim(0, axis)
 
 
-def _replicate(block: Tensor, margin: int) -> Tensor:
+def _convolve_replicated(block: Tensor, kernel: Sequence[float]) -> Tensor:
+    margin = len(kernel) - 1
     first, last = block[:1].expand(margin, -1), block[-1:].expand(margin, -1)
-    return torch.cat([first, block, last])
+    return _convolve(torch.cat([first, block, last]), kernel)
 
 
 def _convolve(padded: Tensor, kernel: Sequence[float]) -> Tensor:
@@ -150,6 +152,12 @@ def _convolve(padded: Tensor, kernel: Sequence[float]) -> Tensor:
         pair = padded.narrow(0, radius - offset, length) + padded.narrow(0, radius + offset, length)
         total += pair.mul_(kernel[offset])
     return total
+
+
+def _apply_all(block: Tensor, operators: Sequence[Taps]) -> Tensor:
+    for taps in operators:
+        block = _apply(taps, block)
+    return block
 
 
 def _apply(taps: Taps, block: Tensor) -> Tensor:

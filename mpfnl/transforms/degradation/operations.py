@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from enum import StrEnum
 from typing import Any, ClassVar, Protocol, TypeAlias
 
 from torch import Tensor
@@ -44,9 +45,7 @@ class _Recorded:
     def to_json(self) -> Json:
         """The kind and the numbers, as JSON has them."""
         numbers = asdict(self)  # type: ignore[call-overload]
-        return {"kind": self.kind} | {
-            name: list(value) if isinstance(value, tuple) else value for name, value in numbers.items()
-        }
+        return {"kind": self.kind} | {name: _plain(value) for name, value in numbers.items()}
 
 
 @dataclass(frozen=True)
@@ -206,6 +205,12 @@ def operation_from_json(record: Mapping[str, Any]) -> Operation:
     except (TypeError, ValueError) as error:
         names = ", ".join(field.name for field in fields(cls))
         raise InputError(f"bad degradation operation {cls.kind!r} (it takes {names}): {error}") from error
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, tuple):
+        return list(value)
+    return value.value if isinstance(value, StrEnum) else value
 
 
 def _triple(values: Sequence[float]) -> Triple:

@@ -42,7 +42,8 @@ def sample_parameters(preset: Preset, generator: np.random.Generator | int) -> J
 
     Returns:
         Plain JSON: `preset`, `version` and `operations`, a list in the order in which they apply;
-        each has its `stage` (from 1; 0 for the clip before them), its `kind`, its numbers in mm and HU, and noise its seed.
+        each has its `stage` (from 1; 0 for the clip before them), its `kind`, its numbers in mm and HU,
+        and noise its seed.
     """
     rng = np.random.default_rng(generator)
     operations: list[Json] = [

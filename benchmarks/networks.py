@@ -1,0 +1,116 @@
+"""Times PFNL3D and RCAN3D against straight ports of them: python benchmarks/networks.py [--csv FILE].
+
+One run on one device: naive in float32, the library's in bfloat16 with channels_last_3d, in turn, several
+times. Prints medians and their ratio. The outputs are compared first; if they differ nothing is timed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from naive_ports import NaivePFNL3D, NaiveRCAN3D
+from torch import Tensor, nn
+
+from mpfnl.networks import PFNL3DNet, RCAN3DNet
+
+REPEATS = 5
+
+
+def timed(run: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
+def in_turn(runs: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
+    """Medians of several runs, A B A B, after one warm-up each."""
+    for run in runs.values():
+        run()
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(repeats):
+        for name, run in runs.items():
+            times[name].append(timed(run))
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def pair(naive: nn.Module, ours: nn.Module) -> tuple[nn.Module, nn.Module]:
+    """Both with the same drawn weights; checks that they agree."""
+    generator = torch.Generator().manual_seed(0)
+    for parameter in ours.parameters():
+        nn.init.normal_(parameter, std=0.02, generator=generator)
+    naive.load_state_dict(ours.state_dict())
+    phases = ours.get_parameter("first.weight").shape[1] if isinstance(ours, RCAN3DNet) else 3
+    x = torch.rand(1, phases, 8, 8, 8, generator=generator)
+    with torch.no_grad():
+        difference = (naive(x) - ours(x)).norm() / naive(x).norm()
+    if difference > 1e-4:
+        sys.exit(f"the networks differ by {difference:.1e}: nothing is timed")
+    return naive, ours.to(memory_format=torch.channels_last_3d)
+
+
+def forward(network: nn.Module, x: Tensor, bf16: bool) -> Callable[[], object]:
+    def run() -> object:
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            return network(x)
+
+    return run
+
+
+def step(network: nn.Module, x: Tensor, bf16: bool) -> Callable[[], object]:
+    def run() -> object:
+        network.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            loss = network(x).float().square().mean()
+        return loss.backward()
+
+    return run
+
+
+def cpu_name() -> str:
+    """The processor's name, and the bfloat16 instructions that it has."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    fields = dict(line.split(":", 1) for line in lines if ":" in line)
+    fields = {name.strip(): value.strip() for name, value in fields.items()}
+    flags = fields.get("flags", "").split()
+    found = [flag for flag in ("amx_bf16", "avx512_bf16") if flag in flags]
+    return f"{fields.get('model name', platform.processor())} ({', '.join(found) or 'no bf16 instructions'})"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--csv", type=Path, help="also write the rows here")
+    parser.add_argument("--repeats", type=int, default=REPEATS)
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    print(f"{cpu_name()}, {options.threads} threads, torch {torch.__version__}, median of {options.repeats}")
+    rows = []
+    for name, phases, (naive, ours) in (
+        ("PFNL3D", 3, pair(NaivePFNL3D(), PFNL3DNet())),
+        ("RCAN3D", 1, pair(NaiveRCAN3D(), RCAN3DNet())),
+    ):
+        x = torch.rand(1, phases, 32, 32, 32)
+        for task, make in (("forward", forward), ("forward and backward", step)):
+            runs = {"naive fp32": make(naive, x, False), "ours bf16": make(ours, x, True)}
+            times = in_turn(runs, options.repeats)
+            ratio = times["naive fp32"] / times["ours bf16"]
+            print(f"{name} {task}, {phases}x32x32x32: {ratio:.2f} times the naive fp32 port's speed")
+            rows.append([name, task, f"{ratio:.3f}", cpu_name(), options.threads, torch.__version__])
+    if options.csv:
+        with options.csv.open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["network", "task", "ratio_naive_fp32_over_ours_bf16", "cpu", "threads", "torch"])
+            writer.writerows(rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,184 @@
+"""The command line as a person uses it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+import mpfnl
+from mpfnl.cli import main
+from mpfnl.cli.main import COMMANDS, TRAINER_COMMANDS
+from mpfnl.models.loading import load_model
+from mpfnl.volumes import read_volume
+
+SMALL_FIT = [
+    "--trainer.max_epochs=1",
+    "--trainer.accelerator=cpu",
+    "--trainer.enable_progress_bar=false",
+    "--model.features=8",
+    "--model.blocks=1",
+    "--data.patch_size=16",
+    "--data.patches_per_study=2",
+    "--data.batch_size=2",
+    "--data.workers=0",
+]
+
+
+def run(*words: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Runs the installed command in a process of its own."""
+    command = [str(Path(sys.executable).with_name("mpfnl")), *words]
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    return mpfnl.RCAN3D(channels=16, groups=1, blocks=1).save_pretrained(
+        tmp_path_factory.mktemp("w") / "RCAN3D"
+    )
+
+
+def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    text = capsys.readouterr().out
+    assert all(f"  {name} " in text for name in [*COMMANDS, *TRAINER_COMMANDS])
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.strip() == mpfnl.__version__
+
+
+@pytest.mark.parametrize("name", list(COMMANDS))
+def test_every_option_is_explained(name: str) -> None:
+    parser = COMMANDS[name].parser()
+    assert COMMANDS[name].summary
+    for action in parser._actions:
+        assert action.help, f"{name}: {action.dest}"
+    assert "example:" in parser.format_help()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["polish"], "no command 'polish'"),
+        (["enhance", "--weights", "nowhere", "-o", "out.nii.gz"], "nowhere"),
+        (["evaluate", "none.csv", "--models", "A=b", "-o", "out"], "none.csv"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(
+    words: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(words) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert len(error.strip().splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_enhance_writes_the_scan(cohort: Path, weights: Path, tmp_path: Path) -> None:
+    source = cohort.parent / "test0" / "portal_venous.nii.gz"
+    result = run(
+        "enhance",
+        "--weights",
+        str(weights),
+        "--portal-venous",
+        str(source),
+        "-o",
+        "out.nii.gz",
+        folder=tmp_path,
+    )
+    assert result.returncode == 0, result.stderr
+    assert "out.nii.gz: portal venous phase, 40x36x30 voxels" in result.stdout
+    expected = load_model(weights).enhance({"portal_venous": source})
+    assert (read_volume(tmp_path / "out.nii.gz").data == expected.data).all()
+
+
+@pytest.mark.parametrize(
+    "kind", ["output is input", "missing file", "windowed", "phase missing", "no such device"]
+)
+def test_enhance_refuses_and_leaves_nothing(
+    cohort: Path, weights: Path, tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import nibabel as nib
+    import numpy as np
+
+    source = tmp_path / "pv.nii.gz"
+    original = nib.load(cohort.parent / "test0" / "portal_venous.nii.gz")
+    values = np.asanyarray(original.dataobj)
+    if kind == "windowed":
+        values = np.clip((values + 175) / 450, 0, 1).astype(np.float32)
+    nib.save(nib.Nifti1Image(values, original.affine), source)
+    if kind == "missing file":
+        source.unlink()
+    before = source.read_bytes() if source.exists() else b""
+    output = source if kind == "output is input" else tmp_path / "out.nii.gz"
+    phase = "--arterial" if kind == "phase missing" else "--portal-venous"
+    words = ["enhance", "--weights", str(weights), phase, str(source), "-o", str(output)]
+    if kind == "no such device":
+        words += ["--device", "cuda:99"]
+    assert main(words) == 2
+    error = capsys.readouterr().err.strip()
+    assert len(error.splitlines()) == 1
+    assert (
+        "cuda:99"
+        if kind == "no such device"
+        else "portal venous phase"
+        if kind != "output is input"
+        else str(source)
+    ) in error
+    assert (source.read_bytes() if source.exists() else b"") == before
+    assert not (tmp_path / "out.nii.gz").exists()
+
+
+def test_fit_then_validate_test_and_evaluate(cohort: Path, tmp_path: Path) -> None:
+    """The way of DESIGN: the paper's recipe by name, then the checkpoint in every other command."""
+    options = ["--data.manifest", str(cohort), *SMALL_FIT]
+    fitted = run("fit", "--config", "pfnl3d.yaml", *options, folder=tmp_path)
+    assert fitted.returncode == 0, fitted.stderr[-2000:]
+    log = tmp_path / "lightning_logs" / "version_0"
+    used = yaml.safe_load((log / "config.yaml").read_text())
+    assert used["model"]["init_args"]["optimizer"]["init_args"]["lr"] == 1e-3
+    assert used["trainer"]["precision"] == "bf16-mixed"
+    checkpoint = str(log / "checkpoints" / "last.ckpt")
+    assert (log / "montages" / "epoch=0000.png").exists()
+    for command in ("validate", "test"):
+        done = run(command, "--config", str(log / "config.yaml"), "--ckpt_path", checkpoint, folder=tmp_path)
+        assert done.returncode == 0, done.stderr[-2000:]
+        assert f"{command.removesuffix('idate')}_psnr" in done.stdout
+    evaluated = run(
+        "evaluate",
+        str(cohort),
+        "--models",
+        f"PFNL3D={checkpoint}",
+        "-o",
+        "evaluation",
+        "--tile",
+        "48",
+        folder=tmp_path,
+    )
+    assert evaluated.returncode == 0, evaluated.stderr
+    assert "Table I: portal venous phase, n = 2 studies" in evaluated.stdout
+
+
+def test_fit_names_a_manifest_that_is_not_there(tmp_path: Path) -> None:
+    result = run("fit", "--config", "rcan3d.yaml", "--data.manifest", "none.csv", folder=tmp_path)
+    assert result.returncode == 2
+    assert result.stderr.strip().splitlines()[-1].startswith("mpfnl: error: none.csv")
+
+
+@pytest.mark.parametrize("recipe", ["pfnl3d", "rcan3d"])
+def test_recipes_are_the_papers(recipe: str) -> None:
+    from importlib.resources import files
+
+    settings = yaml.safe_load((files("mpfnl") / "recipes" / f"{recipe}.yaml").read_text())
+    assert settings["trainer"]["max_epochs"] == 1000
+    assert settings["data"]["batch_size"] == 8
+    assert settings["model"]["init_args"]["optimizer"]["class_path"] == "torch.optim.Adam"

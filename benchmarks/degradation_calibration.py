@@ -1,7 +1,8 @@
 """Shows what `SECOND_ORDER_V1` does to real portal venous CT, against the paper's Table I.
 
-The paper's degraded scans score PSNR 23.8 dB and SSIM 0.46. The ranges were chosen on the first half of
-the draws on one scan; the other half and the other scan were held out. Both are printed.
+The paper's degraded scans score PSNR 23.8 dB and SSIM 0.46. The ranges were set on one scan
+("chosen on"). The other scan was consulted: it scored too low with the first two sets of ranges, which were
+then made milder. The draws of the seeds from 1000 on were held out of all that, on both scans.
 
 Each scan is cropped, in the axial plane, to the trunk's bounding box with a margin of 10 mm; all slices stay.
 The crop matters: the more air, the higher the PSNR and the lower the SSIM, as noise shows in flat air.
@@ -15,19 +16,19 @@ while the tests of the transforms fail.
 
 from __future__ import annotations
 
-import argparse
 import csv
 import platform
 import subprocess
 import sys
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import nibabel
 import numpy as np
-import SimpleITK as sitk
-import skimage
+import SimpleITK
 import torch
 from scipy import ndimage
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
@@ -54,24 +55,24 @@ class Score:
     """What one draw did to one scan."""
 
     scan: str
-    draw: int
-    chosen_on: bool
+    group: str
+    seed: int
     psnr_db: float
     ssim: float
 
 
 def read_nifti(folder: Path) -> Scan:
-    image = nibabel.load(next(folder.glob("*.nii.gz")))
+    image = nibabel.Nifti1Image.from_filename(next(folder.glob("*.nii.gz")))
     x, y, z = (float(step) for step in image.header.get_zooms()[:3])
     return Scan(folder.name, np.asarray(image.dataobj, dtype=np.float32), (x, y, z))
 
 
 def read_dicom(folder: Path) -> Scan:
-    reader = sitk.ImageSeriesReader()
+    reader = SimpleITK.ImageSeriesReader()
     reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(folder / "dicom")))
     image = reader.Execute()
     x, y, z = image.GetSpacing()
-    return Scan(folder.name, sitk.GetArrayFromImage(image).T.astype(np.float32), (x, y, z))
+    return Scan(folder.name, SimpleITK.GetArrayFromImage(image).T.astype(np.float32), (x, y, z))
 
 
 def crop_to_abdomen(scan: Scan, margin_mm: float = 10.0, threshold_hu: float = -300.0) -> Scan:
@@ -86,22 +87,22 @@ def crop_to_abdomen(scan: Scan, margin_mm: float = 10.0, threshold_hu: float = -
 
 
 SCANS: dict[str, Callable[[Path], Scan]] = {"crlm_pv_1004": read_nifti, "ts_pv_dicom_scrubbed": read_dicom}
-CHOSEN_ON = "crlm_pv_1004"
+CONSULTED = {"crlm_pv_1004": "chosen on", "ts_pv_dicom_scrubbed": "consulted"}
+HELD_OUT, HELD_OUT_SEEDS = "held out", 1000
 
 
-def scores(scan: Scan, draws: int) -> Iterator[Score]:
-    """Degrades the scan with the seeds 0, 1, ... and scores each result."""
+def scores(scan: Scan, group: str, seeds: range) -> Iterator[Score]:
+    """Degrades the scan with each seed and scores the results."""
     clean = ABDOMEN.normalize(scan.hu)
-    for draw in range(draws):
-        parameters = sample_parameters(SECOND_ORDER_V1, draw)
+    for seed in seeds:
+        parameters = sample_parameters(SECOND_ORDER_V1, seed)
         degraded = apply_parameters(torch.from_numpy(scan.hu), scan.spacing, parameters)
         low = ABDOMEN.normalize(degraded.numpy())
         psnr = peak_signal_noise_ratio(clean, low, data_range=1.0)
         ssim = structural_similarity(
             clean, low, data_range=1.0, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
         )
-        chosen = scan.name == CHOSEN_ON and draw < draws // 2
-        yield Score(scan.name, draw, chosen, float(psnr), float(ssim))
+        yield Score(scan.name, group, seed, float(psnr), float(ssim))
 
 
 def summary(title: str, rows: list[Score]) -> str:
@@ -129,7 +130,7 @@ def provenance() -> dict[str, str]:
         "commit": commit.stdout.strip(),
         "preset": SECOND_ORDER_V1.name,
         "torch": torch.__version__,
-        "scikit_image": skimage.__version__,
+        "scikit_image": version("scikit-image"),
         "machine": platform.machine(),
     }
 
@@ -143,11 +144,9 @@ def write_csv(path: Path, rows: list[Score]) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="folder with the two scans")
-    parser.add_argument("--draws", type=int, default=32, help="draws a scan (default 32)")
+    parser.add_argument("--draws", type=int, default=32, help="draws a group (default 32)")
     parser.add_argument("--csv", type=Path, help="where to write one row a draw")
     arguments = parser.parse_args()
     if not tests_pass():
@@ -159,15 +158,11 @@ def main() -> int:
         air = float((scan.hu < ABDOMEN.lower).mean())
         spacing = tuple(round(step, 2) for step in scan.spacing)
         print(f"{name}: {scan.hu.shape} voxels of {spacing} mm, {air:.0%} of them below the window")
-        rows += scores(scan, arguments.draws)
-    half = arguments.draws // 2
-    for name in SCANS:
-        mine = [row for row in rows if row.scan == name]
-        label = "chosen on" if name == CHOSEN_ON else "held out"
-        print(summary(f"{name}, draws 0-{half - 1}, {label}", [row for row in mine if row.draw < half]))
-        print(summary(f"{name}, the other draws, held out", [row for row in mine if row.draw >= half]))
-        print(summary(f"{name}, all draws", mine))
-    print(summary("both scans, all that was held out", [row for row in rows if not row.chosen_on]))
+        for group, first in ((CONSULTED[name], 0), (HELD_OUT, HELD_OUT_SEEDS)):
+            drawn = list(scores(scan, group, range(first, first + arguments.draws)))
+            print(summary(f"{name}, {group}", drawn))
+            rows += drawn
+    print(summary("both scans, held out", [row for row in rows if row.group == HELD_OUT]))
     if arguments.csv:
         write_csv(arguments.csv, rows)
     return 0

@@ -73,7 +73,7 @@ def test_imports_run_downward(path: Path) -> None:
         ("import mpfnl.cli", {"torch", "lightning", "torchio", "nibabel", "matplotlib"}),
         ("import mpfnl.networks, mpfnl.losses, mpfnl.ops", {"lightning", "torchio", "nibabel", "scipy"}),
         (
-            "import mpfnl.transforms.degradation, mpfnl.data.phantom.anatomy",
+            "import mpfnl.transforms.degradation, mpfnl.data.phantom",
             {"lightning", "torchio", "nibabel", "matplotlib"},
         ),
         ("import mpfnl.models", {"torchio", "nibabel"}),

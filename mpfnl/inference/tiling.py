@@ -22,8 +22,8 @@ class Tiling:
 
     Args:
         tile: Edge of a tile in voxels; sides shorter than it are taken whole.
-        overlap: Voxels shared by neighbouring tiles. Less than `tile`. The outer quarter of it is cut off each
-            tile, since the network sees nothing beyond the border there; the rest is blended linearly.
+        overlap: Voxels shared by neighbouring tiles. Less than `tile`. The outer quarter of it is cut off
+            each tile, since the network sees nothing beyond the border there; the rest is blended linearly.
     """
 
     tile: int = 64
@@ -61,8 +61,9 @@ def tiled_forward(
 ) -> SpatialVolume:
     """Runs a same-grid network over a volume in overlapping tiles.
 
-    Neighbouring tiles are blended with weights that fall linearly and end before the tile's border, so that no
-    tile border shows. Volume and result stay on the volume's device; one tile at a time is on the network's.
+    Neighbouring tiles are blended with weights that fall linearly and end before the tile's border, so that
+    no tile border shows. Volume and result stay on the volume's device; one tile at a time is on the
+    network's.
 
     Args:
         network: Takes `(1, P, x, y, z)`, returns `(1, 1, x, y, z)`; put into evaluation mode by the caller.

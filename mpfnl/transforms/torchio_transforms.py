@@ -137,7 +137,7 @@ class RandomDegradation(RandomTransform, IntensityTransform):
         exclude: Names = None,
         keep: dict[str, str] | None = None,
     ) -> None:
-        super().__init__(p=p, copy=copy, include=include, exclude=exclude, keep=keep)
+        super().__init__(p=p, copy=copy, include=include, exclude=exclude, keep=keep)  # type: ignore[no-untyped-call]
         self.phases = tuple(Phase(phase) for phase in phases)
         self.preset = preset
         self.seed = seed
@@ -234,7 +234,7 @@ class RandomRotation90(RandomTransform, SpatialTransform):
         exclude: Names = None,
         keep: dict[str, str] | None = None,
     ) -> None:
-        super().__init__(p=p, copy=copy, include=include, exclude=exclude, keep=keep)
+        super().__init__(p=p, copy=copy, include=include, exclude=exclude, keep=keep)  # type: ignore[no-untyped-call]
         if not axes:
             raise ValueError("give at least one axis to rotate about")
         self.axes = tuple(_checked_axis(axis) for axis in axes)

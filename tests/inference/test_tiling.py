@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 from hypothesis import assume, given, settings
@@ -39,7 +41,7 @@ def test_tiles_cover_the_side_and_overlap(side: int, tile: int, data: st.DataObj
     assert starts[-1] + tile >= side
     if side > tile:
         assert starts[-1] + tile == side
-        steps = [b - a for a, b in zip(starts, starts[1:], strict=False)]
+        steps = [b - a for a, b in pairwise(starts)]
         assert all(0 < step <= tile - overlap for step in steps)
 
 

@@ -96,7 +96,8 @@ def test_a_resumed_run_ends_as_one_that_was_not_interrupted(cohort: Path, tmp_pa
 
 def test_training_lowers_the_loss(cohort: Path, tmp_path: Path) -> None:
     seed_everything(0, verbose=False)
-    model, data = mpfnl.RCAN3D(channels=16, groups=1, blocks=1), small_data(cohort, phases=1, patches_per_study=8)
+    model = mpfnl.RCAN3D(channels=16, groups=1, blocks=1)
+    data = small_data(cohort, phases=1, patches_per_study=8)
     run = trainer(tmp_path, 1)
     run.validate(model, data, verbose=False)
     before = float(run.callback_metrics["val_loss"])

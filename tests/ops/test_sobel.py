@@ -23,7 +23,8 @@ def test_three_components_equal_scipy() -> None:
 
 def test_loss_is_l1_plus_weighted_l1_of_the_edges() -> None:
     a, b = (torch.rand(2, 1, 8, 6, 7) for _ in range(2))
-    edges = [np.abs(scipy_sobel(x.numpy()) - scipy_sobel(y.numpy())) for x, y in zip(a[:, 0], b[:, 0], strict=True)]
+    pairs = zip(a[:, 0].numpy(), b[:, 0].numpy(), strict=True)
+    edges = [np.abs(scipy_sobel(x) - scipy_sobel(y)) for x, y in pairs]
     expected = (a - b).abs().mean().item() + 0.7 * np.mean(edges)
     assert L1SobelLoss()(a, b).item() == pytest.approx(expected, rel=1e-5)
     assert L1SobelLoss(edge_weight=0.0)(a, b).item() == pytest.approx((a - b).abs().mean().item())

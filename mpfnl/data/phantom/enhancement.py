@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from scipy.special import ndtr
 
 from mpfnl.phases import PHASES
@@ -93,7 +93,7 @@ class Enhancement:
         }
 
 
-def quantile(percentiles: tuple[float, ...], u: ArrayLike) -> NDArray[np.float64]:
+def quantile(percentiles: tuple[float, ...], u: float | NDArray[np.float64]) -> NDArray[np.float64]:
     """Inverse of the distribution that joins the percentiles by straight lines.
 
     Below the 5th and above the 95th percentile the neighbouring line goes on.
@@ -116,6 +116,8 @@ def draw_enhancement(rng: np.random.Generator) -> Enhancement:
     }
     hu.update(_blood(rng))
     aorta, portal = hu["aorta"], hu["portal_vein_and_splenic_vein"]
+    nc = hu["liver"][0]  # three quarters of the liver's blood come through the portal vein
+    hu["liver"] = _phases(nc, hu["liver"][1] - nc, 0.5 * (portal[2] - portal[0]) + rng.normal(2, 4))
     if rng.random() < 0.2:  # steatosis
         fatty = rng.uniform(10, 30)
         nc, art, pv = hu["liver"]

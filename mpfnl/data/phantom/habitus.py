@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from mpfnl.data.phantom.fields import Array
 
 _ATLAS_CAVITY = (131.0, 92.0)  # half-width of the cavity, and its depth in front of the spine, in mm
-_BODY_POWER = 2.3  # a trunk's section is a little squarer than an ellipse
+BODY_POWER = 2.22  # a trunk's section is a little squarer than an ellipse
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class Habitus:
         width = self.width * (1 - 2.0e-6 * (lift - 10) ** 2)
         depth = self.depth * (1 - 1.0e-6 * (lift - 10) ** 2)
         u, v = np.abs(x / width), np.abs(y / depth)
-        p = np.float32(_BODY_POWER)
+        p = np.float32(BODY_POWER)
         up, vp = u ** (p - 1), v ** (p - 1)
         radius = np.maximum(up * u + vp * v, 1e-6) ** (1 / p)
         slope = np.sqrt((up / width) ** 2 + (vp / depth) ** 2) * radius ** (1 - p)

@@ -34,8 +34,22 @@ class Region:
         """The part of the shape where another distance on the same box is negative too."""
         return Region(self.box, np.maximum(self.distance, other))
 
+    def on(self, box: Box) -> Array:
+        """The distance on another box; a few mm (outside) where this region has none."""
+        shape = tuple(s.stop - s.start for s in box)
+        out = np.full(shape, _REACH, dtype=np.float32)
+        source, target = [], []
+        for mine, other in zip(self.box, box, strict=True):
+            start, stop = max(mine.start, other.start), min(mine.stop, other.stop)
+            source.append(slice(start - mine.start, max(start, stop) - mine.start))
+            target.append(slice(start - other.start, max(start, stop) - other.start))
+        out[tuple(target)] = self.distance[tuple(source)]
+        return out
 
-def curve(points: ArrayLike, radii: ArrayLike, step: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+
+def curve(
+    points: ArrayLike, radii: ArrayLike, step: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """A smooth line through control points (n, 3) with radii (n,), resampled about every `step` mm."""
     control = np.asarray(points, dtype=np.float64)
     widths = np.broadcast_to(np.asarray(radii, dtype=np.float64), (len(control),))
@@ -69,7 +83,8 @@ class Scene:
     @property
     def everywhere(self) -> Box:
         """The whole grid."""
-        return (slice(None), slice(None), slice(None))
+        x, y, z = self.shape
+        return (slice(0, x), slice(0, y), slice(0, z))
 
     def box(self, low: ArrayLike, high: ArrayLike, rigid: bool = False) -> Box:
         """The voxels between two corners in mm, with a margin for the warp."""
@@ -197,9 +212,7 @@ def _cone(
 ) -> Array:
     a, b = ends * scale
     along = (b - a).astype(np.float32)
-    rel = [
-        c * np.float32(s) - np.float32(o) for c, s, o in zip(coordinates, scale, a, strict=True)
-    ]
+    rel = [c * np.float32(s) - np.float32(o) for c, s, o in zip(coordinates, scale, a, strict=True)]
     length = max(float(along @ along), 1e-6)
     t = np.clip((rel[0] * along[0] + rel[1] * along[1] + rel[2] * along[2]) / np.float32(length), 0, 1)
     square = sum((r - t * d) ** 2 for r, d in zip(rel, along, strict=True))

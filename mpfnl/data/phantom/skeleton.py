@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from mpfnl.data.phantom.fields import Array
+from mpfnl.data.phantom.habitus import BODY_POWER
 from mpfnl.data.phantom.labels import NUMBERS
 from mpfnl.data.phantom.scene import Hu, Region, curve
 from mpfnl.data.phantom.stage import Stage
@@ -27,7 +28,7 @@ _LEVELS = {
 
 _RIB_HEADS = {12: 44.0, 11: 76.0, 10: 106.0, 9: 132.0, 8: 157.0, 7: 181.0, 6: 204.0}
 _RIB_ENDS = {12: 62.0, 11: 98.0, 10: 128.0, 9: 134.0, 8: 138.0, 7: 142.0, 6: 144.0}  # degrees from the back
-_RIB_FALLS = {12: 40.0, 11: 58.0, 10: 78.0, 9: 88.0, 8: 94.0, 7: 98.0, 6: 100.0}  # mm over the bony part
+_RIB_FALLS = {12: 52.0, 11: 84.0, 10: 108.0, 9: 118.0, 8: 122.0, 7: 126.0, 6: 130.0}  # mm over the bony part
 
 
 @dataclass(frozen=True)
@@ -66,20 +67,16 @@ def _muscles(stage: Stage, shell: Shell) -> None:
     spine = habitus.spine_axis(heights)
     chest = np.clip((heights + 40) / 130, 0, 1)
     for side, name in ((1, "right"), (-1, "left")):
-        # Two overlapping columns a side give the oblong section of the erector spinae.
-        for offset, radius, label in ((19, 16, True), (38, 15, True), (58, 8, False)):
-            out = side * offset * (1 - 0.15 * chest)
-            path = np.stack([np.broadcast_to(out, heights.shape), spine - 38 + 6 * chest, heights], axis=1)
-            region = scene.tube(path, bulk * radius * (1 - 0.25 * chest), squash=(1, 0.9, 1), rigid=True)
-            region = region.within(shell.wall[region.box])
-            grain = stage.texture.fine[region.box] * 7
-            fatty = 45 * np.maximum(stage.texture.rough[region.box] - 1.1, 0)
-            scene.paint(
-                region,
-                [h + grain - fatty for h in stage.hu["muscle"]],
-                NUMBERS[f"autochthon_{name}"] if label else None,
-            )
-            scene.claim(region)
+        out = side * (33 - 6 * chest)
+        path = np.stack([out, spine - 41 + 5 * chest, heights], axis=1)
+        region = scene.tube(path, bulk * (18 - 4 * chest), squash=(0.62, 1, 1), rigid=True)
+        region = stage.roughen(region.within(shell.wall[region.box] + 1), middle=1.2, rough=0.6)
+        fascia = np.maximum(np.abs(region.distance + 0.2) - 0.6, shell.wall[region.box] + 2)
+        grain = stage.texture.fine[region.box] * 7
+        fatty = 45 * np.maximum(stage.texture.rough[region.box] - 1.1, 0)
+        scene.paint(region, [h + grain - fatty for h in stage.hu["muscle"]], NUMBERS[f"autochthon_{name}"])
+        scene.paint(Region(region.box, fascia), stage.hu["fat"])
+        scene.claim(region)
         _psoas(stage, side, name, bulk)
 
 
@@ -89,10 +86,10 @@ def _psoas(stage: Stage, side: int, name: str, bulk: float) -> None:
     path, radius = curve(stage.place(np.array(atlas) * (side, 1, 1), 1.0), radii, 10.0)
     psoas = stage.scene.tube(path, radius)
     stage.put(psoas, "muscle", f"iliopsoas_{name}", fine=5, rough=3)
-    square = [(52, -34, 15), (58, -36, -40), (64, -34, -100), (66, -32, -150)]
-    path, radius = curve(stage.place(np.array(square) * (side, 1, 1), 1.0), bulk * 8.5, 14.0)
-    lumborum = stage.scene.tube(path, radius, squash=(0.65, 1, 1))
-    stage.put(stage.scene.carve(lumborum, 1.0), "muscle", fine=5, rough=3)
+    square = [(48, -40, 25), (56, -44, -40), (63, -44, -100), (66, -42, -150)]
+    path, radius = curve(stage.place(np.array(square) * (side, 1, 1), 1.0), bulk * 9.5, 14.0)
+    lumborum = stage.scene.tube(path, radius, squash=(0.6, 1, 1))
+    stage.put(stage.scene.carve(lumborum, 0.3), "muscle", fine=5, rough=3)
 
 
 def _column(stage: Stage) -> None:
@@ -104,8 +101,8 @@ def _column(stage: Stage) -> None:
     stage.put(cushion, "disc", fine=4)
     for name, level in _LEVELS.items():
         _arch(stage, bone, name, level * habitus.stature, size)
-    path = np.stack([0 * heights, spine - 16.5 * size - 8.5, heights], axis=1)
-    epidural = scene.tube(path, 9.5, squash=(0.84, 1, 1), rigid=True)
+    path = np.stack([0 * heights, spine - 16.0 * size - 7.0, heights], axis=1)
+    epidural = scene.tube(path, 8.2, squash=(0.72, 1, 1), rigid=True)
     stage.put(epidural, "fat", fine=8)
     stage.put(epidural.shrunk(1.5), "cord", "spinal_cord")
     for name, level in _LEVELS.items():
@@ -121,9 +118,9 @@ def _cylinder(stage: Stage, size: float, wide: float, deep: float) -> Region:
     return Region(box, _oval(x, v, wide * size, deep * size))
 
 
-def _oval(u: Array, v: Array, wide: ArrayLike, deep: ArrayLike) -> Array:
+def _oval(u: Array, v: Array, wide: float | Array, deep: float | Array) -> Array:
     """Distance to an ellipse whose back is a little flattened."""
-    flat = np.where(v < 0, v * 1.06, v)
+    flat = np.where(v < 0, v * (1.05 + 0.22 * np.exp(-np.square(u / 11))), v)
     k = np.hypot(u / wide, flat / deep)
     slope = np.hypot(u / np.square(wide), flat / np.square(deep))
     return np.asarray(k * (k - 1) / np.maximum(slope, 1e-6), dtype=np.float32)
@@ -174,12 +171,14 @@ def _ribs(stage: Stage, shell: Shell) -> None:
         for side, name in ((1, "right"), (-1, "left")):
             degrees = np.linspace(32, _RIB_ENDS[rib], 9 + 2 * (12 - rib > 1))
             angle = np.deg2rad(degrees)
-            along = (degrees - degrees[0]) / (132 - 32)
-            x = side * (half + 4.5) * np.sin(angle)
-            y = -np.where(angle < np.pi / 2, back + 2, front + 3) * np.cos(angle)
+            along = (degrees - degrees[0]) / (degrees[-1] - degrees[0])
+            x, y = _along_wall(angle, side * (half + 4.5), front + 3, back + 2)
             z = (head + rise - 12 - _RIB_FALLS[rib] * along) * habitus.stature
-            spine = habitus.spine_axis((head + rise) * habitus.stature)
-            start = [(side * 22, spine - 14, head * habitus.stature + rise), (side * 40, spine - 30, z[0] + 6)]
+            spine = float(habitus.spine_axis((head + rise) * habitus.stature))
+            start = [
+                (side * 22, spine - 14, head * habitus.stature + rise),
+                (side * 40, spine - 30, z[0] + 7),
+            ]
             path, radius = curve(np.vstack([start, np.stack([x, y, z], axis=1)]), 3.6, 12.0)
             region = stage.scene.tube(path, radius, squash=(1, 1, 0.58), rigid=True)
             region = region.within(shell.wall[region.box])
@@ -194,8 +193,18 @@ def _cartilage(stage: Stage, shell: Shell, end: ArrayLike, side: int) -> None:
     tip = np.asarray(end)[-1]
     start = np.arctan2(abs(tip[0]) / half, -tip[1] / front)
     angle = np.linspace(start, np.deg2rad(166), 6)[1:]
-    x, y = side * (half + 3) * np.sin(angle), -(front + 3) * np.cos(angle)
+    x, y = _along_wall(angle, side * (half + 3), front + 3, front + 3)
     z = tip[2] + np.linspace(4, 46, 5) * stage.habitus.stature
     path = np.vstack([np.asarray(end), np.stack([x, y, z], axis=1)])
     region = stage.scene.tube(path, 4.0, squash=(1, 1, 0.7), rigid=True)
     stage.put(region.within(shell.wall[region.box]), "cartilage", "costal_cartilages", fine=10)
+
+
+def _along_wall(
+    angle: NDArray[np.float64], half: float, front: float, back: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Points on the trunk's section, by angle from the back."""
+    sine, cosine = np.sin(angle), np.cos(angle)
+    power = 2 / BODY_POWER
+    y = -np.sign(cosine) * np.where(cosine > 0, back, front) * np.abs(cosine) ** power
+    return half * np.abs(sine) ** power, y

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mpfnl.data.phantom.enhancement import Enhancement
+from mpfnl.data.phantom.enhancement import Phases
 from mpfnl.data.phantom.fields import Array, SmoothField
 from mpfnl.data.phantom.habitus import Habitus
 from mpfnl.data.phantom.labels import NUMBERS
@@ -36,30 +36,16 @@ class Stage:
 
     scene: Scene
     habitus: Habitus
-    hu: dict[str, tuple[float, float, float]]
+    hu: dict[str, Phases]
     rng: np.random.Generator
     texture: Texture
-
-    @classmethod
-    def of(
-        cls,
-        scene: Scene,
-        habitus: Habitus,
-        enhancement: Enhancement,
-        rng: np.random.Generator,
-        texture: Texture,
-    ) -> Stage:
-        """Sets the stage for one patient."""
-        return cls(scene, habitus, enhancement.hu, rng, texture)
 
     def place(self, points: ArrayLike, jitter: float = 0.0) -> NDArray[np.float64]:
         """Atlas points moved to the patient, each off by a normal error of `jitter` mm."""
         placed = self.habitus.place(points)
         return placed + self.rng.normal(0, 1, placed.shape) * jitter
 
-    def vessel(
-        self, points: ArrayLike, radii: ArrayLike, jitter: float = 1.5
-    ) -> Region:
+    def vessel(self, points: ArrayLike, radii: ArrayLike, jitter: float = 1.5) -> Region:
         """A tube along a smooth line through atlas points, radii in mm."""
         path, radius = curve(self.place(points, jitter), radii, 6.0)
         return self.scene.tube(path, radius)

@@ -8,7 +8,7 @@ import numpy as np
 
 from mpfnl.data.phantom.fields import Array
 from mpfnl.data.phantom.labels import NUMBERS
-from mpfnl.data.phantom.scene import Region
+from mpfnl.data.phantom.scene import Region, smooth_maximum
 from mpfnl.data.phantom.stage import Stage
 
 
@@ -34,8 +34,9 @@ def build_shell(stage: Stage) -> Shell:
     scene, habitus, texture = stage.scene, stage.habitus, stage.texture
     x, y, z = scene.coordinates(scene.everywhere, rigid=True)
     body = habitus.body_distance(x, y, z) + 1.5 * texture.low
-    wall = body + _fat_thickness(stage, x, y) * (1 + 0.12 * texture.low)
+    wall = body + _fat_thickness(stage, x, y, z) * (1 + 0.12 * texture.low)
     cavity = wall + _wall_thickness(stage, x, y, z) + 0.8 * texture.middle
+    cavity = smooth_maximum(cavity, _gutter(stage, x, y, z), 14)
     diaphragm = _diaphragm(stage, x, y, z)
     shell = Shell(*(np.asarray(d, dtype=np.float32) for d in (body, wall, cavity, diaphragm)))
 
@@ -45,7 +46,7 @@ def build_shell(stage: Stage) -> Shell:
     scene.paint(skin, stage.hu["skin"])
     scene.paint(skin.shrunk(1.8), [h + fat + 2.5 * texture.rough for h in stage.hu["fat"]])
     muscle = Region(everywhere, np.maximum(shell.wall, -shell.cavity))
-    scene.paint(muscle, _layered_muscle(stage, shell, z))
+    scene.paint(muscle, _layered_muscle(stage, shell, y, z))
     strands = 16 * np.maximum(texture.fine - 0.6, 0) + 4 * texture.rough
     scene.paint(Region(everywhere, shell.cavity), [h + strands for h in stage.hu["fat"]])
     _lungs_and_heart(stage, shell)
@@ -53,31 +54,44 @@ def build_shell(stage: Stage) -> Shell:
     return shell
 
 
-def _fat_thickness(stage: Stage, x: Array, y: Array) -> Array:
+def _fat_thickness(stage: Stage, x: Array, y: Array, z: Array) -> Array:
     lateral, front, back = stage.habitus.fat
     u, v = (x / stage.habitus.width) ** 2, (y / stage.habitus.depth) ** 2
     sideways = u / np.maximum(u + v, 1e-6)
-    return np.asarray(lateral * sideways + np.where(y > 0, front, back) * (1 - sideways), dtype=np.float32)
+    loin = np.where(y < 0, 1.5 * sideways * (1 - sideways), 0)  # fat gathers behind the flanks
+    belly = 1.0 - 0.3 / (1 + np.exp(-(z - 25) / 20))  # and is thinner over the ribs
+    around = lateral * sideways + np.where(y > 0, front, back) * (1 - sideways)
+    return np.asarray(around * belly * (0.88 + loin), dtype=np.float32)
 
 
 def _wall_thickness(stage: Stage, x: Array, y: Array, z: Array) -> Array:
     """Flank muscles at the side, the rectus in front with a thin linea alba, the back muscles behind."""
     u, v = (x / stage.habitus.width) ** 2, (y / stage.habitus.depth) ** 2
     sideways = u / np.maximum(u + v, 1e-6)
-    rectus = 4 + 6 * np.exp(-(((np.abs(x) - 36) / 22) ** 2))
+    rectus = 3.5 + 6 * np.exp(-(((np.abs(x) - 36) / 20) ** 2))
     front = np.where(y > 0, rectus, 14.0)
-    return np.asarray(
-        stage.habitus.wall * sideways + front * (1 - sideways) + 0 * z, dtype=np.float32
-    )
+    flank = stage.habitus.wall * (1.12 - 0.22 / (1 + np.exp(-(z - 10) / 15)))
+    return np.asarray(flank * sideways + front * (1 - sideways), dtype=np.float32)
 
 
-def _layered_muscle(stage: Stage, shell: Shell, z: Array) -> list[Array]:
+def _gutter(stage: Stage, x: Array, y: Array, z: Array) -> Array:
+    """Keeps the cavity in front of the back muscles; beside them it reaches further back."""
+    aside = np.maximum(np.abs(x) - 22, 0)
+    line = stage.habitus.spine_axis(z).astype(np.float32) - 20 - 0.75 * aside
+    return np.asarray((line - y) * 0.8, dtype=np.float32)
+
+
+def _layered_muscle(stage: Stage, shell: Shell, y: Array, z: Array) -> list[Array]:
     """Wall muscle with the fat planes between its layers, and looser tissue between the ribs."""
     texture = stage.texture
     share = -shell.wall / np.maximum(shell.cavity - shell.wall, 1)
     planes = np.exp(-(((share - 0.36) / 0.07) ** 2)) + np.exp(-(((share - 0.7) / 0.06) ** 2))
     chest = 1 / (1 + np.exp(-(z - 15) / 12))
-    loose = 55 * planes * (0.6 + 0.4 * texture.middle) + 22 * chest * np.maximum(texture.rough, 0)
+    ahead = np.clip((y + 25) / 30, 0, 1)  # over the front ribs little muscle is left
+    outer = chest * ahead * np.clip((0.62 - share) / 0.12, 0, 1)
+    loose = (75 + 15 * texture.middle) * planes + 22 * chest * np.maximum(texture.rough, 0) + 130 * outer
+    front = np.clip((y - stage.habitus.spine_y + 40) / 20, 0.15, 1)  # the back muscles have no such layers
+    loose = np.minimum(loose, 150) * front
     grain = 5 * texture.fine - np.maximum(loose, 0)
     return [np.asarray(h + grain, dtype=np.float32) for h in stage.hu["muscle"]]
 
@@ -89,9 +103,9 @@ def _diaphragm(stage: Stage, x: Array, y: Array, z: Array) -> Array:
     k2 = u * u + v * v
     ahead = np.where(y > 0, v * v, 0) / np.maximum(k2, 1e-6)
     behind = np.where(y > 0, 0, v * v) / np.maximum(k2, 1e-6)
-    drop = 34 * ahead + 92 * behind + 78 * (1 - ahead - behind)
-    top = 101 + 9 * np.tanh(x / 45) - 9 * np.exp(-((x / 24) ** 2)) + stage.rng.normal(0, 4)
-    surface = (top - drop * np.minimum(k2, 1.3) ** 2.4) * stage.habitus.stature
+    drop = 30 * ahead + 78 * behind + 58 * (1 - ahead - behind)
+    top = 101 + 7 * np.tanh(x / 45) - 6 * np.exp(-((x / 24) ** 2)) + stage.rng.normal(0, 4)
+    surface = (top - drop * np.minimum(k2, 1.3) ** 1.7) * stage.habitus.stature
     step = [float(a[1] - a[0]) for a in stage.scene.axes]
     gx, gy = np.gradient(surface[:, :, 0], step[0], step[1])
     steep = np.sqrt(1 + np.minimum(gx**2 + gy**2, 9))[:, :, None]

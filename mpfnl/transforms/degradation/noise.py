@@ -16,7 +16,8 @@ def unit_noise(shape: Sequence[int], spacing: Sequence[float], correlation_mm: f
     """Stationary normal noise of mean 0 and standard deviation 1, on the CPU.
 
     White noise is filtered with a Gaussian of standard deviation `correlation_mm` and scaled back
-    to standard deviation 1: the autocorrelation at distance d is exp(-d^2 / (4 correlation_mm^2)).
+    to standard deviation 1: the autocorrelation at distance d is exp(-d^2 / (4 correlation_mm^2)), a little
+    less along an axis whose spacing exceeds 1.5 correlation lengths, where the filter is sampled coarsely.
 
     Args:
         shape: Size `(x, y, z)` in voxels.

@@ -119,7 +119,8 @@ SECOND_ORDER_V1 = Preset(
 """The paper's degradation, calibrated on real portal venous CT.
 
 The paper gives the kinds, two stages, the factor 4 and the outcome (arXiv 2501.14013, section II.C and
-Table I: PSNR 23.8 dB, SSIM 0.46), no ranges. These are this project's: chosen for the reason beside
-each, then the noise was set on one scan and 16 draws so that the mean degraded scan scores what the
-paper's did. `benchmarks/degradation_calibration.py` prints that and the held-out scan and draws.
+Table I: PSNR 23.8 dB, SSIM 0.46), no ranges. These are this project's: each for the reason beside it, and
+then adjusted until the mean degraded scan scored what the paper's did on two real portal venous scans;
+`benchmarks/degradation_calibration.py` prints that, and draws that were held out. Both scores depend on how
+much air the crop holds. HU outside the window are lost, as the clip comes first.
 """

@@ -95,8 +95,8 @@ def operations_of(parameters: Mapping[str, Any]) -> list[Operation]:
         InputError: The record has no list of operations, or one of them cannot be read.
     """
     records = parameters.get("operations")
-    if not isinstance(records, list):
-        raise InputError("the degradation's record has no list 'operations': record it again")
+    if not isinstance(records, list) or not all(isinstance(record, Mapping) for record in records):
+        raise InputError("the degradation's record has no list 'operations' of blur, ...: record it again")
     return [
         operation_from_json({name: value for name, value in record.items() if name != "stage"})
         for record in records

@@ -1,0 +1,21 @@
+"""Phantom cohorts: multiphase abdominal CT studies made of mathematics, for trials without patients.
+
+What is shown on them is no evidence about patients.
+"""
+
+from __future__ import annotations
+
+from mpfnl.data.phantom.cohort import SplitCounts, write_cohort
+from mpfnl.data.phantom.config import SMALL, PhantomConfig
+from mpfnl.data.phantom.labels import LABELS
+from mpfnl.data.phantom.study import PhantomStudy, generate_study
+
+__all__ = [
+    "LABELS",
+    "SMALL",
+    "PhantomConfig",
+    "PhantomStudy",
+    "SplitCounts",
+    "generate_study",
+    "write_cohort",
+]

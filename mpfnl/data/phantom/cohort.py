@@ -1,0 +1,211 @@
+"""A cohort of phantoms on disk: NIfTI studies and the manifest that names them."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mpfnl.data.phantom.config import PhantomConfig
+from mpfnl.data.phantom.labels import LABELS, NUMBERS
+from mpfnl.data.phantom.study import PhantomStudy, generate_study
+from mpfnl.errors import InputError
+from mpfnl.phases import PHASES
+
+GENERATOR = 1
+"""Raised whenever the same seed gives other voxels than before."""
+
+NOTICE = "These are phantoms, made by a program. Nothing shown on them is evidence about patients."
+
+_COLUMNS = ("study_id", "patient_id", "split", *(p.value for p in PHASES), "pancreas", "labels")
+_FILES = (*(p.value for p in PHASES), "pancreas", "labels")
+_MANIFEST, _RECORD, _TRUTH = "cohort.csv", "phantom.json", "truth.json"
+
+
+@dataclass(frozen=True)
+class SplitCounts:
+    """How many patients each split holds; the patients are taken in their order."""
+
+    train: int
+    val: int
+    test: int
+
+    @classmethod
+    def default(cls, patients: int) -> SplitCounts:
+        """80, 10 and 10 %, with at least one patient in each as far as there are patients."""
+        held_out = max(1, round(patients / 10)) if patients > 1 else 0
+        val = held_out if patients > 2 else 0
+        return cls(patients - val - held_out, val, held_out)
+
+    def names(self) -> list[str]:
+        """The split of each patient in turn."""
+        return ["train"] * self.train + ["val"] * self.val + ["test"] * self.test
+
+
+def write_cohort(
+    folder: Path,
+    patients: int,
+    seed: int = 0,
+    config: PhantomConfig | None = None,
+    splits: SplitCounts | None = None,
+    progress: bool = False,
+) -> Path:
+    """Writes phantom studies as NIfTI, with a manifest (`cohort.csv`) and a record (`phantom.json`).
+
+    Each study is a folder with the three phases (int16 HU), the organ labels and the pancreas
+    (uint8); it appears only when it is whole. A second run with the same settings goes on where the
+    first stopped and leaves what is there alone; all files are the same, byte for byte.
+
+    Args:
+        folder: Where to write; made if it does not exist.
+        patients: How many patients, one study each.
+        seed: The cohort's seed.
+        config: The settings of the phantoms; the defaults are a clinical grid.
+        splits: How many patients go to train, val and test; 80/10/10 % if not given.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        The path of the manifest.
+
+    Raises:
+        InputError: If the counts do not fit, or the folder holds something else already.
+    """
+    config = PhantomConfig() if config is None else config
+    if patients < 1:
+        raise InputError(f"{patients} patients were asked for: ask for at least one")
+    if not 0 <= seed < 2**32:
+        raise InputError(f"the seed is {seed}: give one from 0 to {2**32 - 1}")
+    splits = SplitCounts.default(patients) if splits is None else splits
+    if min(asdict(splits).values()) < 0 or len(splits.names()) != patients:
+        raise InputError(f"the splits {asdict(splits)} do not add up to {patients} patients")
+    folder = Path(folder)
+    settings = _settings(patients, seed, config, splits)
+    _claim(folder, settings)
+    names = [f"phantom-{seed}-{patient:04d}" for patient in range(patients)]
+    with _bar(patients, progress) as advance:
+        for patient, name in enumerate(names):
+            if not _complete(folder / name):
+                _write_study(folder, name, generate_study(seed, patient, config))
+            advance()
+    truth = {name: json.loads((folder / name / _TRUTH).read_text("utf-8")) for name in names}
+    _write_record(folder, settings | {"truth": truth})
+    return _write_manifest(folder, names, splits)
+
+
+def _settings(patients: int, seed: int, config: PhantomConfig, splits: SplitCounts) -> dict[str, Any]:
+    settings = {
+        "notice": NOTICE,
+        "generator": GENERATOR,
+        "patients": patients,
+        "seed": seed,
+        "config": asdict(config),
+        "splits": asdict(splits),
+        "labels": {str(number): name for number, name in LABELS.items()},
+    }
+    plain: dict[str, Any] = json.loads(json.dumps(settings))  # as a later run reads it
+    return plain
+
+
+def _claim(folder: Path, settings: dict[str, Any]) -> None:
+    """Marks the folder with the settings, or checks that it was marked with the same."""
+    record = folder / _RECORD
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder}: this is a file; name a folder for the phantom cohort")
+    if not record.exists():
+        if folder.is_dir() and any(p for p in folder.iterdir() if not p.name.startswith(".")):
+            raise InputError(f"{folder}: it holds something other than a phantom cohort; name another folder")
+        folder.mkdir(parents=True, exist_ok=True)
+        _write_record(folder, settings)
+        return
+    try:
+        found = json.loads(record.read_text("utf-8"))
+        same = {key: found.get(key) for key in settings}
+    except (ValueError, AttributeError):
+        raise InputError(f"{record}: this is not a phantom cohort's record; name another folder") from None
+    for key, value in settings.items():
+        if same[key] != value:
+            raise InputError(
+                f"{folder}: its phantom cohort has other settings ({key} differs); name another folder"
+            )
+
+
+def _complete(study: Path) -> bool:
+    return all((study / f"{name}.nii.gz").is_file() for name in _FILES) and (study / _TRUTH).is_file()
+
+
+def _write_study(folder: Path, name: str, study: PhantomStudy) -> None:
+    """Writes under a temporary name and renames, so that a study is there whole or not at all."""
+    partial, final = folder / f".{name}.partial", folder / name
+    for leftover in (partial, final):
+        if leftover.exists():
+            shutil.rmtree(leftover)
+    partial.mkdir()
+    for phase, scan in study.phases.items():
+        _write_nifti(partial / f"{phase.value}.nii.gz", scan, study.affine)
+    _write_nifti(partial / "labels.nii.gz", study.labels, study.affine)
+    pancreas = (study.labels == NUMBERS["pancreas"]).astype(np.uint8)
+    _write_nifti(partial / "pancreas.nii.gz", pancreas, study.affine)
+    (partial / _TRUTH).write_text(json.dumps(study.truth, indent=1) + "\n", "utf-8")
+    os.replace(partial, final)
+
+
+def _write_nifti(
+    path: Path, voxels: NDArray[np.int16] | NDArray[np.uint8], affine: NDArray[np.float64]
+) -> None:
+    """Writes NIfTI with slope 1 and sform = qform; the bytes depend on the voxels only."""
+    import nibabel
+
+    image = nibabel.Nifti1Image(voxels, affine)
+    image.set_sform(affine, code=1)
+    image.set_qform(affine, code=1)
+    image.header.set_xyzt_units("mm")
+    image.header.set_slope_inter(1, 0)
+    path.write_bytes(gzip.compress(image.to_bytes(), compresslevel=4, mtime=0))
+
+
+def _write_record(folder: Path, record: dict[str, Any]) -> None:
+    _write_text(folder / _RECORD, json.dumps(record, indent=1) + "\n")
+
+
+def _write_manifest(folder: Path, names: list[str], splits: SplitCounts) -> Path:
+    rows = [
+        [name, name, split, *(f"{name}/{file}.nii.gz" for file in _FILES)]
+        for name, split in zip(names, splits.names(), strict=True)
+    ]
+    path, partial = folder / _MANIFEST, folder / f".{_MANIFEST}.partial"
+    with partial.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(_COLUMNS)
+        writer.writerows(rows)
+    os.replace(partial, path)
+    return path
+
+
+def _write_text(path: Path, text: str) -> None:
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text, "utf-8")
+    os.replace(partial, path)
+
+
+@contextmanager
+def _bar(total: int, shown: bool) -> Iterator[Callable[[], None]]:
+    """A progress bar in the terminal, or nothing."""
+    if not shown:
+        yield lambda: None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("phantoms"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns) as progress:
+        task = progress.add_task("phantoms", total=total)
+        yield lambda: progress.advance(task)

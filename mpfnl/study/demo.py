@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -80,8 +82,9 @@ def run_demo(folder: Path, seed: int = 0, settings: DemoSettings | None = None) 
     )
     models = _models(settings)
     console.rule("2 of 3: training")
-    for name, make in models.items():
-        _train(name, make, manifest, folder, seed, settings)
+    with _quiet_lightning():
+        for name, make in models.items():
+            _train(name, make, manifest, folder, seed, settings)
     console.rule("3 of 3: the held-out phantoms")
     loaded = {name: load_model(folder / "weights" / name) for name in models}
     options = EvaluateOptions(seed=seed, tiling=Tiling(tile=48, overlap=8), progress=True)
@@ -141,8 +144,21 @@ def _train(
         num_sanity_val_steps=0,
         log_every_n_steps=10,
     )
-    with warnings.catch_warnings():
-        # Samples are made in this process, which is what two cores want; Lightning advises otherwise.
-        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-        trainer.fit(model, data)
+    trainer.fit(model, data)
     model.save_pretrained(weights)
+
+
+@contextmanager
+def _quiet_lightning() -> Iterator[None]:
+    """Keeps hardware notices and advice out of the demonstration."""
+    logger = logging.getLogger("lightning.pytorch")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            # Samples are made in this process, which is what two cores want; Lightning advises otherwise.
+            warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+            warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # inside Lightning
+            yield
+    finally:
+        logger.setLevel(level)

@@ -53,11 +53,11 @@ def build_liver(stage: Stage, underside: Underside, roads: Roads, lesion_probabi
     left_back = np.minimum(np.float32(behind) - y + np.float32(6), 30 + 0 * y) - np.maximum(x + 5, 0)
     distance = smooth_maximum(distance, left_back.astype(np.float32), 10)
     distance = smooth_maximum(distance, _fissure(stage, x, y, z), 3)
-    room = np.float32(1.4) - scene.room
+    room = np.float32(1.4) * scene.planes - scene.room
     liver = Region(scene.everywhere, smooth_maximum(distance, room, 4))
     stage.put(liver, "liver", "liver", fine=3.0, rough=2.5, claim=None)
     # The liver embraces the vena cava with no fat between.
-    cuff = roads.cava.shrunk(-3.0).within(liver.distance[roads.cava.box] - 3.2)
+    cuff = roads.cava.shrunk(-3.0).within(liver.distance[roads.cava.box] - 5.0)
     stage.put(cuff, "liver", "liver", fine=3.0, rough=2.5, claim=None)
     paint_cava(stage, roads.cava)
     scene.claim(liver)

@@ -65,11 +65,14 @@ class Scene:
         axes: Coordinates in mm of the voxels along x, y and z.
         edge: Width in mm over which a surface fades: the voxel's partial volume.
         warp: Displacement in mm that gives soft organs their irregular form, (3, x, y, z).
+        planes: Thickness of the fat planes between organs, relative to the usual; 0 or less where
+            organs touch, (x, y, z).
     """
 
-    def __init__(self, axes: tuple[Array, Array, Array], edge: float, warp: Array) -> None:
+    def __init__(self, axes: tuple[Array, Array, Array], edge: float, warp: Array, planes: Array) -> None:
         self.axes = axes
         self.edge = np.float32(edge)
+        self.planes = planes
         self.shape = (len(axes[0]), len(axes[1]), len(axes[2]))
         self.hu = np.full((3, *self.shape), -1000, dtype=np.float32)
         self.labels = np.zeros(self.shape, dtype=np.uint8)
@@ -162,8 +165,9 @@ class Scene:
         return Region(whole, distance)
 
     def carve(self, region: Region, gap: float = 1.5) -> Region:
-        """The region without what is already there, keeping `gap` mm of fat between."""
-        return Region(region.box, np.maximum(region.distance, np.float32(gap) - self.room[region.box]))
+        """The region without what is already there, keeping about `gap` mm of fat between."""
+        kept = np.float32(gap) * self.planes[region.box] - self.room[region.box]
+        return Region(region.box, np.maximum(region.distance, kept))
 
     def claim(self, region: Region, margin: float = 0.0) -> None:
         """Takes a region's room (and `margin` mm around it), so that later organs keep clear of it."""

@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import map_coordinates, spline_filter
+from scipy.ndimage import label, map_coordinates, spline_filter
 
 from mpfnl.data.phantom import gut, liver, organs, skeleton, trunk, vessels
 from mpfnl.data.phantom.config import PhantomConfig, Range
 from mpfnl.data.phantom.enhancement import draw_enhancement
 from mpfnl.data.phantom.fields import Array, SmoothField
 from mpfnl.data.phantom.habitus import Habitus
-from mpfnl.data.phantom.labels import LABELS
+from mpfnl.data.phantom.labels import LABELS, NUMBERS
 from mpfnl.data.phantom.motion import Motion, draw_motion
 from mpfnl.data.phantom.noise import blurred, correlated_noise, noise_level
 from mpfnl.data.phantom.scene import Region, Scene
@@ -122,7 +122,7 @@ def generate_study(seed: int, patient: int, config: PhantomConfig | None = None)
     level = noise_level(habitus.body_distance(*_open(grid.axes)), mean_sd)
 
     slices = slice(first, first + (len(grid.axes[2]) - 1) * grid.factor + 1, grid.factor)
-    labels = np.ascontiguousarray(stage.scene.labels[:, :, slices])
+    labels = _one_piece(np.ascontiguousarray(stage.scene.labels[:, :, slices]), NUMBERS["pancreas"])
     phases = {}
     for channel, phase in enumerate(PHASES):
         clean = blurred(stage.scene.hu[channel], grid.spacing, grid.factor)
@@ -158,7 +158,9 @@ def _anatomy(
 ) -> Stage:
     """Paints everything, the important first: what comes later keeps clear of it."""
     texture = Texture.draw(rng["texture"], axes)
-    scene = Scene(axes, grid.spacing[0], _warp(rng["texture"], axes, habitus))
+    # The lean have organs that touch here and there, the obese have fat all around them.
+    planes = np.clip(0.2 + 0.9 * habitus.visceral + 0.5 * texture.middle, -0.4, 2).astype(np.float32)
+    scene = Scene(axes, grid.spacing[0], _warp(rng["texture"], axes, habitus), planes)
     stage = Stage(scene, habitus, hu, rng["anatomy"], texture)
     shell = trunk.build_shell(stage)
     _table(stage)
@@ -219,11 +221,19 @@ def _moved(clean: Array, move: Array, grid: _Grid, first: int) -> Array:
     )
 
 
+def _one_piece(labels: NDArray[np.uint8], number: int) -> NDArray[np.uint8]:
+    """The labels without the voxels of an organ that coarse slices cut off from its largest part."""
+    parts, count = label(labels == number, np.ones((3, 3, 3)))
+    if count > 1:
+        largest = int(np.argmax(np.bincount(parts.ravel())[1:])) + 1
+        labels[(parts > 0) & (parts != largest)] = 0
+    return labels
+
+
 def _organ_shifts(labels: NDArray[np.uint8], move: Array) -> dict[str, list[float]]:
-    names = {7: "pancreas", 5: "liver", 1: "spleen", 3: "kidney_left", 52: "aorta", 31: "vertebrae_L1"}
     shifts = {}
-    for number, name in names.items():
-        mask = labels == number
+    for name in ("pancreas", "liver", "spleen", "kidney_left", "aorta", "vertebrae_L1"):
+        mask = labels == NUMBERS[name]
         if mask.any():
             shifts[name] = [round(float(move[axis][mask].mean()), 3) for axis in range(3)]
     return shifts

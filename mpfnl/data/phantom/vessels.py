@@ -193,7 +193,7 @@ def _tree(
     run = end - start
     length = float(np.linalg.norm(run))
     bent = start + 0.5 * run + rng.normal(0, 0.08 * length, 3)
-    path, radii = curve(np.stack([start, bent, end]), (radius, 0.75 * radius, 0.45 * radius), 6.0)
+    path, radii = curve(np.stack([start, bent, end]), (radius, 0.8 * radius, 0.55 * radius), 6.0)
     _inside(stage, stage.scene.tube(path, radii), liver, tissue)
     if depth == 0 or length < 12:
         return

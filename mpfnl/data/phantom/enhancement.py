@@ -117,7 +117,7 @@ def draw_enhancement(rng: np.random.Generator) -> Enhancement:
     hu.update(_blood(rng))
     aorta, portal = hu["aorta"], hu["portal_vein_and_splenic_vein"]
     nc = hu["liver"][0]  # three quarters of the liver's blood come through the portal vein
-    hu["liver"] = _phases(nc, hu["liver"][1] - nc, 0.48 * (portal[2] - portal[0]) + rng.normal(0, 4))
+    hu["liver"] = _phases(nc, hu["liver"][1] - nc, 0.5 * (portal[2] - portal[0]) + rng.normal(3, 4))
     if rng.random() < 0.2:  # steatosis
         fatty = rng.uniform(10, 30)
         nc, art, pv = hu["liver"]

@@ -15,6 +15,7 @@ PACKAGE = Path(__file__).parents[1] / "mpfnl"
 # know each other, but for the command line, which is alone on top.
 FLOORS: list[set[str]] = [
     {"errors", "phases"},
+    {"files"},
     {"ops"},
     {"volumes"},
     {"networks", "losses", "metrics", "transforms", "plots"},

@@ -12,8 +12,9 @@ from enum import StrEnum
 from pathlib import Path
 
 from mpfnl.errors import InputError
+from mpfnl.files import atomic_file
 from mpfnl.phases import PHASES, Phase
-from mpfnl.volumes import atomic_file, phase_name
+from mpfnl.volumes import phase_name
 
 PHASE_COLUMNS = tuple(phase.value for phase in PHASES)
 REQUIRED = ("study_id", "patient_id", "split", *PHASE_COLUMNS)

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from mpfnl.errors import InputError
-from mpfnl.study.files import write_text
+from mpfnl.files import write_text
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,14 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from mpfnl.data.manifest import Manifest, Study
+from mpfnl.files import atomic_file
 from mpfnl.phases import ABDOMEN, Phase
 from mpfnl.plots.orientation import axial_slice
 from mpfnl.plots.slices import montage
 from mpfnl.study.cases import Case, values_by_method
 from mpfnl.study.evaluate import volume_files
 from mpfnl.study.tables import BASELINE, IMAGE_METRICS, Metric
-from mpfnl.volumes import Volume, atomic_file, read_mask, read_volume
+from mpfnl.volumes import Volume, read_mask, read_volume
 
 
 @dataclass(frozen=True)

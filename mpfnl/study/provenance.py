@@ -14,10 +14,10 @@ from typing import Any
 from mpfnl.data.manifest import Manifest, Study
 from mpfnl.data.patches import Recipe
 from mpfnl.errors import InputError
+from mpfnl.files import write_text
 from mpfnl.inference.tiling import Tiling
 from mpfnl.models.enhancement import EnhancementModule
 from mpfnl.phases import Phase
-from mpfnl.study.files import write_text
 
 FILE = "provenance.json"
 PACKAGES = ("mpfnl", "torch", "lightning", "torchio", "torchmetrics", "nibabel", "numpy", "scipy")

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from mpfnl.files import write_text
 from mpfnl.phases import ABDOMEN
 from mpfnl.study.evaluate import Evaluation
 from mpfnl.study.figures import Picture
-from mpfnl.study.files import write_text
 from mpfnl.study.provenance import FILE
 from mpfnl.study.tables import COLUMNS, MetricTable, cells, p_text
 

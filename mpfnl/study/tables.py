@@ -12,9 +12,9 @@ from pathlib import Path
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from mpfnl.files import write_text
 from mpfnl.metrics.statistics import Comparison, Interval, Summary, compare_methods, summarize
 from mpfnl.study.cases import Case, values_by_method
-from mpfnl.study.files import write_text
 
 BASELINE = "degraded"
 COLUMNS = ("mean ± SD", "95 % CI", "gain [95 % CI]", "p (Holm)")

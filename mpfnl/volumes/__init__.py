@@ -3,13 +3,12 @@
 from mpfnl.volumes.grid import check_affine, check_same_grid
 from mpfnl.volumes.reading import read_mask, read_volume
 from mpfnl.volumes.volume import Affine, Volume, Voxels, describe, phase_name
-from mpfnl.volumes.writing import atomic_file, check_output, write_volume
+from mpfnl.volumes.writing import check_output, write_volume
 
 __all__ = [
     "Affine",
     "Volume",
     "Voxels",
-    "atomic_file",
     "check_affine",
     "check_output",
     "check_same_grid",

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
-import secrets
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -15,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpfnl.errors import InputError
+from mpfnl.files import atomic_file
 from mpfnl.volumes.volume import Affine, Volume, Voxels
 
 SUFFIXES = (".nii.gz", ".nii")
@@ -81,29 +80,6 @@ def _same_file(a: Path, b: Path) -> bool:
     if a.exists() and b.exists():
         return a.samefile(b)  # also through hard links, and on file systems that ignore case
     return a.resolve() == b.resolve()
-
-
-@contextmanager
-def atomic_file(path: Path) -> Iterator[IO[bytes]]:
-    """Opens a new file beside `path` for bytes and moves it to `path` at the end; removes it on any failure.
-
-    Args:
-        path: The file to make or replace.
-
-    Raises:
-        InputError: The file system refuses (no space, no permission).
-    """
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
-    try:
-        with partial.open("xb") as file:
-            yield file
-        partial.replace(path)
-    except OSError as error:
-        raise InputError(
-            f"{path}: cannot be written ({error.strerror or error}); choose another output"
-        ) from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _header(shape: tuple[int, int, int], affine: Affine, space: int, dtype: np.dtype[Any]) -> bytes:

@@ -16,9 +16,6 @@ while the tests of the transforms fail.
 
 from __future__ import annotations
 
-import csv
-import platform
-import subprocess
 import sys
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Callable, Iterator
@@ -30,13 +27,14 @@ import nibabel
 import numpy as np
 import SimpleITK
 import torch
+from common import provenance, tests_pass, write_csv
 from scipy import ndimage
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from mpfnl.phases import ABDOMEN
 from mpfnl.transforms.degradation import SECOND_ORDER_V1, apply_parameters, sample_parameters
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+TESTS = ("tests/transforms",)
 PAPER_PSNR, PSNR_TOLERANCE = 23.8, 1.0
 PAPER_SSIM, SSIM_TOLERANCE = 0.46, 0.06
 
@@ -117,30 +115,8 @@ def summary(title: str, rows: list[Score]) -> str:
     )
 
 
-def tests_pass() -> bool:
-    command = [sys.executable, "-m", "pytest", "-q", "-x", str(REPOSITORY / "tests" / "transforms")]
-    return subprocess.run(command, cwd=REPOSITORY, check=False, stdout=subprocess.DEVNULL).returncode == 0
-
-
-def provenance() -> dict[str, str]:
-    commit = subprocess.run(
-        ["git", "rev-parse", "HEAD"], cwd=REPOSITORY, check=False, capture_output=True, text=True
-    )
-    return {
-        "commit": commit.stdout.strip(),
-        "preset": SECOND_ORDER_V1.name,
-        "torch": torch.__version__,
-        "scikit_image": version("scikit-image"),
-        "machine": platform.machine(),
-    }
-
-
-def write_csv(path: Path, rows: list[Score]) -> None:
-    shared = provenance()
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=[*asdict(rows[0]), *shared])
-        writer.writeheader()
-        writer.writerows(asdict(row) | shared for row in rows)
+def origin() -> dict[str, object]:
+    return provenance() | {"preset": SECOND_ORDER_V1.name, "scikit_image": version("scikit-image")}
 
 
 def main() -> int:
@@ -149,9 +125,10 @@ def main() -> int:
     parser.add_argument("--draws", type=int, default=32, help="draws a group (default 32)")
     parser.add_argument("--csv", type=Path, help="where to write one row a draw")
     arguments = parser.parse_args()
-    if not tests_pass():
+    if not tests_pass(TESTS):
         print("the tests of the transforms fail: nothing is reported", file=sys.stderr)
         return 1
+    made_by = origin()
     rows: list[Score] = []
     for name, read in SCANS.items():
         scan = crop_to_abdomen(read(arguments.data / name))
@@ -164,7 +141,7 @@ def main() -> int:
             rows += drawn
     print(summary("both scans, held out", [row for row in rows if row.group == HELD_OUT]))
     if arguments.csv:
-        write_csv(arguments.csv, rows)
+        write_csv(arguments.csv, [asdict(row) for row in rows], made_by)
     return 0
 
 

@@ -1,14 +1,13 @@
 """Times PFNL3D and RCAN3D against straight ports of them: python benchmarks/networks.py [--csv FILE].
 
 One run on one device: naive in float32, the library's in bfloat16 with channels_last_3d, in turn, several
-times. Prints medians and their ratio. The outputs are compared first; if they differ nothing is timed.
+times. Prints medians and their ratio. The networks' tests run first and the outputs are compared; nothing is
+timed while tests are red or outputs differ.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
-import platform
 import statistics
 import sys
 import time
@@ -16,12 +15,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from common import cpu_name, provenance, tests_pass, write_csv
 from naive_ports import NaivePFNL3D, NaiveRCAN3D
 from torch import Tensor, nn
 
 from mpfnl.networks import PFNL3DNet, RCAN3DNet
 
 REPEATS = 5
+RATIO = "ratio_naive_fp32_over_ours_bf16"
+TESTS = ("tests/networks/test_networks.py",)
 
 
 def timed(run: Callable[[], object]) -> float:
@@ -74,26 +76,19 @@ def step(network: nn.Module, x: Tensor, bf16: bool) -> Callable[[], object]:
     return run
 
 
-def cpu_name() -> str:
-    """The processor's name, and the bfloat16 instructions that it has."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    fields = dict(line.split(":", 1) for line in lines if ":" in line)
-    fields = {name.strip(): value.strip() for name, value in fields.items()}
-    flags = fields.get("flags", "").split()
-    found = [flag for flag in ("amx_bf16", "avx512_bf16") if flag in flags]
-    return f"{fields.get('model name', platform.processor())} ({', '.join(found) or 'no bf16 instructions'})"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--csv", type=Path, help="also write the rows here")
     parser.add_argument("--repeats", type=int, default=REPEATS)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--skip-tests", action="store_true", help="for quick tries: nothing to publish")
     options = parser.parse_args()
+    if not options.skip_tests and not tests_pass(TESTS):
+        sys.exit("the tests of the networks fail: nothing is timed")
     torch.set_num_threads(options.threads)
     print(f"{cpu_name()}, {options.threads} threads, torch {torch.__version__}, median of {options.repeats}")
-    rows = []
+    made_by = provenance()
+    rows: list[dict[str, object]] = []
     for name, phases, (naive, ours) in (
         ("PFNL3D", 3, pair(NaivePFNL3D(), PFNL3DNet())),
         ("RCAN3D", 1, pair(NaiveRCAN3D(), RCAN3DNet())),
@@ -104,12 +99,9 @@ def main() -> None:
             times = in_turn(runs, options.repeats)
             ratio = times["naive fp32"] / times["ours bf16"]
             print(f"{name} {task}, {phases}x32x32x32: {ratio:.2f} times the naive fp32 port's speed")
-            rows.append([name, task, f"{ratio:.3f}", cpu_name(), options.threads, torch.__version__])
+            rows.append({"network": name, "task": task, RATIO: f"{ratio:.3f}"})
     if options.csv:
-        with options.csv.open("w", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(["network", "task", "ratio_naive_fp32_over_ours_bf16", "cpu", "threads", "torch"])
-            writer.writerows(rows)
+        write_csv(options.csv, rows, made_by)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,14 @@ class InputError(MpfnlError, ValueError):
 
     The message is one line: it names the file, the phase where there is one, what is wrong and
     what to do. The command line prints it and exits with status 2.
+
+    Raised in a worker process of a data loader, an error is made anew from the worker's traceback, whose last
+    line is the message; only that is kept.
     """
+
+    def __init__(self, message: str) -> None:
+        last = message.strip().splitlines()[-1] if message.strip() else message
+        super().__init__(last.removeprefix(f"{__name__}.{type(self).__name__}: "))
 
 
 class MissingExtraError(MpfnlError, ImportError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Literal, TypeAlias, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, TypedDict, TypeVar, runtime_checkable
 
 from torch import Tensor
 
@@ -43,6 +43,8 @@ def resolve_phases(phases: int | Sequence[Phase | str], target: Phase | str) -> 
         ValueError: If a number is neither 1 nor 3, a phase is named twice, or the target is missing.
     """
     target = Phase(target)
+    if isinstance(phases, str):
+        raise ValueError(f"phases={phases!r}: give a list of phases, or 1 or {len(PHASES)}")
     if isinstance(phases, int):
         counted: dict[int, tuple[Phase, ...]] = {1: (target,), len(PHASES): PHASES}
         if phases not in counted:
@@ -127,6 +129,19 @@ else:
         Reshaped = Float[Tensor, "batch_out channel_out x_out y_out z_out"]  # feature maps, another shape
         Positions = Float[Tensor, "batch position channel"]  # a volume as a list of positions
         Scalar = Float[Tensor, ""]
+
+
+@runtime_checkable
+class PhaseSource(Protocol):
+    """What a data module says of the batches it yields."""
+
+    @property
+    def phases(self) -> tuple[Phase, ...]:
+        """The phases that are stacked."""
+
+    @property
+    def target(self) -> Phase:
+        """The phase to restore."""
 
 
 class StudyBatch(TypedDict):

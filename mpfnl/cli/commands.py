@@ -81,6 +81,7 @@ def evaluate(
     tile: int = 64,
     overlap: int = 16,
     device: str = "auto",
+    precision: Precision = "auto",
 ) -> None:
     """Compare models on a cohort: the paper's Table I with intervals and paired tests, and a report.
 
@@ -96,6 +97,7 @@ def evaluate(
         tile: Edge of the tiles in voxels.
         overlap: Voxels shared by neighbouring tiles.
         device: auto, cpu, cuda or cuda:N.
+        precision: auto, bf16 or fp32; auto takes bf16 where the device computes in it.
     """
     from mpfnl.data.manifest import Split as CohortSplit
     from mpfnl.data.manifest import read_manifest
@@ -104,7 +106,13 @@ def evaluate(
 
     cohort = read_manifest(manifest)
     loaded = _named_models(models, device)
-    options = EvaluateOptions(CohortSplit(split), seed=seed, tiling=_tiling(tile, overlap), progress=True)
+    options = EvaluateOptions(
+        CohortSplit(split),
+        seed=seed,
+        tiling=_tiling(tile, overlap),
+        precision=_precision(precision),
+        progress=True,
+    )
     run_evaluation(cohort, loaded, output, options)
 
 
@@ -131,6 +139,8 @@ def phantom(
 
     from mpfnl.data.phantom import SMALL, PhantomConfig, write_cohort
 
+    if not misalignment >= 0:
+        raise InputError(f"--misalignment {misalignment}: give 0 or more")
     config = replace(SMALL if small else PhantomConfig(), misalignment=misalignment)
     print(write_cohort(output, patients=patients, seed=seed, config=config, progress=True))
 

@@ -24,10 +24,11 @@ COMMANDS = {
 }
 TRAINER_COMMANDS = {
     "fit": "Train a model on a cohort, e.g.  mpfnl fit --config pfnl3d.yaml --data.manifest cohort.csv",
-    "validate": "Score a checkpoint on the validation patches.",
-    "test": "Score a checkpoint on whole test volumes.",
-    "predict": "Run a checkpoint over whole test volumes.",
+    "validate": "Score a checkpoint on validation patches: --config config.yaml --ckpt_path last.ckpt",
+    "test": "Score a checkpoint on whole test volumes; the same options.",
+    "predict": "Write a checkpoint's test volumes as NIfTI into predictions/; the same options.",
 }
+RESUMABLE = ("demo", "evaluate", "phantom")
 BAD_INPUT = 2
 INTERRUPTED = 130
 
@@ -47,8 +48,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except MpfnlError as error:
         print(f"mpfnl: error: {error}", file=sys.stderr)
         return BAD_INPUT
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"mpfnl: error: {where}{error.strerror or error}", file=sys.stderr)
+        return BAD_INPUT
     except KeyboardInterrupt:
-        print("mpfnl: interrupted; the same command goes on from what is finished", file=sys.stderr)
+        advice = "; the same command goes on from what is finished" if words[0] in RESUMABLE else ""
+        print(f"mpfnl: interrupted{advice}", file=sys.stderr)
         return INTERRUPTED
 
 

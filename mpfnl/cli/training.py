@@ -6,21 +6,38 @@ import warnings
 from importlib.resources import as_file, files
 from pathlib import Path
 
+from lightning.pytorch import Callback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from mpfnl.data.datamodule import MultiphaseDataModule
+from mpfnl.errors import InputError
 from mpfnl.models.enhancement import EnhancementModule
+from mpfnl.study.writer import VolumeWriter
 
 RECIPES = files("mpfnl") / "recipes"
 
 
 class TrainingCLI(LightningCLI):
-    """Keeps the data module's phases those of the model."""
+    """Keeps the data module's phases those of the model, and asks for a checkpoint where one is scored."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Links what model and data must agree on."""
         parser.link_arguments("model.init_args.phases", "data.phases")
         parser.link_arguments("model.init_args.target", "data.target")
+
+    def before_instantiate_classes(self) -> None:
+        """Refuses to score a network that was never trained.
+
+        Raises:
+            InputError: If validate, test or predict has no checkpoint.
+        """
+        if self.subcommand != "fit" and not self.config[self.subcommand].get("ckpt_path"):
+            raise InputError(f"mpfnl {self.subcommand} needs a trained model: give --ckpt_path CHECKPOINT")
+
+    def before_predict(self) -> None:
+        """Adds what writes the predictions."""
+        callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]  # untyped in Lightning
+        callbacks.append(VolumeWriter())
 
     def _parse_ckpt_path(self) -> None:
         """Leaves the model to the configuration: a checkpoint's hyperparameters are not merged into it."""
@@ -30,8 +47,8 @@ def run_trainer(words: list[str]) -> None:
     """Runs a Trainer command.
 
     Args:
-        words: The command and its options, as LightningCLI takes them. `--config` takes a file, or the name
-            of a recipe that ships with the package, such as `pfnl3d.yaml`.
+        words: The command and its options, as LightningCLI takes them. `--config` takes a file, or the bare
+            name of a recipe that ships with the package, such as `pfnl3d.yaml`.
     """
     # The words are given because a recipe's name may have become a path.
     warnings.filterwarnings("ignore", message="LightningCLI's args parameter")
@@ -40,12 +57,23 @@ def run_trainer(words: list[str]) -> None:
         MultiphaseDataModule,
         subclass_mode_model=True,
         save_config_kwargs={"overwrite": True},
-        args=[_recipe_or_file(word, before) for before, word in zip(["", *words], words, strict=False)],
+        args=with_recipes(words),
     )
 
 
-def _recipe_or_file(word: str, before: str) -> str:
-    if before in ("--config", "-c") and not Path(word).exists() and (RECIPES / Path(word).name).is_file():
-        with as_file(RECIPES / Path(word).name) as recipe:
-            return str(recipe)
-    return word
+def with_recipes(words: list[str]) -> list[str]:
+    """Replaces the names of shipped recipes by their paths; a file in the working folder comes first."""
+    return [_with_recipe(before, word) for before, word in zip(["", *words], words, strict=False)]
+
+
+def _with_recipe(before: str, word: str) -> str:
+    if word.startswith("--config="):
+        return f"--config={_recipe(word.removeprefix('--config='))}"
+    return _recipe(word) if before in ("--config", "-c") else word
+
+
+def _recipe(name: str) -> str:
+    if Path(name).name != name or Path(name).exists() or not (RECIPES / name).is_file():
+        return name
+    with as_file(RECIPES / name) as recipe:
+        return str(recipe)

@@ -36,8 +36,11 @@ class MultiphaseDataModule(LightningDataModule):
     (seed, epoch, study, draw) alone: it is the same for any number of workers. Validation patches and test
     volumes are the same in every epoch.
 
-    Memory: the voxels that the loaders keep (int16, all phases) take at most `cache_gb`, shared by the
-    workers; each worker holds one more study while it reads it, and `2 * batch_size` patches ahead.
+    Training patches come from 16 studies at a time, mixed, so that a loader need not keep the cohort.
+
+    Memory of one process of a run: the voxels that its loaders keep (int16, all phases) take at most
+    `cache_gb`, shared by the workers of training and validation; beside that each worker holds one study and
+    a phase while it reads them, and two batches ahead.
 
     Args:
         manifest: The cohort's CSV; see `mpfnl.data.manifest`.
@@ -51,7 +54,8 @@ class MultiphaseDataModule(LightningDataModule):
             phases as they are.
         augmentation: A TorchIO transform of training patches; the paper's random rotations by 90, 180 or 270
             degrees in the axial plane if left out, None for none.
-        workers: Processes that make samples; None: one for each CPU core but one, at most 8.
+        workers: Processes that make samples, for training and as many for validation; None: one for each
+            CPU core that this process may use but one, at most 8.
         cache_gb: Gigabytes of voxels kept in memory.
         seed: Of everything random.
 
@@ -82,9 +86,19 @@ class MultiphaseDataModule(LightningDataModule):
         self.val_sampling = PatchSampling(patch_size, val_patches_per_study)
         self.batch_size = batch_size
         self.augmentation = augmentation
-        self.workers = min(8, max(0, (os.cpu_count() or 1) - 1)) if workers is None else workers
+        self.workers = min(8, max(0, _usable_cores() - 1)) if workers is None else workers
         self.cache_bytes = int(cache_gb * 1e9)
         self._manifest: Manifest | None = None
+
+    @property
+    def phases(self) -> tuple[Phase, ...]:
+        """The phases that are stacked in a batch."""
+        return self.recipe.phases
+
+    @property
+    def target(self) -> Phase:
+        """The phase that the model restores."""
+        return self.recipe.target
 
     @property
     def manifest(self) -> Manifest:
@@ -107,7 +121,7 @@ class MultiphaseDataModule(LightningDataModule):
     def train_dataloader(self) -> DataLoader[Sample]:
         """Shuffled training patches; another draw each epoch."""
         dataset = PatchDataset(self._cache(Split.TRAIN), self.recipe, self.train_sampling, self.augmentation)
-        sampler = EpochSampler(len(dataset), self.recipe.seed)
+        sampler = EpochSampler(len(dataset.cache.studies), dataset.sampling.per_study, self.recipe.seed)
         return self._loader(
             dataset, self.batch_size, sampler=sampler, drop_last=len(dataset) >= self.batch_size
         )
@@ -132,7 +146,9 @@ class MultiphaseDataModule(LightningDataModule):
         return studies
 
     def _cache(self, split: Split) -> StudyCache:
-        return StudyCache(self._studies(split), self.recipe.loaded, self.cache_bytes // max(1, self.workers))
+        loaders = 1 if split is Split.TEST else 2  # training and validation live side by side
+        budget = self.cache_bytes // (loaders * max(1, self.workers))
+        return StudyCache(self._studies(split), self.recipe.loaded, budget)
 
     def _loader(self, dataset: Dataset[Sample], batch_size: int, **options: Any) -> DataLoader[Sample]:
         return DataLoader(
@@ -143,6 +159,14 @@ class MultiphaseDataModule(LightningDataModule):
             pin_memory=torch.cuda.is_available(),
             **options,
         )
+
+
+def _usable_cores() -> int:
+    """Cores that this process may run on, where the system tells (as under SLURM)."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on macOS and Windows
+        return os.cpu_count() or 1
 
 
 def _subject(study: Study) -> tio.Subject:

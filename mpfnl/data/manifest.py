@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -20,6 +21,7 @@ PHASE_COLUMNS = tuple(phase.value for phase in PHASES)
 REQUIRED = ("study_id", "patient_id", "split", *PHASE_COLUMNS)
 MASK_COLUMNS = ("pancreas", "labels")
 COLUMNS = (*REQUIRED, *MASK_COLUMNS)
+IDENTIFIERS = ("study_id", "patient_id")
 
 
 class Split(StrEnum):
@@ -110,9 +112,9 @@ def read_manifest(path: str | Path, check_files: bool = True) -> Manifest:
         The studies, with paths joined to the CSV's folder.
 
     Raises:
-        InputError: It is missing, no CSV, or empty; a column is missing or unknown; a cell is empty; a split
-            is unknown; a study appears twice; a patient is in two splits; a file is missing or empty. The
-            message tells the first problem and the number of others.
+        InputError: It is missing, no CSV, or empty; a column is missing or unknown; a cell is empty; an
+            identifier cannot name a folder; a split is unknown; a study appears twice; a patient is in two
+            splits; a file is missing or empty. The message tells the first problem and the number of others.
     """
     path = Path(path)
     (_, header), *rows = _read_rows(path)
@@ -144,8 +146,8 @@ def write_manifest(path: str | Path, studies: Iterable[Study]) -> Manifest:
         The manifest written.
 
     Raises:
-        InputError: The studies could not be read back: there is none, an identifier is empty or appears
-            twice, a patient is in two splits; or the file cannot be written.
+        InputError: The studies could not be read back: there is none, an identifier is empty, cannot
+            name a folder or appears twice, a patient is in two splits; or the file cannot be written.
     """
     path = Path(path)
     manifest = Manifest(path, tuple(studies))
@@ -208,9 +210,22 @@ def _check_row(header: Sequence[str], cells: Sequence[str]) -> list[str]:
         if not row[column]:
             what = f"{phase_name(Phase(column))}'s file" if column in PHASE_COLUMNS else column
             problems.append(f"{study}: its {what} is empty; fill in column {column}")
+    problems += [
+        f"{study}: its {column} {row[column]!r} cannot name a folder; use no '/', no '\\' and no control"
+        " character, nor '.' or '..' alone"
+        for column in IDENTIFIERS
+        if not _names_a_folder(row[column])
+    ]
     if row["split"] and row["split"] not in tuple(Split):
         problems.append(f"{study}: unknown split {row['split']!r}; use {', '.join(Split)}")
     return problems
+
+
+def _names_a_folder(identifier: str) -> bool:
+    """Whether files can be kept under it; an empty one is told as empty."""
+    if identifier.strip() in (".", ".."):
+        return False
+    return not any(letter in "/\\" or unicodedata.category(letter) == "Cc" for letter in identifier)
 
 
 def _study(folder: Path, row: dict[str, str]) -> Study:

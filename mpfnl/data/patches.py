@@ -140,17 +140,17 @@ class PatchDataset(Dataset[Sample]):
 
     def _crop(self, study: LoadedStudy, rng: np.random.Generator) -> NDArray[np.int16]:
         edge = self.sampling.size + 2 * self.sampling.margin
-        volume = _pad_to(study.hu, edge)
-        corners = rng.random((LOCATION_DRAWS, 3)) * (np.array(volume.shape[1:]) - edge + 1)
-        best, most = volume[:, :edge, :edge, :edge], -1.0
-        for x, y, z in corners.astype(int):
-            patch = volume[:, x : x + edge, y : y + edge, z : z + edge]
+        spare = np.maximum(np.array(study.hu.shape[1:]) - edge, 0)
+        corners = (rng.random((LOCATION_DRAWS, 3)) * (spare + 1)).astype(int)
+        best, most = study.hu[:, :0], -1.0
+        for x, y, z in corners:
+            patch = study.hu[:, x : x + edge, y : y + edge, z : z + edge]
             body = float((patch[-1] > BODY_HU).mean())
             if body > most:
                 best, most = patch, body
             if body >= self.sampling.min_body:
                 break
-        return np.ascontiguousarray(best)
+        return np.ascontiguousarray(_pad_to(best, edge))
 
     def _trim(self, hu: Tensor) -> Tensor:
         margin = self.sampling.margin
@@ -219,18 +219,23 @@ def degrade_study(study: LoadedStudy, recipe: Recipe) -> dict[Phase, Tensor]:
 class EpochSampler(Sampler[tuple[int, int]]):
     """Yields (epoch, index), so that samples know their epoch in whatever worker they are made.
 
+    Studies are drawn in a new order each epoch and taken in groups; within a group their patches are mixed.
+    So a loader needs the studies of one group in memory at a time, not the cohort.
+
     Lightning calls `set_epoch`; without Lightning call it before each epoch.
 
     Args:
-        length: Samples an epoch.
+        studies: How many.
+        per_study: Patches a study and epoch.
         seed: Of the order.
-        shuffle: Draw a new order each epoch.
+        group: Studies whose patches are mixed.
     """
 
-    def __init__(self, length: int, seed: int, shuffle: bool = True) -> None:
-        self.length = length
+    def __init__(self, studies: int, per_study: int, seed: int, group: int = 16) -> None:
+        self.studies = studies
+        self.per_study = per_study
         self.seed = seed
-        self.shuffle = shuffle
+        self.group = group
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -238,13 +243,15 @@ class EpochSampler(Sampler[tuple[int, int]]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return self.length
+        return self.studies * self.per_study
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        order = np.arange(self.length)
-        if self.shuffle:
-            np.random.default_rng([self.seed, self.epoch]).shuffle(order)
-        yield from ((self.epoch, int(index)) for index in order)
+        rng = np.random.default_rng([self.seed, self.epoch])
+        order = rng.permutation(self.studies)
+        for start in range(0, self.studies, self.group):
+            members = order[start : start + self.group]
+            indices = (members[:, None] * self.per_study + np.arange(self.per_study)).ravel()
+            yield from ((self.epoch, int(index)) for index in rng.permutation(indices))
 
 
 def _pad_to(hu: NDArray[np.int16], edge: int) -> NDArray[np.int16]:

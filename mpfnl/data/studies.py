@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from mpfnl.data.manifest import Study
 from mpfnl.phases import Phase
-from mpfnl.volumes import Affine, check_same_grid, read_volume
+from mpfnl.volumes import Affine, Voxels, check_same_grid, read_volume
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,18 +45,29 @@ def load_study(study: Study, phases: Sequence[Phase]) -> LoadedStudy:
     Raises:
         InputError: If a file cannot be used, or the grids differ, naming the file and the phase.
     """
-    volumes = [read_volume(study.file(phase), phase) for phase in phases]
-    check_same_grid(volumes[-1], volumes[:-1])
+    *others, last = phases
+    reference = read_volume(study.file(last), last)
+    hu = np.empty((len(phases), *reference.shape), np.int16)
+    hu[-1] = _int16(reference.data)
+    for place, phase in enumerate(others):
+        volume = read_volume(study.file(phase), phase)
+        check_same_grid(reference, [volume])
+        hu[place] = _int16(volume.data)
+    return LoadedStudy(study.study_id, hu, reference.affine)
+
+
+def _int16(hu: Voxels) -> NDArray[np.int16]:
+    if hu.dtype == np.int16:
+        return hu
     limits = np.iinfo(np.int16)
-    stacked = [np.rint(volume.data).clip(limits.min, limits.max).astype(np.int16) for volume in volumes]
-    return LoadedStudy(study.study_id, np.stack(stacked), volumes[-1].affine)
+    return np.rint(hu).clip(limits.min, limits.max).astype(np.int16)
 
 
 class StudyCache:
     """Keeps the studies that were used last, up to a number of bytes.
 
-    A study larger than the budget is loaded anew each time. While a study is loaded, its voxels are in
-    memory beside the cache.
+    A study larger than the budget is loaded anew each time. While a study is loaded, its voxels and those of
+    one more of its phases are in memory beside the cache.
 
     Args:
         studies: The studies that may be asked for.

@@ -80,6 +80,7 @@ def enhance_study(
             output is one of the inputs.
     """
     options = options or EnhanceOptions()
+    _check_model(model)
     _check_phases(model, sources)
     if output is not None:
         files = [source.path if isinstance(source, Volume) else source for source in sources.values()]
@@ -116,6 +117,10 @@ def enhance_arrays(
         unit = tiled_forward(network, stacked, options.tiling, options.precision, progress)
     finally:
         network.train(was_training)
+    if not torch.isfinite(unit).all():
+        raise InputError(
+            f"this {type(model).__name__} gives NaN: its weights are damaged or its training diverged"
+        )
     return unit.numpy()
 
 
@@ -125,6 +130,15 @@ def _progress(corners: Iterable[tuple[int, ...]], total: int) -> Iterable[tuple[
 
 def _load(source: Source, phase: Phase) -> Volume:
     return source if isinstance(source, Volume) else read_volume(source, phase)
+
+
+def _check_model(model: Enhancer) -> None:
+    scale = getattr(model.network, "scale", 1)
+    if scale != 1:
+        raise InputError(
+            f"this {type(model).__name__} has scale {scale}; whole volumes are enhanced on their own grid "
+            "only (scale 1)"
+        )
 
 
 def _check_phases(model: Enhancer, sources: Mapping[Phase, Source]) -> None:

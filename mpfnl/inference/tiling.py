@@ -46,7 +46,9 @@ def preferred_precision(device: torch.device) -> torch.dtype:
     """bfloat16 where the device computes convolutions in it, float32 elsewhere."""
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
-    if device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported():
+    # The check is private to PyTorch and there is no public one; it exists where oneDNN does.
+    onednn = device.type == "cpu" and torch.backends.mkldnn.is_available()
+    if onednn and torch.ops.mkldnn._is_mkldnn_bf16_supported():
         return torch.bfloat16
     return torch.float32
 
@@ -74,6 +76,9 @@ def tiled_forward(
 
     Returns:
         `(x, y, z)`, float32, clipped to [0, 1].
+
+    Raises:
+        ValueError: If the network changes the grid.
     """
     tiling = tiling or Tiling()
     device = next((parameter.device for parameter in network.parameters()), phases.device)
@@ -90,6 +95,8 @@ def tiled_forward(
         tile = phases[:, *inside].unsqueeze(0).to(device)
         with torch.autocast(device.type, precision, enabled=precision is not torch.float32):
             enhanced = network(tile)
+        if enhanced.shape[2:] != tile.shape[2:]:
+            raise ValueError(f"the network made {tuple(enhanced.shape)} of {tuple(tile.shape)}: not its grid")
         weight = _blending_weight(corner, tile.shape[2:], sides, tiling.overlap).to(phases.device)
         total[inside] += weight * enhanced[0, 0].float().to(phases.device)
         weight_sum[inside] += weight

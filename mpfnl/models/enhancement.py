@@ -14,10 +14,20 @@ from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from mpfnl.errors import InputError
 from mpfnl.inference.tiling import Tiling, tiled_forward
 from mpfnl.losses import L1SobelLoss
 from mpfnl.metrics.accumulate import PeakSignalNoiseRatio3D, StructuralSimilarity3D
-from mpfnl.phases import ABDOMEN, Phase, PhaseBatch, Scalar, StudyBatch, TargetBatch, resolve_phases
+from mpfnl.phases import (
+    ABDOMEN,
+    Phase,
+    PhaseBatch,
+    PhaseSource,
+    Scalar,
+    StudyBatch,
+    TargetBatch,
+    resolve_phases,
+)
 
 if TYPE_CHECKING:
     from mpfnl.volumes import Volume
@@ -82,6 +92,20 @@ class EnhancementModule(LightningModule):
     def config(self) -> dict[str, Any]:
         """The constructor arguments that define the network, as JSON values."""
 
+    def setup(self, stage: str) -> None:
+        """Checks that the data module yields what this model takes.
+
+        Raises:
+            InputError: If it does not, with what to pass.
+        """
+        data = getattr(self.trainer, "datamodule", None)
+        if isinstance(data, PhaseSource) and (data.phases, data.target) != (self.phases, self.target):
+            wanted = f"phases={[str(phase) for phase in self.phases]}, target={str(self.target)!r}"
+            raise InputError(
+                f"this {type(self).__name__} does not take what the data module yields "
+                f"({', '.join(data.phases)}; target {data.target}); make it with {wanted}"
+            )
+
     def forward(self, phases: PhaseBatch) -> TargetBatch:
         """Enhances a batch of patches: `(batch, P, x, y, z)` in [0, 1] to `(batch, 1, x, y, z)`."""
         return self.network(phases)
@@ -94,7 +118,7 @@ class EnhancementModule(LightningModule):
 
     def validation_step(self, batch: StudyBatch, batch_idx: int) -> TargetBatch:
         """Logs `val_loss`, `val_psnr` (dB) and `val_ssim` over the validation patches."""
-        enhanced = self(batch["phases"]).float()
+        enhanced: Tensor = self(batch["phases"]).float()
         self.log("val_loss", self.loss(enhanced, batch["target"]), batch_size=len(enhanced))
         self.val_psnr.update(enhanced.clamp(0, 1), batch["target"])
         self.val_ssim.update(enhanced.clamp(0, 1), batch["target"])
@@ -112,7 +136,9 @@ class EnhancementModule(LightningModule):
 
     def predict_step(self, batch: StudyBatch, batch_idx: int) -> TargetBatch:
         """Enhances whole volumes in tiles: `(batch, 1, x, y, z)` in [0, 1]."""
-        volumes = [tiled_forward(self.network, phases, self.tiling) for phases in batch["phases"]]
+        device = batch["phases"].device.type
+        precision = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else torch.float32
+        volumes = [tiled_forward(self.network, phases, self.tiling, precision) for phases in batch["phases"]]
         return torch.stack(volumes).unsqueeze(1)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -171,14 +197,38 @@ class EnhancementModule(LightningModule):
         return save_weights(Path(folder), type(self).__name__, self.config, self.network)
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path) -> Self:
-        """Loads a model from a weights folder.
+    def from_pretrained(
+        cls,
+        folder: str | Path,
+        *,
+        loss: nn.Module | None = None,
+        optimizer: OptimizerFactory = Adam,
+        lr_scheduler: SchedulerFactory | None = None,
+        lr_interval: Interval = "epoch",
+        channels_last: bool = True,
+    ) -> Self:
+        """Loads a model from a weights folder, to enhance with or to train on.
+
+        Args:
+            folder: What `save_pretrained` wrote.
+            loss: As for the constructor, and so the others.
+            optimizer: Makes the optimiser from the parameters.
+            lr_scheduler: Makes a schedule from the optimiser.
+            lr_interval: When the schedule moves on.
+            channels_last: Keep the weights in the layout that is fast in mixed precision.
 
         Raises:
             InputError: If the folder is not a weights folder, or holds another model.
         """
-        from mpfnl.models.pretrained import load_weights, read_config
+        from mpfnl.models.pretrained import build, load_weights, read_config
 
-        model = cls(**read_config(Path(folder), expected=cls.__name__).arguments)
+        training = {
+            "loss": loss,
+            "optimizer": optimizer,
+            "lr_scheduler": lr_scheduler,
+            "lr_interval": lr_interval,
+            "channels_last": channels_last,
+        }
+        model = build(cls, read_config(Path(folder), expected=cls.__name__), training, Path(folder))
         load_weights(Path(folder), model.network)
         return model

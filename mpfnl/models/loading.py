@@ -10,7 +10,7 @@ import torch
 from mpfnl.errors import InputError
 from mpfnl.models.enhancement import MODEL_KEY, EnhancementModule
 from mpfnl.models.pfnl3d import PFNL3D
-from mpfnl.models.pretrained import read_config
+from mpfnl.models.pretrained import ModelConfig, build, load_tensors, read_config
 from mpfnl.models.rcan3d import RCAN3D
 
 MODELS: dict[str, type[EnhancementModule]] = {"PFNL3D": PFNL3D, "RCAN3D": RCAN3D}
@@ -40,14 +40,16 @@ def load_model(path: str | Path) -> EnhancementModule:
 def _load_checkpoint(path: Path) -> EnhancementModule:
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        name, arguments = checkpoint[MODEL_KEY], checkpoint["hyper_parameters"]
+        config = ModelConfig(checkpoint[MODEL_KEY], checkpoint["hyper_parameters"])
         weights = checkpoint["state_dict"]
     except (UnpicklingError, RuntimeError, KeyError, TypeError, EOFError, ValueError):
         raise InputError(
             f"{path}: not a checkpoint of an mpfnl model; give a weights folder or a .ckpt"
         ) from None
-    if name not in MODELS:
-        raise InputError(f"{path}: holds a {name}; this mpfnl knows {', '.join(MODELS)}")
-    model = MODELS[name](**arguments)
-    model.load_state_dict(weights)
+    if config.model not in MODELS:
+        raise InputError(f"{path}: holds a {config.model}; this mpfnl knows {', '.join(MODELS)}")
+    model = build(MODELS[config.model], config, {}, path)
+    names = {name: name.removeprefix("network.").replace("_orig_mod.", "") for name in weights}
+    network = {names[name]: tensor for name, tensor in weights.items() if name.startswith("network.")}
+    load_tensors(network, model.network, path)
     return model

@@ -26,6 +26,11 @@ class MontageCallback(Callback):
     def __init__(self, patches: int = 3, every_n_epochs: int = 1) -> None:
         self.patches = patches
         self.every_n_epochs = every_n_epochs
+        self.folder = Path("montages")
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Asks for the log folder, which all processes must do together."""
+        self.folder = Path(trainer.log_dir or trainer.default_root_dir) / "montages"
 
     def on_validation_batch_end(
         self,
@@ -45,9 +50,8 @@ class MontageCallback(Callback):
         rows = [self._row(pl_module, batch, outputs, index) for index in range(len(outputs))]
         name = f"epoch={trainer.current_epoch:04d}"
         figure = montage(rows[: self.patches], errors=["error"], title=f"{type(pl_module).__name__}, {name}")
-        folder = Path(trainer.log_dir or trainer.default_root_dir) / "montages"
-        folder.mkdir(parents=True, exist_ok=True)
-        figure.savefig(folder / f"{name}.png")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        figure.savefig(self.folder / f"{name}.png")
 
     def _row(
         self, model: EnhancementModule, batch: StudyBatch, enhanced: Tensor, index: int

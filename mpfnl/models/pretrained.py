@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+from lightning.pytorch.utilities import rank_zero_only
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import nn
 
 from mpfnl.errors import InputError
+from mpfnl.files import atomic_file, write_text
 from mpfnl.phases import ABDOMEN
 
 FORMAT = 1
@@ -29,7 +31,9 @@ class ModelConfig:
 
 
 def save_weights(folder: Path, model: str, arguments: dict[str, Any], network: nn.Module) -> Path:
-    """Writes a weights folder; each file is complete or absent.
+    """Writes a weights folder, on the first process only where there are several.
+
+    The configuration is written last: a folder with one is complete.
 
     Args:
         folder: Created if it does not exist.
@@ -40,16 +44,45 @@ def save_weights(folder: Path, model: str, arguments: dict[str, Any], network: n
     Returns:
         The folder.
     """
+    if getattr(rank_zero_only, "rank", 0):
+        return folder
     folder.mkdir(parents=True, exist_ok=True)
-    window = {"level": ABDOMEN.level, "width": ABDOMEN.width}
-    config = {"format": FORMAT, "model": model, "arguments": arguments, "window_hu": window}
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
-    temporary = folder / f".{WEIGHTS}.partial"
-    save_file(tensors, temporary)
-    os.replace(temporary, folder / WEIGHTS)
-    _write_text(folder / CARD, _card(model, arguments, sum(t.numel() for t in tensors.values())))
-    _write_text(folder / CONFIG, json.dumps(config, indent=2) + "\n")
+    (folder / CONFIG).unlink(missing_ok=True)
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in uncompiled(network).items()}
+    with atomic_file(folder / WEIGHTS) as file:
+        file.write(save(tensors))
+    write_text(folder / CARD, _card(model, arguments, sum(tensor.numel() for tensor in tensors.values())))
+    config = {"format": FORMAT, "model": model, "arguments": arguments, "window_hu": asdict(ABDOMEN)}
+    write_text(folder / CONFIG, json.dumps(config, indent=2) + "\n")
     return folder
+
+
+def uncompiled(network: nn.Module) -> dict[str, torch.Tensor]:
+    """A network's tensors under their own names, also where it went through `torch.compile`."""
+    return {name.replace("_orig_mod.", ""): tensor for name, tensor in network.state_dict().items()}
+
+
+Model = TypeVar("Model")
+
+
+def build(make: Callable[..., Model], config: ModelConfig, training: dict[str, Any], path: Path) -> Model:
+    """Makes a model from its configuration.
+
+    Args:
+        make: The model's class.
+        config: Which arguments.
+        training: Arguments beside those of the configuration.
+        path: Where the configuration is from, for the message.
+
+    Raises:
+        InputError: If the class does not take these arguments.
+    """
+    try:
+        return make(**config.arguments, **training)
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"{path}: its configuration does not make a {config.model} ({error}); save the model again"
+        ) from None
 
 
 def read_config(folder: Path, expected: str | None = None) -> ModelConfig:
@@ -70,7 +103,7 @@ def read_config(folder: Path, expected: str | None = None) -> ModelConfig:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
         found = ModelConfig(config["model"], config["arguments"])
-        version = config["format"]
+        version, window = config["format"], config["window_hu"]
     except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError) as error:
         raise InputError(
             f"{path}: not a model configuration of mpfnl ({error}); save the model again"
@@ -79,6 +112,8 @@ def read_config(folder: Path, expected: str | None = None) -> ModelConfig:
         raise InputError(
             f"{path}: format {version}, this mpfnl reads format {FORMAT}; install the mpfnl that wrote it"
         )
+    if window != asdict(ABDOMEN):
+        raise InputError(f"{path}: trained for the window {window}; this mpfnl works in {asdict(ABDOMEN)}")
     if expected is not None and found.model != expected:
         raise InputError(
             f"{path}: holds a {found.model}, not a {expected}; use mpfnl.{found.model}.from_pretrained"
@@ -101,25 +136,34 @@ def load_weights(folder: Path, network: nn.Module) -> None:
         raise InputError(
             f"{path}: not a readable safetensors file ({error}); copy or save it again"
         ) from None
+    load_tensors(tensors, network, path)
+
+
+def load_tensors(tensors: dict[str, torch.Tensor], network: nn.Module, path: Path) -> None:
+    """Puts tensors into a network.
+
+    Args:
+        tensors: By the network's names.
+        network: To put them into.
+        path: Where they are from, for the message.
+
+    Raises:
+        InputError: If they are not this network's.
+    """
     own = network.state_dict()
     wrong = [name for name in own.keys() | tensors.keys() if _shape(own, name) != _shape(tensors, name)]
     if wrong:
         name = min(wrong)
         raise InputError(
             f"{path}: {len(wrong)} tensors are not this network's (first: {name}, {_shape(tensors, name)} "
-            f"in the file, {_shape(own, name)} in the network); {CONFIG} and {WEIGHTS} do not belong together"
+            f"in the file, {_shape(own, name)} in the network); configuration and weights do not belong "
+            "together"
         )
     network.load_state_dict(tensors)
 
 
 def _shape(tensors: dict[str, torch.Tensor], name: str) -> tuple[int, ...] | None:
     return tuple(tensors[name].shape) if name in tensors else None
-
-
-def _write_text(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.partial")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
 
 
 def _card(model: str, arguments: dict[str, Any], parameters: int) -> str:

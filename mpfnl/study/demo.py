@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import shutil
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -20,6 +22,7 @@ from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 from mpfnl.data.datamodule import MultiphaseDataModule
 from mpfnl.data.manifest import read_manifest
 from mpfnl.data.phantom import SMALL, SplitCounts, write_cohort
+from mpfnl.files import write_text
 from mpfnl.inference.tiling import Tiling, preferred_precision
 from mpfnl.models.enhancement import EnhancementModule
 from mpfnl.models.loading import load_model
@@ -95,7 +98,7 @@ def _models(settings: DemoSettings) -> Mapping[str, Callable[[], EnhancementModu
     def one_cycle(rate: float) -> Callable[[Optimizer], LRScheduler]:
         return lambda optimizer: OneCycleLR(optimizer, rate, total_steps=settings.steps, pct_start=0.1)
 
-    # The largest rates that trained steadily on phantoms of another seed (docs/demo.md).
+    # Rates that trained steadily on phantoms of another seed (docs/demo.md).
     return {
         "RCAN3D": lambda: RCAN3D(
             channels=16, groups=2, blocks=2, lr_scheduler=one_cycle(3e-3), lr_interval="step"
@@ -114,13 +117,18 @@ def _train(
 ) -> None:
     weights = folder / "weights" / name
     console = Console()
-    if (weights / "config.json").is_file():
-        console.print(f"{name}: {weights} is there, not trained again")
-        return
     seed_everything(seed, workers=True, verbose=False)
     model = make()
+    recipe = json.dumps({"seed": seed, "config": model.config} | asdict(settings), indent=2) + "\n"
+    record = folder / "training" / f"{name}.json"
+    if record.is_file() and record.read_text(encoding="utf-8") == recipe:
+        console.print(f"{name}: {weights} is there, not trained again")
+        return
+    # An evaluation that is there is of other weights.
+    shutil.rmtree(folder / "evaluation", ignore_errors=True)
     parameters = sum(parameter.numel() for parameter in model.network.parameters())
     console.print(f"{name}: {parameters:,} parameters, {settings.steps} steps")
+    cuda = torch.cuda.is_available()
     data = MultiphaseDataModule(
         manifest,
         phases=model.phases,
@@ -131,10 +139,10 @@ def _train(
         workers=0,
         seed=seed,
     )
-    bf16 = preferred_precision(torch.device("cpu")) is torch.bfloat16
+    bf16 = preferred_precision(torch.device("cuda" if cuda else "cpu")) is torch.bfloat16
     trainer = Trainer(
         max_epochs=settings.epochs,
-        accelerator="auto",
+        accelerator="cuda" if cuda else "cpu",
         devices=1,
         precision="bf16-mixed" if bf16 else "32-true",
         logger=CSVLogger(folder / "training", name=name, version=""),
@@ -146,6 +154,7 @@ def _train(
     )
     trainer.fit(model, data)
     model.save_pretrained(weights)
+    write_text(record, recipe)
 
 
 @contextmanager

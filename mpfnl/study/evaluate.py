@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,17 +17,18 @@ from mpfnl.data.studies import load_study
 from mpfnl.errors import InputError
 from mpfnl.inference.enhance import EnhanceOptions, enhance_study
 from mpfnl.inference.progress import track
-from mpfnl.inference.tiling import Tiling
+from mpfnl.inference.tiling import Tiling, preferred_precision
 from mpfnl.metrics.image import psnr, ssim
 from mpfnl.models.enhancement import EnhancementModule
 from mpfnl.phases import PHASES, Phase, Window
 from mpfnl.study.cases import Case, read_cases, write_cases
-from mpfnl.study.provenance import check_same_run, file_digest, provenance
+from mpfnl.study.provenance import check_same_run, provenance
 from mpfnl.study.tables import BASELINE, MetricTable, tabulate, write_summary
 from mpfnl.transforms.degradation import SECOND_ORDER_V1, Preset
 from mpfnl.volumes import Volume, read_volume, write_volume
 
 CASES = "cases.csv"
+SSIM_WINDOW = 11  # voxels
 VOLUMES = "volumes"
 
 
@@ -39,6 +41,7 @@ class EvaluateOptions:
         degradation: What each phase is degraded with.
         seed: Of the degradation.
         tiling: Tile and overlap in voxels.
+        precision: Of the convolutions; chosen by the device if None.
         progress: Show a progress bar.
     """
 
@@ -46,6 +49,7 @@ class EvaluateOptions:
     degradation: Preset = SECOND_ORDER_V1
     seed: int = 0
     tiling: Tiling = field(default_factory=Tiling)
+    precision: torch.dtype | None = None
     progress: bool = False
 
 
@@ -90,18 +94,20 @@ def evaluate(
     options = options or EvaluateOptions()
     studies = manifest.split(options.split).studies
     target = _common_target(models)
+    device = next(iter(models.values())).device
+    enhancing = EnhanceOptions(options.tiling, options.precision or preferred_precision(device))
     if not studies:
         raise InputError(f"{manifest.path}: no study is in split {options.split}; nothing to evaluate")
     recipe = Recipe(PHASES, target, options.degradation, seed=options.seed)
     folder.mkdir(parents=True, exist_ok=True)
-    record = provenance(manifest, studies, models, recipe, options.tiling)
-    check_same_run(folder, record)
     cases = read_cases(folder / CASES)
+    record = provenance(manifest, studies, models, recipe, enhancing)
+    check_same_run(folder, record, finished={case.study_id for case in cases})
     steps = track(studies, len(studies), "evaluating") if options.progress else studies
     for study in steps:
         if any(case.study_id == study.study_id for case in cases):
             continue
-        cases += _evaluate_study(study, models, folder / VOLUMES / study.study_id, recipe, options)
+        cases += _evaluate_study(study, models, folder / VOLUMES / study.study_id, recipe, enhancing)
         write_cases(folder / CASES, cases)
     tables = tabulate(cases)
     write_summary(folder, tables)
@@ -110,12 +116,18 @@ def evaluate(
 
 def _common_target(models: Mapping[str, EnhancementModule]) -> Phase:
     targets = {model.target for model in models.values()}
+    if not models:
+        raise InputError("there is no model to evaluate; give at least one")
     if len(targets) != 1:
         raise InputError(
             f"the models restore different phases ({', '.join(sorted(targets))}); evaluate them apart"
         )
-    if BASELINE in models or any("/" in name or not name for name in models):
-        raise InputError(f"a model cannot be named {BASELINE!r}, nothing, or with a slash: it names a file")
+    for name in models:
+        if not re.fullmatch(r"[\w.+-]+", name) or name.startswith((BASELINE, ".")):
+            raise InputError(
+                f"a model cannot be named {name!r}, since it names a file: take letters, digits, '+', '-' "
+                f"and '_', and do not begin with {BASELINE!r}"
+            )
     return targets.pop()
 
 
@@ -124,9 +136,13 @@ def _evaluate_study(
     models: Mapping[str, EnhancementModule],
     folder: Path,
     recipe: Recipe,
-    options: EvaluateOptions,
+    options: EnhanceOptions,
 ) -> list[Case]:
     reference = read_volume(study.file(recipe.target), recipe.target)
+    if min(reference.shape) < SSIM_WINDOW:
+        raise InputError(
+            f"{reference.name}: {'x'.join(map(str, reference.shape))} voxels; SSIM needs {SSIM_WINDOW} a side"
+        )
     degraded = _degrade(study, reference, recipe)
     folder.mkdir(parents=True, exist_ok=True)
     for phase, volume in degraded.items():
@@ -134,7 +150,7 @@ def _evaluate_study(
     results = {BASELINE: degraded[recipe.target].data}
     for name, model in models.items():
         output = folder / f"{name}.nii.gz"
-        results[name] = enhance_study(model, degraded, output, EnhanceOptions(options.tiling)).data
+        results[name] = enhance_study(model, degraded, output, options).data
     return [_score(study, method, hu, reference.data, recipe.window) for method, hu in results.items()]
 
 
@@ -164,6 +180,3 @@ def volume_files(folder: Path, study_id: str, methods: Sequence[str], target: Ph
     """Where an evaluation's scans of a study's target phase lie, by method."""
     names = {method: f"{BASELINE}_{target}" if method == BASELINE else method for method in methods}
     return {method: folder / VOLUMES / study_id / f"{name}.nii.gz" for method, name in names.items()}
-
-
-__all__ = ["EvaluateOptions", "Evaluation", "evaluate", "file_digest", "volume_files"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -15,7 +15,7 @@ from mpfnl.data.manifest import Manifest, Study
 from mpfnl.data.patches import Recipe
 from mpfnl.errors import InputError
 from mpfnl.files import write_text
-from mpfnl.inference.tiling import Tiling
+from mpfnl.inference.enhance import EnhanceOptions
 from mpfnl.models.enhancement import EnhancementModule
 from mpfnl.phases import Phase
 
@@ -28,60 +28,84 @@ def provenance(
     studies: Sequence[Study],
     models: Mapping[str, EnhancementModule],
     recipe: Recipe,
-    tiling: Tiling,
+    options: EnhanceOptions,
 ) -> dict[str, Any]:
     """The record of an evaluation, as JSON values.
 
-    `settings` defines the results: an evaluation with other settings is another evaluation. `versions`
-    is told beside it.
+    `settings` and the digests of the studies define the results; the rest is told beside them.
+
+    Args:
+        manifest: The cohort.
+        studies: Those that are evaluated.
+        models: By name.
+        recipe: How studies are degraded.
+        options: How they are enhanced.
     """
-    others = [study.study_id for study in manifest if study not in studies]
     settings = {
-        "manifest": manifest.path.name,
-        "studies": {
-            study.study_id: {str(phase): file_digest(study.file(phase)) for phase in Phase}
-            for study in studies
-        },
-        "not_in_this_split": others,
         "target": str(recipe.target),
-        "window_hu": {"level": recipe.window.level, "width": recipe.window.width},
+        "window_hu": asdict(recipe.window),
         "data_range": 1.0,
         "region": "whole volume",
         "ssim": {"sigma_voxels": 1.5, "window_voxels": 11, "weights": "gaussian"},
         "degradation": None if recipe.degradation is None else asdict(recipe.degradation),
         "seed": recipe.seed,
-        "tiling": asdict(tiling),
+        "tiling": asdict(options.tiling),
+        "precision": str(options.precision).removeprefix("torch."),
         "models": {name: _describe(model) for name, model in models.items()},
+    }
+    devices = sorted({str(model.device) for model in models.values()})
+    return {
+        "settings": settings,
+        "manifest": manifest.path.name,
+        "studies": {study.study_id: _digests(study) for study in studies},
+        "left_out": {study.study_id: f"split {study.split}" for study in manifest if study not in studies},
         "statistics": {
             "test": "Wilcoxon signed-rank, two-sided",
             "correction": "Holm",
             "interval": "BCa 95 %",
         },
+        "devices": devices,
+        "versions": {package: version(package) for package in PACKAGES}
+        | {"python": platform.python_version()},
     }
-    versions = {package: version(package) for package in PACKAGES}
-    return {"settings": settings, "versions": versions | {"python": platform.python_version()}}
 
 
-def check_same_run(folder: Path, record: dict[str, Any]) -> None:
-    """Writes the record, or checks it against the one in the folder.
+def check_same_run(folder: Path, record: dict[str, Any], finished: Collection[str]) -> None:
+    """Checks a record against the one in the folder, and writes it.
+
+    Args:
+        folder: The evaluation folder.
+        record: What `provenance` returned.
+        finished: The studies that the folder has rows of.
 
     Raises:
-        InputError: If the folder holds an evaluation with other settings.
+        InputError: If the folder holds an evaluation with other settings, or a finished study has changed.
     """
     path = folder / FILE
     record = json.loads(json.dumps(record))
     if path.exists():
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))["settings"]
+            found = json.loads(path.read_text(encoding="utf-8"))
+            settings, studies = found["settings"], found["studies"]
         except (json.JSONDecodeError, KeyError, TypeError):
             raise InputError(f"{path}: not the record of an evaluation; give another output folder") from None
-        differing = [name for name, value in record["settings"].items() if found.get(name) != value]
-        if differing:
+        differing = [name for name, value in record["settings"].items() if settings.get(name) != value]
+        if differing and finished:
             raise InputError(
                 f"{folder}: holds an evaluation with other settings ({', '.join(differing)}); "
                 "give another output folder"
             )
+        changed = [name for name in sorted(finished) if studies.get(name) != record["studies"].get(name)]
+        if changed:
+            raise InputError(
+                f"{folder}: the scans of study {changed[0]} are others than when it was evaluated "
+                f"({len(changed)} such); give another output folder"
+            )
     write_text(path, json.dumps(record, indent=2) + "\n")
+
+
+def _digests(study: Study) -> dict[str, str]:
+    return {str(phase): file_digest(study.file(phase)) for phase in Phase}
 
 
 def file_digest(path: Path) -> str:

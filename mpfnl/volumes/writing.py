@@ -31,7 +31,7 @@ def write_volume(path: str | Path, hu: Voxels, like: Volume, dtype: np.dtype[Any
         path: The .nii or .nii.gz file; replaced if it exists.
         hu: Voxels (x, y, z) in HU; rounded and limited to the range of an integer type.
         like: The volume whose affine, space code and (by default) number type are taken.
-        dtype: Another number type: int16, int32, float32 or float64.
+        dtype: Another number type: int16, int32, float32, float64, or uint8 for masks and label maps.
 
     Raises:
         InputError: The name does not end in .nii or .nii.gz, or the file cannot be written there.

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -153,6 +154,14 @@ def test_fit_then_validate_test_and_evaluate(cohort: Path, tmp_path: Path) -> No
         done = run(command, "--config", str(log / "config.yaml"), "--ckpt_path", checkpoint, folder=tmp_path)
         assert done.returncode == 0, done.stderr[-2000:]
         assert f"{command.removesuffix('idate')}_psnr" in done.stdout
+    without = run("validate", "--config", str(log / "config.yaml"), folder=tmp_path)
+    assert without.returncode == 2
+    assert "give --ckpt_path" in without.stderr
+    config = ["--config", str(log / "config.yaml"), "--ckpt_path", checkpoint]
+    predicted = run("predict", *config, folder=tmp_path)
+    assert predicted.returncode == 0, predicted.stderr[-2000:]
+    written = sorted(tmp_path.rglob("predictions/*.nii.gz"))
+    assert [path.name for path in written] == ["test0.nii.gz", "test1.nii.gz"]
     evaluated = run(
         "evaluate",
         str(cohort),
@@ -166,12 +175,26 @@ def test_fit_then_validate_test_and_evaluate(cohort: Path, tmp_path: Path) -> No
     )
     assert evaluated.returncode == 0, evaluated.stderr
     assert "Table I: portal venous phase, n = 2 studies" in evaluated.stdout
+    enhanced = read_volume(tmp_path / "evaluation" / "volumes" / "test0" / "PFNL3D.nii.gz").data
+    assert np.abs(read_volume(written[0]).data.astype(int) - enhanced).max() <= 1  # the same scan, two ways
 
 
 def test_fit_names_a_manifest_that_is_not_there(tmp_path: Path) -> None:
     result = run("fit", "--config", "rcan3d.yaml", "--data.manifest", "none.csv", folder=tmp_path)
     assert result.returncode == 2
     assert result.stderr.strip().splitlines()[-1].startswith("mpfnl: error: none.csv")
+
+
+def test_only_the_bare_name_of_a_recipe_means_the_shipped_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mpfnl.cli.training import with_recipes
+
+    monkeypatch.chdir(tmp_path)
+    assert with_recipes(["fit", "--config=pfnl3d.yaml"])[1].endswith("recipes/pfnl3d.yaml")
+    assert with_recipes(["fit", "--config", "no/pfnl3d.yaml"])[2] == "no/pfnl3d.yaml"
+    (tmp_path / "pfnl3d.yaml").write_text("model: {}")
+    assert with_recipes(["fit", "--config", "pfnl3d.yaml"])[2] == "pfnl3d.yaml"
 
 
 @pytest.mark.parametrize("recipe", ["pfnl3d", "rcan3d"])

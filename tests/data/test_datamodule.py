@@ -141,7 +141,7 @@ def test_the_cache_keeps_to_its_budget(cohort: Path) -> None:
 
 
 def test_sampler_orders_are_permutations_that_change_with_the_epoch() -> None:
-    sampler = EpochSampler(20, seed=1)
+    sampler = EpochSampler(5, per_study=4, seed=1)
     orders = []
     for epoch in (0, 1):
         sampler.set_epoch(epoch)
@@ -150,6 +150,28 @@ def test_sampler_orders_are_permutations_that_change_with_the_epoch() -> None:
         assert sorted(key[1] for key in keys) == list(range(20))
         orders.append([key[1] for key in keys])
     assert orders[0] != orders[1]
+
+
+def test_sampler_keeps_to_a_group_of_studies_at_a_time() -> None:
+    sampler = EpochSampler(10, per_study=6, seed=0, group=3)
+    studies = [index // 6 for _, index in sampler]
+    groups = [set(studies[start : start + 18]) for start in range(0, 60, 18)]
+    assert [len(group) for group in groups] == [3, 3, 3, 1]
+    assert set.union(*groups) == set(range(10))
+    assert studies[:18] != sorted(studies[:18], key=studies.index)  # mixed within the group
+
+
+def test_a_bad_scan_is_one_line_also_from_a_worker(cohort: Path, tmp_path: Path) -> None:
+    rows = cohort.read_text().splitlines()
+    bad = tmp_path / "bad.nii.gz"
+    bad.write_text("no scan")
+    wrong = [row.replace("train0/arterial.nii.gz", str(bad)) for row in rows if "test" not in row]
+    manifest = cohort.parent / "bad_scan.csv"
+    manifest.write_text("\n".join(wrong) + "\n")
+    for workers in (0, 1):
+        with pytest.raises(InputError, match=r"bad.nii.gz \(arterial phase\)") as caught:
+            epoch_of(module(manifest, workers=workers), 0)
+        assert "\n" not in str(caught.value)
 
 
 def test_subjects_are_torchios(cohort: Path) -> None:

@@ -102,6 +102,38 @@ def test_patient_in_two_splits(tmp_path: Path) -> None:
     assert "row 3, study 's2': patient 'p7' is in split test here and in split train in row 2" in message
 
 
+@pytest.mark.parametrize("column", ["study_id", "patient_id"])
+@pytest.mark.parametrize(
+    "name", [".", "..", "../s1", "/s1", "a/b", "a\\b", "a\nb", "a\tb", "a\rb", "a\x00b", "a\x7f", "a\x85b"]
+)
+def test_identifier_that_cannot_name_a_folder(tmp_path: Path, column: str, name: str) -> None:
+    ids = {"study_id": "s1", "patient_id": "p1"} | {column: name}
+    quoted = ",".join(f'"{value}"' for value in ids.values())
+    path = tmp_path / "cohort.csv"
+    path.write_bytes(f"{HEADER}\n{quoted},train,1,2,3\n".encode())  # text mode would change the line ends
+    assert f"row 2, study {ids['study_id']!r}: its {column} {name!r} cannot name a folder" in refusal(path)
+    path.unlink()
+    study = Study(**ids, split=Split.TRAIN, **{phase.value: tmp_path / "x" for phase in PHASES})
+    with pytest.raises(InputError, match="cannot name a folder"):
+        write_manifest(path, [study])
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["...", "a..b", ".a", "é 1", "CT-1004_pv.1", "患者"])
+def test_identifier_that_can(tmp_path: Path, name: str) -> None:
+    assert next(iter(read_manifest(table(tmp_path, f"{name},p,train,1,2,3"), False))).study_id == name
+    (tmp_path / name).mkdir()
+    assert (tmp_path / name).parent.samefile(tmp_path)
+
+
+@pytest.mark.parametrize("column", ["study_id", "patient_id"])
+def test_empty_identifier(tmp_path: Path, column: str) -> None:
+    cells = ["" if name == column else name for name in ("study_id", "patient_id")]
+    message = refusal(table(tmp_path, ",".join([*cells, "train,1,2,3"])))
+    assert f"its {column} is empty; fill in column {column}" in message
+    assert "more problem" not in message
+
+
 @pytest.mark.parametrize("phase", PHASES)
 def test_empty_cell(tmp_path: Path, phase: Phase) -> None:
     cells = ["s1", "p1", "train", *("" if p is phase else p.value for p in PHASES)]
@@ -133,7 +165,7 @@ def test_counts_the_other_problems(tmp_path: Path) -> None:
 
 
 names = st.text(st.characters(categories=["L", "N", "P", "Zs"]), min_size=1, max_size=12).filter(
-    lambda text: text == text.strip()
+    lambda text: text == text.strip() and text not in (".", "..") and not set(text) & set("/\\")
 )
 files = st.lists(st.sampled_from(["a b", "c,d", 'q"', "é", "..", "x.nii.gz"]), min_size=1, max_size=4)
 

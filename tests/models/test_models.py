@@ -116,6 +116,12 @@ def test_testing_and_predicting_take_whole_volumes(cohort: Path, tmp_path: Path)
     assert [tuple(volume.shape) for volume in predictions] == [(1, 1, 40, 36, 30)] * 2  # type: ignore[union-attr]
 
 
+def test_a_model_refuses_data_that_it_does_not_take(cohort: Path, tmp_path: Path) -> None:
+    for model in (small_model(target="arterial"), small_model(phases=["portal_venous", "arterial"])):
+        with pytest.raises(InputError, match="make it with phases="):
+            trainer(tmp_path, 1).fit(model, small_data(cohort))
+
+
 def test_optimiser_and_schedule_are_arguments() -> None:
     model = small_model(
         optimizer=lambda parameters: SGD(parameters, lr=0.5),
@@ -177,6 +183,21 @@ def test_weights_folder_round_trip(tmp_path: Path) -> None:
         assert torch.equal(loaded(x), model(x))
 
 
+def test_compiled_models_are_saved_under_the_networks_own_names(tmp_path: Path) -> None:
+    model = randomised()
+    x = torch.rand(1, 2, 8, 8, 8)
+    expected = model(x)
+    model.network = torch.compile(model.network, backend="eager")  # type: ignore[assignment]
+    loaded = load_model(model.save_pretrained(tmp_path / "weights"))
+    assert torch.equal(loaded(x), expected)
+
+
+def test_fine_tuning_takes_its_own_optimiser(tmp_path: Path) -> None:
+    folder = randomised().save_pretrained(tmp_path / "weights")
+    model = mpfnl.PFNL3D.from_pretrained(folder, optimizer=lambda p: SGD(p, lr=0.25))
+    assert model.configure_optimizers().defaults["lr"] == 0.25  # type: ignore[union-attr]
+
+
 def test_checkpoints_load_without_unpickling_code(cohort: Path, tmp_path: Path) -> None:
     model = randomised()
     data = small_data(cohort, phases=model.phases)
@@ -198,7 +219,16 @@ def test_bad_weights_are_refused_in_one_line(tmp_path: Path) -> None:
     (other / "model.safetensors").replace(folder / "model.safetensors")
     config = json.loads((other / "config.json").read_text())
     (other / "config.json").write_text(json.dumps(config | {"model": "UNet"}))
+    window = randomised().save_pretrained(tmp_path / "window")
+    config = json.loads((window / "config.json").read_text())
+    (window / "config.json").write_text(json.dumps(config | {"window_hu": {"level": 40, "width": 400}}))
+    arguments = randomised().save_pretrained(tmp_path / "arguments")
+    (arguments / "config.json").write_text(
+        (arguments / "config.json").read_text().replace('"blocks"', '"block"')
+    )
     for path, words in [
+        (window, "window"),
+        (arguments, "does not make a PFNL3D"),
         (tmp_path / "nowhere", "no such"),
         (tmp_path, "config.json"),
         (folder, "do not belong together"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -75,9 +76,12 @@ def test_the_report_holds_everything_and_asks_for_nothing(folder: Path) -> None:
 
 
 def test_provenance_says_what_defines_the_results(folder: Path) -> None:
-    settings = json.loads((folder / "provenance.json").read_text())["settings"]
+    record = json.loads((folder / "provenance.json").read_text())
+    settings = record["settings"]
     assert settings["window_hu"] == {"level": 50.0, "width": 450.0}
-    assert set(settings["studies"]) == {"test0", "test1"}
+    assert set(record["studies"]) == {"test0", "test1"}
+    assert record["left_out"]["train0"] == "split train"
+    assert settings["precision"] in ("bfloat16", "float32")
     assert settings["degradation"]["name"] == "second-order-v1"
     assert all(len(model["weights_sha256"]) == 16 for model in settings["models"].values())
 
@@ -99,6 +103,25 @@ def test_started_again_it_does_only_what_is_missing(
     assert first.stat().st_mtime_ns == before
 
 
+def test_a_study_that_was_repaired_does_not_cost_the_others(
+    cohort: Path, models: dict[str, EnhancementModule], tmp_path: Path
+) -> None:
+    copy = tmp_path / "cohort"
+    shutil.copytree(cohort.parent, copy)
+    broken = copy / "test1" / "arterial.nii.gz"
+    good = broken.read_bytes()
+    broken.write_bytes(good[:-500])
+    with pytest.raises(InputError, match=r"test1/arterial.nii.gz \(arterial phase\)"):
+        evaluate(read_manifest(copy / "cohort.csv"), models, tmp_path / "e", OPTIONS)
+    assert {case.study_id for case in read_cases(tmp_path / "e" / "cases.csv")} == {"test0"}
+    broken.write_bytes(good)
+    evaluation = evaluate(read_manifest(copy / "cohort.csv"), models, tmp_path / "e", OPTIONS)
+    assert len(evaluation.cases) == 6
+    shutil.copy(copy / "train0" / "arterial.nii.gz", broken)
+    with pytest.raises(InputError, match="study test1 are others"):
+        evaluate(read_manifest(copy / "cohort.csv"), models, tmp_path / "e", OPTIONS)
+
+
 def test_other_settings_are_refused_in_the_same_folder(
     cohort: Path, models: dict[str, EnhancementModule], folder: Path
 ) -> None:
@@ -116,8 +139,11 @@ def test_what_cannot_be_evaluated_is_refused(
     targets = {"a": models["RCAN3D"], "b": mpfnl.RCAN3D(channels=16, groups=1, target="arterial")}
     with pytest.raises(InputError, match="different phases"):
         evaluate(manifest, targets, tmp_path / "e")
-    with pytest.raises(InputError, match="degraded"):
-        evaluate(manifest, {"degraded": models["RCAN3D"]}, tmp_path / "e")
+    for name in ("degraded", "degraded_arterial", "a/b", "..", ""):
+        with pytest.raises(InputError, match="cannot be named"):
+            evaluate(manifest, {name: models["RCAN3D"]}, tmp_path / "e")
+    with pytest.raises(InputError, match="no model"):
+        evaluate(manifest, {}, tmp_path / "e")
     empty = manifest.split(Split.TRAIN)
     with pytest.raises(InputError, match="no study is in split test"):
         evaluate(empty, models, tmp_path / "e")

@@ -78,6 +78,23 @@ def test_number_type_is_kept(tmp_path: Path, dtype: type) -> None:
     assert np.array_equal(np.asanyarray(image.dataobj), data)
 
 
+@pytest.mark.parametrize("by", ["storage", "dtype"])
+def test_masks_are_bytes(tmp_path: Path, by: str) -> None:
+    mask = np.random.default_rng(0).integers(0, 256, SHAPE).astype(np.uint8)
+    path = tmp_path / "labels.nii.gz"
+    if by == "storage":
+        write_volume(path, mask, Volume(mask, np.diag([2.0, 2, 3, 1]), path))
+    else:
+        like = Volume(hu(), np.diag([2.0, 2, 3, 1]), path)
+        write_volume(path, mask, like, np.dtype(np.uint8))
+    image, other = nib.load(path), sitk.ReadImage(str(path))
+    assert image.get_data_dtype() == np.uint8
+    assert other.GetPixelID() == sitk.sitkUInt8
+    assert (image.dataobj.slope, image.dataobj.inter) == (1, 0)
+    assert np.array_equal(np.asanyarray(image.dataobj), mask)
+    assert np.array_equal(sitk.GetArrayFromImage(other).T, mask)
+
+
 @pytest.mark.parametrize(
     ("stored", "slope", "intercept", "written"),
     [

@@ -2,32 +2,32 @@
 
 from __future__ import annotations
 
-import csv
-import gzip
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mpfnl.data.phantom.config import PhantomConfig
 from mpfnl.data.phantom.labels import LABELS, NUMBERS
 from mpfnl.data.phantom.study import PhantomStudy, generate_study
 from mpfnl.errors import InputError
+from mpfnl.files import write_text
 from mpfnl.phases import PHASES
+
+if TYPE_CHECKING:
+    from mpfnl.volumes import Affine, Voxels
 
 GENERATOR = 1
 """Raised whenever the same seed gives other voxels than before."""
 
 NOTICE = "These are phantoms, made by a program. Nothing shown on them is evidence about patients."
 
-_COLUMNS = ("study_id", "patient_id", "split", *(p.value for p in PHASES), "pancreas", "labels")
 _FILES = (*(p.value for p in PHASES), "pancreas", "labels")
 _MANIFEST, _RECORD, _TRUTH = "cohort.csv", "phantom.json", "truth.json"
 
@@ -70,7 +70,8 @@ def write_cohort(
         folder: Where to write; made if it does not exist.
         patients: How many patients, one study each.
         seed: The cohort's seed.
-        config: The settings of the phantoms; the defaults are a clinical grid.
+        config: The settings of the phantoms; by default voxels of 1.5 to 2 mm in slices of
+            2.5 to 5 mm, coarser in plane than a clinical scan.
         splits: How many patients go to train, val and test; 80/10/10 % if not given.
         progress: Whether to show a progress bar.
 
@@ -150,51 +151,33 @@ def _write_study(folder: Path, name: str, study: PhantomStudy) -> None:
         if leftover.exists():
             shutil.rmtree(leftover)
     partial.mkdir()
-    for phase, scan in study.phases.items():
-        _write_nifti(partial / f"{phase.value}.nii.gz", scan, study.affine)
-    _write_nifti(partial / "labels.nii.gz", study.labels, study.affine)
     pancreas = (study.labels == NUMBERS["pancreas"]).astype(np.uint8)
-    _write_nifti(partial / "pancreas.nii.gz", pancreas, study.affine)
-    (partial / _TRUTH).write_text(json.dumps(study.truth, indent=1) + "\n", "utf-8")
+    scans = {phase.value: scan for phase, scan in study.phases.items()}
+    _write_scans(partial, scans | {"pancreas": pancreas, "labels": study.labels}, study.affine)
+    write_text(partial / _TRUTH, json.dumps(study.truth, indent=1) + "\n")
     os.replace(partial, final)
 
 
-def _write_nifti(
-    path: Path, voxels: NDArray[np.int16] | NDArray[np.uint8], affine: NDArray[np.float64]
-) -> None:
-    """Writes NIfTI with slope 1 and sform = qform; the bytes depend on the voxels only."""
-    import nibabel
+def _write_scans(folder: Path, scans: Mapping[str, Voxels], affine: Affine) -> None:
+    from mpfnl.volumes import Volume, write_volume  # loads nibabel
 
-    image = nibabel.Nifti1Image(voxels, affine)
-    image.set_sform(affine, code=1)
-    image.set_qform(affine, code=1)
-    image.header.set_xyzt_units("mm")
-    image.header.set_slope_inter(1, 0)
-    path.write_bytes(gzip.compress(image.to_bytes(), compresslevel=4, mtime=0))
+    for name, voxels in scans.items():
+        path = folder / f"{name}.nii.gz"
+        write_volume(path, voxels, like=Volume(voxels, affine, path))
 
 
 def _write_record(folder: Path, record: dict[str, Any]) -> None:
-    _write_text(folder / _RECORD, json.dumps(record, indent=1) + "\n")
+    write_text(folder / _RECORD, json.dumps(record, indent=1) + "\n")
 
 
 def _write_manifest(folder: Path, names: list[str], splits: SplitCounts) -> Path:
-    rows = [
-        [name, name, split, *(f"{name}/{file}.nii.gz" for file in _FILES)]
+    from mpfnl.data.manifest import Split, Study, write_manifest  # loads nibabel
+
+    studies = [
+        Study(name, name, Split(split), *(folder / name / f"{file}.nii.gz" for file in _FILES))
         for name, split in zip(names, splits.names(), strict=True)
     ]
-    path, partial = folder / _MANIFEST, folder / f".{_MANIFEST}.partial"
-    with partial.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(_COLUMNS)
-        writer.writerows(rows)
-    os.replace(partial, path)
-    return path
-
-
-def _write_text(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, "utf-8")
-    os.replace(partial, path)
+    return write_manifest(folder / _MANIFEST, studies).path
 
 
 @contextmanager

@@ -150,7 +150,7 @@ def _train(
         enable_model_summary=False,
         enable_checkpointing=False,
         num_sanity_val_steps=0,
-        log_every_n_steps=10,
+        log_every_n_steps=min(10, settings.steps // settings.epochs),
     )
     trainer.fit(model, data)
     model.save_pretrained(weights)

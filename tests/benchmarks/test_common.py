@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -20,6 +21,7 @@ def test_no_tests_are_no_pass(tmp_path: Path) -> None:
     assert not common.tests_pass([tmp_path / "test_none.py"])
 
 
+@pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
 def test_the_commit_says_whether_code_differs_from_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

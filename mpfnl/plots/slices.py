@@ -26,7 +26,8 @@ def montage(
     """Draws slices as a table, each under the fixed window [0, 1].
 
     Args:
-        rows: One mapping a row: panel title to slice `(x, y)`. All rows have the same panels.
+        rows: One mapping a row: panel title to slice `(x, y)`. The first row has all panels; a panel that a
+            later row lacks stays empty.
         errors: The panels that are differences: drawn in blue and red around 0.
         error_rows: The rows that are.
         title: Of the figure.
@@ -37,12 +38,16 @@ def montage(
     names = list(rows[0])
     sizes = [next(iter(row.values())).shape for row in rows]
     width = 1.9 * len(names)
-    height = sum(1.9 * size[1] / size[0] for size in sizes) + 0.25 * len(rows) + (0.35 if title else 0)
-    figure = Figure(figsize=(width, height), dpi=110, layout="constrained")
+    height = sum(1.85 * size[1] / size[0] for size in sizes) + 0.25 + (0.25 if title else 0)
+    figure = Figure(figsize=(width, height), dpi=110)
+    figure.set_layout_engine("constrained", w_pad=0.03, h_pad=0.02, wspace=0.01, hspace=0.01)
     grid = figure.subplots(len(rows), len(names), squeeze=False, height_ratios=[s[1] / s[0] for s in sizes])
     for number, row in enumerate(rows):
         for axes, name in zip(grid[number], names, strict=True):
-            draw_slice(axes, row[name], is_error=name in errors or number in error_rows)
+            if name in row:
+                draw_slice(axes, row[name], is_error=name in errors or number in error_rows)
+            else:
+                axes.set_axis_off()
             if number == 0:
                 axes.set_title(name, fontsize=8)
     if title:

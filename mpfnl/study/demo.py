@@ -54,7 +54,7 @@ class DemoSettings:
 
     patients: SplitCounts = field(default_factory=lambda: SplitCounts(train=14, val=2, test=8))
     misalignment: float = 0.2
-    epochs: int = 6
+    epochs: int = 8
     patches_per_study: int = 10
     batch_size: int = 2
     patch_size: int = 32
@@ -103,7 +103,7 @@ def _models(settings: DemoSettings) -> Mapping[str, Callable[[], EnhancementModu
         "RCAN3D": lambda: RCAN3D(
             channels=16, groups=2, blocks=2, lr_scheduler=one_cycle(3e-3), lr_interval="step"
         ),
-        "PFNL3D": lambda: PFNL3D(features=16, blocks=3, lr_scheduler=one_cycle(1e-3), lr_interval="step"),
+        "PFNL3D": lambda: PFNL3D(features=16, blocks=3, lr_scheduler=one_cycle(2e-3), lr_interval="step"),
     }
 
 

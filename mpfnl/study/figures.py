@@ -113,12 +113,8 @@ def _draw_case(study: Study, files: Mapping[str, Path], target: Phase, path: Pat
     index = _slice_of(study, reference)
     clean = _windowed(reference, index)
     shown = {method: _windowed(read_volume(file, target), index) for method, file in files.items()}
-    errors = {f"{method} - reference": scan - clean for method, scan in shown.items()}
-    panels = [*shown, "reference"]
-    rows: list[dict[str, NDArray[np.float64]]] = [
-        shown | {"reference": clean},
-        dict(zip(panels, [*errors.values(), np.zeros_like(clean)], strict=True)),
-    ]
+    errors = {method: scan - clean for method, scan in shown.items()}
+    rows = [shown | {"reference": clean}, errors]
     _save(montage(rows, error_rows=[1], title=f"study {study.study_id}, axial slice {index}"), path)
     return index
 

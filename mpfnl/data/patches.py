@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from mpfnl.data.seeds import sample_generator
-from mpfnl.data.studies import LoadedStudy, StudyCache
+from mpfnl.data.studies import LoadedStudy, StudyCache, as_int16
 from mpfnl.phases import ABDOMEN, Phase, Window
 from mpfnl.transforms.degradation import Preset, apply_parameters, sample_parameters
 
@@ -195,13 +195,15 @@ class VolumeDataset(Dataset[Sample]):
         target = torch.from_numpy(study.hu[self.recipe.loaded.index(self.recipe.target)]).float()
         window = self.recipe.window
         return {
-            "phases": torch.stack([window.normalize(degraded[phase]) for phase in self.recipe.phases]),
+            "phases": torch.stack(
+                [window.normalize(torch.from_numpy(degraded[phase]).float()) for phase in self.recipe.phases]
+            ),
             "target": window.normalize(target).unsqueeze(0),
             "study_id": study.study_id,
         }
 
 
-def degrade_study(study: LoadedStudy, recipe: Recipe) -> dict[Phase, Tensor]:
+def degrade_study(study: LoadedStudy, recipe: Recipe) -> dict[Phase, NDArray[np.int16]]:
     """Degrades the whole phases of a study, the same for a seed wherever it is done.
 
     Args:
@@ -209,11 +211,11 @@ def degrade_study(study: LoadedStudy, recipe: Recipe) -> dict[Phase, Tensor]:
         recipe: How.
 
     Returns:
-        HU `(x, y, z)`, rounded as a scan on disk is, of each phase of the model.
+        HU `(x, y, z)`, whole numbers as a scan on disk has, of each phase of the model.
     """
     rng = sample_generator(recipe.seed, 0, study.study_id, 0)
     degraded = recipe.degrade(study.hu, study.spacing, rng)
-    return {phase: hu.round() for phase, hu in degraded.items()}
+    return {phase: as_int16(hu.numpy()) for phase, hu in degraded.items()}
 
 
 class EpochSampler(Sampler[tuple[int, int]]):

@@ -48,15 +48,16 @@ def load_study(study: Study, phases: Sequence[Phase]) -> LoadedStudy:
     *others, last = phases
     reference = read_volume(study.file(last), last)
     hu = np.empty((len(phases), *reference.shape), np.int16)
-    hu[-1] = _int16(reference.data)
+    hu[-1] = as_int16(reference.data)
     for place, phase in enumerate(others):
         volume = read_volume(study.file(phase), phase)
         check_same_grid(reference, [volume])
-        hu[place] = _int16(volume.data)
+        hu[place] = as_int16(volume.data)
     return LoadedStudy(study.study_id, hu, reference.affine)
 
 
-def _int16(hu: Voxels) -> NDArray[np.int16]:
+def as_int16(hu: Voxels) -> NDArray[np.int16]:
+    """HU as they are kept: rounded, and limited to the type's range."""
     if hu.dtype == np.int16:
         return hu
     limits = np.iinfo(np.int16)

@@ -156,15 +156,8 @@ def _evaluate_study(
 
 def _degrade(study: Study, reference: Volume, recipe: Recipe) -> dict[Phase, Volume]:
     degraded = degrade_study(load_study(study, recipe.loaded), recipe)
-    limits = np.iinfo(np.int16)
     return {
-        phase: replace(
-            reference,
-            data=hu.clamp(limits.min, limits.max).numpy().astype(np.int16),
-            path=study.file(phase),
-            phase=phase,
-            storage=np.dtype(np.int16),
-        )
+        phase: replace(reference, data=hu, path=study.file(phase), phase=phase, storage=hu.dtype)
         for phase, hu in degraded.items()
     }
 

@@ -54,6 +54,10 @@ class MetricTable:
     gains: dict[str, Summary]
     comparisons: list[Comparison]
 
+    def against_baseline(self, method: str) -> Comparison:
+        """A method's test against the baseline."""
+        return next(c for c in self.comparisons if c.method == method and c.against == BASELINE)
+
 
 def tabulate(cases: Sequence[Case], metrics: Sequence[Metric] = IMAGE_METRICS) -> list[MetricTable]:
     """Summarises and tests every metric. The tests of one metric are one family for Holm's correction."""
@@ -96,7 +100,7 @@ def cells(table: MetricTable, method: str) -> tuple[str, str, str, str]:
         return mean, interval, "", ""
     gain = table.gains[method]
     gained = f"{_number(gain, digits, sign='+')} {interval_text(gain.interval, digits)}".rstrip()
-    test = next(c for c in table.comparisons if c.method == method and c.against == BASELINE)
+    test = table.against_baseline(method)
     return mean, interval, gained, p_text(test.p_holm)
 
 
@@ -144,7 +148,7 @@ def _row(table: MetricTable, method: str) -> list[object]:
     if method == BASELINE:
         return row + [None] * 6
     gain = table.gains[method]
-    test = next(c for c in table.comparisons if c.method == method and c.against == BASELINE)
+    test = table.against_baseline(method)
     return [*row, gain.mean, *_ends(gain.interval), test.p, test.p_holm, test.effect]
 
 

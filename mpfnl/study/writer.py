@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 from torch import Tensor
@@ -63,7 +62,7 @@ class VolumeWriter(BasePredictionWriter):
         recipe = data.recipe
         reference = read_volume(study.file(recipe.target), recipe.target)
         seen = degrade_study(load_study(study, recipe.loaded), recipe)[recipe.target]
-        hu = restore_hu(seen.numpy().astype(np.int16), unit.float().cpu().numpy(), recipe.window)
+        hu = restore_hu(seen, unit.float().cpu().numpy(), recipe.window)
         write_volume(
             self.folder / f"{study_id}.nii.gz", hu, like=replace(reference, data=hu, storage=hu.dtype)
         )

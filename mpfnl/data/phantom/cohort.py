@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -93,11 +92,9 @@ def write_cohort(
     settings = _settings(patients, seed, config, splits)
     _claim(folder, settings)
     names = [f"phantom-{seed}-{patient:04d}" for patient in range(patients)]
-    with _bar(patients, progress) as advance:
-        for patient, name in enumerate(names):
-            if not _complete(folder / name):
-                _write_study(folder, name, generate_study(seed, patient, config))
-            advance()
+    for patient in _shown(range(patients)) if progress else range(patients):
+        if not _complete(folder / names[patient]):
+            _write_study(folder, names[patient], generate_study(seed, patient, config))
     truth = {name: json.loads((folder / name / _TRUTH).read_text("utf-8")) for name in names}
     _write_record(folder, settings | {"truth": truth})
     return _write_manifest(folder, names, splits)
@@ -180,15 +177,7 @@ def _write_manifest(folder: Path, names: list[str], splits: SplitCounts) -> Path
     return write_manifest(folder / _MANIFEST, studies).path
 
 
-@contextmanager
-def _bar(total: int, shown: bool) -> Iterator[Callable[[], None]]:
-    """A progress bar in the terminal, or nothing."""
-    if not shown:
-        yield lambda: None
-        return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+def _shown(patients: range) -> Iterator[int]:
+    from mpfnl.inference.progress import track  # loads rich
 
-    columns = (TextColumn("phantoms"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns) as progress:
-        task = progress.add_task("phantoms", total=total)
-        yield lambda: progress.advance(task)
+    return track(patients, len(patients), "phantoms")

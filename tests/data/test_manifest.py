@@ -9,7 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mpfnl.data.manifest import COLUMNS, Split, Study, read_manifest, write_manifest
+from mpfnl.data.manifest import COLUMNS, Quality, Split, Study, read_manifest, write_manifest
+from mpfnl.data.manifest.study import PHASE_MASKS
 from mpfnl.errors import InputError
 from mpfnl.phases import PHASES, Phase
 
@@ -170,24 +171,34 @@ names = st.text(st.characters(categories=["L", "N", "P", "Zs"]), min_size=1, max
 files = st.lists(st.sampled_from(["a b", "c,d", 'q"', "é", "..", "x.nii.gz"]), min_size=1, max_size=4)
 
 
+Row = tuple[str, str, Split, list[list[str] | None], dict[str, list[str]], Quality | None]
+
+
 @st.composite
-def cohorts(draw: st.DrawFn) -> list[tuple[str, str, Split, list[list[str] | None]]]:
+def cohorts(draw: st.DrawFn) -> list[Row]:
     ids = draw(st.lists(names, min_size=1, max_size=6, unique=True))
     splits = {patient: draw(st.sampled_from(Split)) for patient in ("p1", "p2", "é,3")}
     rows = []
     for study_id in ids:
         patient = draw(st.sampled_from(sorted(splits)))
         paths = [draw(files) for _ in PHASES] + [draw(st.none() | files) for _ in range(2)]
-        rows.append((study_id, patient, splits[patient], paths))
+        masks = draw(st.dictionaries(st.sampled_from(sorted(PHASE_MASKS)), files))
+        quality = draw(st.none() | st.sampled_from(Quality))
+        rows.append((study_id, patient, splits[patient], paths, masks, quality))
     return rows
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=cohorts())
-def test_round_trip(tmp_path: Path, rows: list[tuple[str, str, Split, list[list[str] | None]]]) -> None:
+def test_round_trip(tmp_path: Path, rows: list[Row]) -> None:
     studies = [
-        Study(*head, *(None if parts is None else tmp_path.joinpath(*parts) for parts in paths))
-        for *head, paths in rows
+        Study(
+            *head,
+            *(None if parts is None else tmp_path.joinpath(*parts) for parts in paths),
+            phase_masks={column: tmp_path.joinpath(*parts) for column, parts in masks.items()},
+            quality=quality,
+        )
+        for *head, paths, masks, quality in rows
     ]
     write_manifest(tmp_path / "cohort.csv", studies)
     again = read_manifest(tmp_path / "cohort.csv", check_files=False)
@@ -195,8 +206,12 @@ def test_round_trip(tmp_path: Path, rows: list[tuple[str, str, Split, list[list[
     for before, after in zip(studies, again, strict=True):
         for column in COLUMNS[:3]:
             assert getattr(before, column) == getattr(after, column)
-        for column in COLUMNS[3:]:
-            assert normal(getattr(before, column)) == normal(getattr(after, column))
+        for phase in PHASES:
+            assert normal(before.file(phase)) == normal(after.file(phase))
+        assert {c: normal(p) for c, p in before.masks.items()} == {
+            c: normal(p) for c, p in after.masks.items()
+        }
+        assert before.quality is after.quality
 
 
 def test_paths_are_relative_and_the_folder_can_move(tmp_path: Path) -> None:

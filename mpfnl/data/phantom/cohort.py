@@ -170,10 +170,10 @@ def _write_record(folder: Path, record: dict[str, Any]) -> None:
 def _write_manifest(folder: Path, names: list[str], splits: SplitCounts) -> Path:
     from mpfnl.data.manifest import Split, Study, write_manifest  # loads nibabel
 
-    studies = [
-        Study(name, name, Split(split), *(folder / name / f"{file}.nii.gz" for file in _FILES))
-        for name, split in zip(names, splits.names(), strict=True)
-    ]
+    studies = []
+    for name, split in zip(names, splits.names(), strict=True):
+        *phases, pancreas, labels = (folder / name / f"{file}.nii.gz" for file in _FILES)
+        studies.append(Study(name, name, Split(split), *phases, pancreas=pancreas, labels=labels))
     return write_manifest(folder / _MANIFEST, studies).path
 
 

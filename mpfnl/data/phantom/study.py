@@ -33,6 +33,7 @@ class PhantomStudy:
     Args:
         phases: HU of each phase, int16 (x, y, z).
         labels: Structures of the portal venous phase, uint8 (x, y, z), numbered as in `LABELS`.
+        phase_labels: The same structures where each phase has them.
         affine: Voxel indices to RAS+ mm, (4, 4).
         spacing: Voxel size in mm.
         truth: What was drawn, as plain JSON: HU of each tissue, motion, noise, build, volumes, seeds.
@@ -40,6 +41,7 @@ class PhantomStudy:
 
     phases: dict[Phase, NDArray[np.int16]]
     labels: NDArray[np.uint8]
+    phase_labels: dict[Phase, NDArray[np.uint8]]
     affine: NDArray[np.float64]
     spacing: tuple[float, float, float]
     truth: dict[str, Any]
@@ -123,11 +125,18 @@ def generate_study(seed: int, patient: int, config: PhantomConfig | None = None)
 
     slices = slice(first, first + (len(grid.axes[2]) - 1) * grid.factor + 1, grid.factor)
     labels = _one_piece(np.ascontiguousarray(stage.scene.labels[:, :, slices]), NUMBERS["pancreas"])
-    phases = {}
+    phases, phase_labels = {}, {}
     for channel, phase in enumerate(PHASES):
         clean = blurred(stage.scene.hu[channel], grid.spacing, grid.factor)
         still = phase not in moves or not moves[phase].any()
-        scan = clean[:, :, slices] if still else _moved(clean, moves[phase], grid, first)
+        phase_labels[phase] = labels
+        if still:
+            scan = clean[:, :, slices]
+        else:
+            where = _whereabouts(moves[phase], grid, first)
+            scan = _moved(clean, where)
+            moved = map_coordinates(stage.scene.labels, where, order=0, mode="nearest")
+            phase_labels[phase] = _one_piece(moved, NUMBERS["pancreas"])
         scan = scan + level * correlated_noise(rng["noise"], labels.shape, grid.spacing[0])
         phases[phase] = np.clip(np.rint(scan), -1024, 3071).astype(np.int16)
     origin = np.round(rng["grid"].uniform((-15, -160, -500), (15, -80, -200)), 1)
@@ -145,7 +154,7 @@ def generate_study(seed: int, patient: int, config: PhantomConfig | None = None)
         "half_depth_mm": round(habitus.depth, 2),
         "volumes_ml": _volumes(labels, grid.spacing),
     }
-    return PhantomStudy(phases, labels, grid.affine(origin), grid.spacing, truth)
+    return PhantomStudy(phases, labels, phase_labels, grid.affine(origin), grid.spacing, truth)
 
 
 def _anatomy(
@@ -205,8 +214,8 @@ def _table(stage: Stage) -> None:
     scene.paint(Region(scene.everywhere, outside), (-480.0, -480.0, -480.0))
 
 
-def _moved(clean: Array, move: Array, grid: _Grid, first: int) -> Array:
-    """The clean image of one phase, looked up where each voxel's tissue lay then."""
+def _whereabouts(move: Array, grid: _Grid, first: int) -> Array:
+    """Where each voxel's tissue lay in another phase, as indices of the fine grid (3, x, y, z)."""
     steps = (grid.spacing[0], grid.spacing[1], grid.spacing[2] / grid.factor)
     where = np.empty_like(move)
     for axis in range(3):
@@ -215,6 +224,11 @@ def _moved(clean: Array, move: Array, grid: _Grid, first: int) -> Array:
         scale, start = (grid.factor, first) if axis == 2 else (1, 0)
         index = np.arange(len(grid.axes[axis]), dtype=np.float32) * scale + start
         where[axis] = move[axis] / np.float32(steps[axis]) + index.reshape(shape)
+    return where
+
+
+def _moved(clean: Array, where: Array) -> Array:
+    """The clean image of one phase, looked up at indices of the fine grid."""
     smooth = spline_filter(clean, order=3, output=np.float32, mode="nearest")
     return np.asarray(
         map_coordinates(smooth, where, order=3, mode="nearest", prefilter=False), dtype=np.float32

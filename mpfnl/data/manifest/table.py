@@ -1,4 +1,4 @@
-"""The manifest: a CSV with one row a study, its patient, its split and the files of its phases."""
+"""Reading and writing the manifest's CSV, with every check that a user's table may fail."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ import io
 import os
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from difflib import get_close_matches
-from enum import StrEnum
 from pathlib import Path
 
+from mpfnl.data.manifest.study import PHASE_MASKS, REFERENCE_MASKS, Manifest, Quality, Split, Study
 from mpfnl.errors import InputError
 from mpfnl.files import atomic_file
 from mpfnl.phases import PHASES, Phase
@@ -19,85 +18,10 @@ from mpfnl.volumes import phase_name
 
 PHASE_COLUMNS = tuple(phase.value for phase in PHASES)
 REQUIRED = ("study_id", "patient_id", "split", *PHASE_COLUMNS)
-MASK_COLUMNS = ("pancreas", "labels")
-COLUMNS = (*REQUIRED, *MASK_COLUMNS)
+MASK_COLUMNS = (*REFERENCE_MASKS, *PHASE_MASKS)
+QUALITY = "quality"
+COLUMNS = (*REQUIRED, *MASK_COLUMNS, QUALITY)
 IDENTIFIERS = ("study_id", "patient_id")
-
-
-class Split(StrEnum):
-    """What a patient's studies are used for."""
-
-    TRAIN = "train"
-    VAL = "val"
-    TEST = "test"
-
-
-@dataclass(frozen=True)
-class Study:
-    """One multiphase study.
-
-    Args:
-        study_id: Its name, unique in the manifest.
-        patient_id: Its patient; all studies of a patient are in one split.
-        split: Its split.
-        noncontrast: File of the non-contrast phase.
-        arterial: File of the arterial phase.
-        portal_venous: File of the portal venous phase.
-        pancreas: File of the pancreas' reference mask, if there is one.
-        labels: File of a label map of the organs, if there is one.
-    """
-
-    study_id: str
-    patient_id: str
-    split: Split
-    noncontrast: Path
-    arterial: Path
-    portal_venous: Path
-    pancreas: Path | None = None
-    labels: Path | None = None
-
-    def file(self, phase: Phase) -> Path:
-        """The file of a phase."""
-        files = {
-            Phase.NONCONTRAST: self.noncontrast,
-            Phase.ARTERIAL: self.arterial,
-            Phase.PORTAL_VENOUS: self.portal_venous,
-        }
-        return files[phase]
-
-    @property
-    def masks(self) -> dict[str, Path]:
-        """The reference masks that it has, by column."""
-        named = {"pancreas": self.pancreas, "labels": self.labels}
-        return {column: path for column, path in named.items() if path is not None}
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """The studies of a cohort, in the order of the rows.
-
-    Args:
-        path: The CSV.
-        studies: Its studies.
-    """
-
-    path: Path
-    studies: tuple[Study, ...]
-
-    def split(self, split: Split | str) -> Manifest:
-        """The studies of one split.
-
-        Raises:
-            ValueError: There is no such split.
-        """
-        wanted = Split(split)
-        return Manifest(self.path, tuple(study for study in self.studies if study.split is wanted))
-
-    def __len__(self) -> int:
-        return len(self.studies)
-
-    def __iter__(self) -> Iterator[Study]:
-        return iter(self.studies)
 
 
 def read_manifest(path: str | Path, check_files: bool = True) -> Manifest:
@@ -113,8 +37,8 @@ def read_manifest(path: str | Path, check_files: bool = True) -> Manifest:
 
     Raises:
         InputError: It is missing, no CSV, or empty; a column is missing or unknown; a cell is empty; an
-            identifier cannot name a folder; a split is unknown; a study appears twice; a patient is in two
-            splits; a file is missing or empty. The message tells the first problem and the number of others.
+            identifier cannot name a folder; a split or quality is unknown; a study appears twice; a patient is
+            in two splits; a file is missing or empty. The message tells the first problem and the number of others.
     """
     path = Path(path)
     (_, header), *rows = _read_rows(path)
@@ -154,6 +78,7 @@ def write_manifest(path: str | Path, studies: Iterable[Study]) -> Manifest:
     if not manifest.studies:
         raise InputError(f"{path}: has no studies; give at least one")
     columns = REQUIRED + tuple(c for c in MASK_COLUMNS if any(c in study.masks for study in manifest))
+    columns += (QUALITY,) if any(study.quality for study in manifest) else ()
     rows = [[_cell(path.parent, study, column) for column in columns] for study in manifest]
     problems = [f"row {n}, {p}" for n, cells in enumerate(rows, 2) for p in _check_row(columns, cells)]
     _raise_first(path, problems + _conflicts(list(enumerate(manifest, 2))))
@@ -218,6 +143,10 @@ def _check_row(header: Sequence[str], cells: Sequence[str]) -> list[str]:
     ]
     if row["split"] and row["split"] not in tuple(Split):
         problems.append(f"{study}: unknown split {row['split']!r}; use {', '.join(Split)}")
+    if row.get(QUALITY) and row[QUALITY] not in tuple(Quality):
+        problems.append(
+            f"{study}: unknown quality {row[QUALITY]!r}; use {', '.join(Quality)} or leave it empty"
+        )
     return problems
 
 
@@ -238,6 +167,8 @@ def _study(folder: Path, row: dict[str, str]) -> Study:
         portal_venous=folder / row["portal_venous"],
         pancreas=folder / row["pancreas"] if row.get("pancreas") else None,
         labels=folder / row["labels"] if row.get("labels") else None,
+        phase_masks={column: folder / row[column] for column in PHASE_MASKS if row.get(column)},
+        quality=Quality(row[QUALITY]) if row.get(QUALITY) else None,
     )
 
 
@@ -276,6 +207,8 @@ def _cell(folder: Path, study: Study, column: str) -> str:
         return _relative(study.file(Phase(column)), folder)
     if column in MASK_COLUMNS:
         return _relative(study.masks[column], folder) if column in study.masks else ""
+    if column == QUALITY:
+        return study.quality or ""
     return {"study_id": study.study_id, "patient_id": study.patient_id, "split": study.split.value}[column]
 
 

@@ -1,0 +1,116 @@
+"""A study of the manifest: its patient, its split, its files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+
+from mpfnl.phases import PHASES, Phase
+
+REFERENCE_MASKS = ("pancreas", "labels")
+"""Columns of masks that lie on the portal venous scan."""
+
+PHASE_MASKS = {
+    f"{phase}_{mask}": phase
+    for phase in PHASES
+    if phase is not Phase.PORTAL_VENOUS
+    for mask in REFERENCE_MASKS
+}
+"""Columns of masks that lie on another phase, and that phase."""
+
+
+class Split(StrEnum):
+    """What a patient's studies are used for."""
+
+    TRAIN = "train"
+    VAL = "val"
+    TEST = "test"
+
+
+class Quality(StrEnum):
+    """What the preparation found: usable, to be looked at, not to be used."""
+
+    PASS = "pass"
+    WARN = "warn"
+    FAIL = "fail"
+
+
+@dataclass(frozen=True)
+class Study:
+    """One multiphase study.
+
+    Args:
+        study_id: Its name, unique in the manifest.
+        patient_id: Its patient; all studies of a patient are in one split.
+        split: Its split.
+        noncontrast: File of the non-contrast phase.
+        arterial: File of the arterial phase.
+        portal_venous: File of the portal venous phase.
+        pancreas: File of the pancreas' reference mask, if there is one.
+        labels: File of a label map of the organs, if there is one.
+        phase_masks: Files of masks that lie on another phase, by column (`arterial_pancreas` and so on).
+        quality: The verdict of its preparation, where it was prepared.
+    """
+
+    study_id: str
+    patient_id: str
+    split: Split
+    noncontrast: Path
+    arterial: Path
+    portal_venous: Path
+    pancreas: Path | None = None
+    labels: Path | None = None
+    phase_masks: Mapping[str, Path] = field(default_factory=dict, hash=False)
+    quality: Quality | None = None
+
+    def __post_init__(self) -> None:
+        unknown = [column for column in self.phase_masks if column not in PHASE_MASKS]
+        if unknown:
+            raise ValueError(
+                f"there is no mask column {unknown[0]!r}; the columns are {', '.join(PHASE_MASKS)}"
+            )
+
+    def file(self, phase: Phase) -> Path:
+        """The file or DICOM folder of a phase."""
+        files = {
+            Phase.NONCONTRAST: self.noncontrast,
+            Phase.ARTERIAL: self.arterial,
+            Phase.PORTAL_VENOUS: self.portal_venous,
+        }
+        return files[phase]
+
+    @property
+    def masks(self) -> dict[str, Path]:
+        """The masks that it has, by column."""
+        named = {"pancreas": self.pancreas, "labels": self.labels, **self.phase_masks}
+        return {column: path for column, path in named.items() if path is not None}
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The studies of a cohort, in the order of the rows.
+
+    Args:
+        path: The CSV.
+        studies: Its studies.
+    """
+
+    path: Path
+    studies: tuple[Study, ...]
+
+    def split(self, split: Split | str) -> Manifest:
+        """The studies of one split.
+
+        Raises:
+            ValueError: There is no such split.
+        """
+        wanted = Split(split)
+        return Manifest(self.path, tuple(study for study in self.studies if study.split is wanted))
+
+    def __len__(self) -> int:
+        return len(self.studies)
+
+    def __iter__(self) -> Iterator[Study]:
+        return iter(self.studies)

@@ -37,8 +37,9 @@ def read_manifest(path: str | Path, check_files: bool = True) -> Manifest:
 
     Raises:
         InputError: It is missing, no CSV, or empty; a column is missing or unknown; a cell is empty; an
-            identifier cannot name a folder; a split or quality is unknown; a study appears twice; a patient is
-            in two splits; a file is missing or empty. The message tells the first problem and the number of others.
+            identifier cannot name a folder; a split or quality is unknown; a study appears twice; a
+            patient is in two splits; a file is missing or empty. The message tells the first problem and
+            the number of others.
     """
     path = Path(path)
     (_, header), *rows = _read_rows(path)

@@ -172,8 +172,8 @@ def _write_manifest(folder: Path, names: list[str], splits: SplitCounts) -> Path
 
     studies = []
     for name, split in zip(names, splits.names(), strict=True):
-        *phases, pancreas, labels = (folder / name / f"{file}.nii.gz" for file in _FILES)
-        studies.append(Study(name, name, Split(split), *phases, pancreas=pancreas, labels=labels))
+        nc, arterial, pv, pancreas, labels = (folder / name / f"{file}.nii.gz" for file in _FILES)
+        studies.append(Study(name, name, Split(split), nc, arterial, pv, pancreas, labels))
     return write_manifest(folder / _MANIFEST, studies).path
 
 

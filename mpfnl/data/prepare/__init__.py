@@ -1,0 +1,1 @@
+"""Preparation: from a raw manifest to a registered, cropped, checked cohort."""

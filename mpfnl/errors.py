@@ -27,3 +27,11 @@ class MissingExtraError(MpfnlError, ImportError):
 
     def __init__(self, package: str, extra: str) -> None:
         super().__init__(f"this needs {package}: install it with  pip install 'mpfnl[{extra}]'")
+
+
+class IncompleteError(MpfnlError):
+    """Some parts of a large work failed, the others are done; the command line exits with status 1."""
+
+
+class InputWarning(UserWarning):
+    """Something that was given is used, but not as it stands; the message says what was done to it."""

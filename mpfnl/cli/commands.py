@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 Precision: TypeAlias = Literal["auto", "bf16", "fp32"]
 Split: TypeAlias = Literal["train", "val", "test"]
+Dataset: TypeAlias = Literal["vindr", "waw-tace"]
 
 
 def enhance(
@@ -123,6 +124,7 @@ def phantom(
     seed: int = 0,
     misalignment: float = 1.0,
     small: bool = False,
+    dicom: bool = False,
 ) -> None:
     """Write a cohort of phantoms: three phases, organ labels and a pancreas mask each, and the manifest.
 
@@ -134,15 +136,48 @@ def phantom(
         seed: A patient depends on the seed and its number alone.
         misalignment: How far the phases lie apart: 1 as measured before registration, 0 not at all.
         small: Small volumes of about 3 mm, for tests and tries.
+        dicom: DICOM in the layout of VinDr-Multiphase, as scanners leave it: the number of slices differs
+            between the phases, some series are there twice, and one patient more lacks the arterial phase;
+            mpfnl manifest vindr makes the manifest.
     """
     from dataclasses import replace
 
-    from mpfnl.data.phantom import SMALL, PhantomConfig, write_cohort
+    from mpfnl.data.phantom import SMALL, PhantomConfig, write_cohort, write_vindr_cohort
 
     if not misalignment >= 0:
         raise InputError(f"--misalignment {misalignment}: give 0 or more")
     config = replace(SMALL if small else PhantomConfig(), misalignment=misalignment)
+    if dicom:
+        print(write_vindr_cohort(output, patients, seed, config, lacking=1, progress=True))
+        return
     print(write_cohort(output, patients=patients, seed=seed, config=config, progress=True))
+
+
+def manifest(
+    dataset: Dataset,
+    root: Path,
+    *,
+    output: Path,
+    seed: int = 0,
+    masks: Path | None = None,
+) -> None:
+    """Write the manifest of a public dataset, with its patients split 80/10/10.
+
+    Beside it stand NAME.excluded.csv, the studies left out and why, and for VinDr NAME.series.csv, the series
+    picked for each phase and why.
+
+    Args:
+        dataset: vindr (VinDr-Multiphase) or waw-tace (WAW-TACE).
+        root: The dataset's folder.
+        output: The manifest to write, NAME.csv.
+        seed: Of the splits.
+        masks: A folder with masks that you have, one folder a scan: SERIES/pancreas.nii.gz and labels.nii.gz.
+    """
+    from mpfnl.data.adapters import check_table, find_vindr, find_waw_tace, write_found
+
+    find = {"vindr": find_vindr, "waw-tace": find_waw_tace}[dataset]
+    check_table(output)
+    print(write_found(output, find(root, seed, masks)))
 
 
 def demo(*, output: Path = Path("demo"), seed: int = 0) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from mpfnl.cli.commands import demo, enhance, evaluate, phantom
+from mpfnl.cli.commands import demo, enhance, evaluate, manifest, phantom
 from mpfnl.cli.parsing import Command
-from mpfnl.errors import MpfnlError
+from mpfnl.cli.preparation import prepare
+from mpfnl.errors import IncompleteError, MpfnlError
 
 COMMANDS = {
     command.name: command
@@ -19,6 +20,8 @@ COMMANDS = {
             "--portal-venous pv.nii.gz -o enhanced.nii.gz",
         ),
         Command(evaluate, "mpfnl evaluate cohort.csv --models RCAN3D=rcan3d/ PFNL3D=pfnl3d/ -o evaluation"),
+        Command(manifest, "mpfnl manifest vindr vindr-multiphase/ -o cohort.csv"),
+        Command(prepare, "mpfnl prepare raw.csv -o prepared --jobs 4"),
         Command(phantom, "mpfnl phantom --patients 24 --seed 0 -o phantoms"),
     )
 }
@@ -28,7 +31,8 @@ TRAINER_COMMANDS = {
     "test": "Score a checkpoint on whole test volumes; the same options.",
     "predict": "Write a checkpoint's test volumes as NIfTI into predictions/; the same options.",
 }
-RESUMABLE = ("demo", "evaluate", "phantom")
+RESUMABLE = ("demo", "evaluate", "phantom", "prepare")
+INCOMPLETE = 1
 BAD_INPUT = 2
 INTERRUPTED = 130
 
@@ -40,11 +44,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: The words after `mpfnl`; those of the process if None.
 
     Returns:
-        The exit status: 0; 2 for input that cannot be used; 130 when interrupted.
+        The exit status: 0; 1 where some studies of a cohort failed and the others are done; 2 for input that
+        cannot be used; 130 when interrupted.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         return _dispatch(words)
+    except IncompleteError as error:
+        print(f"mpfnl: {error}", file=sys.stderr)
+        return INCOMPLETE
     except MpfnlError as error:
         print(f"mpfnl: error: {error}", file=sys.stderr)
         return BAD_INPUT

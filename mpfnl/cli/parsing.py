@@ -97,4 +97,5 @@ _METAVARS = {
     "output": "PATH",
     "device": "DEVICE",
     "misalignment": "X",
+    "masks": "FOLDER",
 }

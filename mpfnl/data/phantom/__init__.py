@@ -9,6 +9,7 @@ from mpfnl.data.phantom.cohort import SplitCounts, write_cohort
 from mpfnl.data.phantom.config import SMALL, PhantomConfig
 from mpfnl.data.phantom.labels import LABELS
 from mpfnl.data.phantom.study import PhantomStudy, generate_study
+from mpfnl.data.phantom.vindr import write_vindr_cohort
 
 __all__ = [
     "LABELS",
@@ -18,4 +19,5 @@ __all__ = [
     "SplitCounts",
     "generate_study",
     "write_cohort",
+    "write_vindr_cohort",
 ]

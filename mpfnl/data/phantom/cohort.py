@@ -5,30 +5,21 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mpfnl.data.phantom.config import PhantomConfig
-from mpfnl.data.phantom.labels import LABELS, NUMBERS
+from mpfnl.data.phantom.folder import claim_folder, cohort_settings, numbered, write_record, write_scans
+from mpfnl.data.phantom.labels import NUMBERS
 from mpfnl.data.phantom.study import PhantomStudy, generate_study
 from mpfnl.errors import InputError
 from mpfnl.files import write_text
 from mpfnl.phases import PHASES
 
-if TYPE_CHECKING:
-    from mpfnl.volumes import Affine, Voxels
-
-GENERATOR = 1
-"""Raised whenever the same seed gives other voxels than before."""
-
-NOTICE = "These are phantoms, made by a program. Nothing shown on them is evidence about patients."
-
 _FILES = (*(p.value for p in PHASES), "pancreas", "labels")
-_MANIFEST, _RECORD, _TRUTH = "cohort.csv", "phantom.json", "truth.json"
+_MANIFEST, _TRUTH = "cohort.csv", "truth.json"
 
 
 @dataclass(frozen=True)
@@ -81,60 +72,19 @@ def write_cohort(
         InputError: If the counts do not fit, or the folder holds something else already.
     """
     config = PhantomConfig() if config is None else config
-    if patients < 1:
-        raise InputError(f"{patients} patients were asked for: ask for at least one")
-    if not 0 <= seed < 2**32:
-        raise InputError(f"the seed is {seed}: give one from 0 to {2**32 - 1}")
     splits = SplitCounts.default(patients) if splits is None else splits
+    settings = cohort_settings(patients, seed, config, {"splits": asdict(splits)})
     if min(asdict(splits).values()) < 0 or len(splits.names()) != patients:
         raise InputError(f"the splits {asdict(splits)} do not add up to {patients} patients")
     folder = Path(folder)
-    settings = _settings(patients, seed, config, splits)
-    _claim(folder, settings)
+    claim_folder(folder, settings)
     names = [f"phantom-{seed}-{patient:04d}" for patient in range(patients)]
-    for patient in _shown(range(patients)) if progress else range(patients):
+    for patient in numbered(patients, progress):
         if not _complete(folder / names[patient]):
             _write_study(folder, names[patient], generate_study(seed, patient, config))
     truth = {name: json.loads((folder / name / _TRUTH).read_text("utf-8")) for name in names}
-    _write_record(folder, settings | {"truth": truth})
+    write_record(folder, settings | {"truth": truth})
     return _write_manifest(folder, names, splits)
-
-
-def _settings(patients: int, seed: int, config: PhantomConfig, splits: SplitCounts) -> dict[str, Any]:
-    settings = {
-        "notice": NOTICE,
-        "generator": GENERATOR,
-        "patients": patients,
-        "seed": seed,
-        "config": asdict(config),
-        "splits": asdict(splits),
-        "labels": {str(number): name for number, name in LABELS.items()},
-    }
-    plain: dict[str, Any] = json.loads(json.dumps(settings))  # as a later run reads it
-    return plain
-
-
-def _claim(folder: Path, settings: dict[str, Any]) -> None:
-    """Marks the folder with the settings, or checks that it was marked with the same."""
-    record = folder / _RECORD
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder}: this is a file; name a folder for the phantom cohort")
-    if not record.exists():
-        if folder.is_dir() and any(p for p in folder.iterdir() if not p.name.startswith(".")):
-            raise InputError(f"{folder}: it holds something other than a phantom cohort; name another folder")
-        folder.mkdir(parents=True, exist_ok=True)
-        _write_record(folder, settings)
-        return
-    try:
-        found = json.loads(record.read_text("utf-8"))
-        same = {key: found.get(key) for key in settings}
-    except (ValueError, AttributeError):
-        raise InputError(f"{record}: this is not a phantom cohort's record; name another folder") from None
-    for key, value in settings.items():
-        if same[key] != value:
-            raise InputError(
-                f"{folder}: its phantom cohort has other settings ({key} differs); name another folder"
-            )
 
 
 def _complete(study: Path) -> bool:
@@ -150,21 +100,9 @@ def _write_study(folder: Path, name: str, study: PhantomStudy) -> None:
     partial.mkdir()
     pancreas = (study.labels == NUMBERS["pancreas"]).astype(np.uint8)
     scans = {phase.value: scan for phase, scan in study.phases.items()}
-    _write_scans(partial, scans | {"pancreas": pancreas, "labels": study.labels}, study.affine)
+    write_scans(partial, scans | {"pancreas": pancreas, "labels": study.labels}, study.affine)
     write_text(partial / _TRUTH, json.dumps(study.truth, indent=1) + "\n")
     os.replace(partial, final)
-
-
-def _write_scans(folder: Path, scans: Mapping[str, Voxels], affine: Affine) -> None:
-    from mpfnl.volumes import Volume, write_volume  # loads nibabel
-
-    for name, voxels in scans.items():
-        path = folder / f"{name}.nii.gz"
-        write_volume(path, voxels, like=Volume(voxels, affine, path))
-
-
-def _write_record(folder: Path, record: dict[str, Any]) -> None:
-    write_text(folder / _RECORD, json.dumps(record, indent=1) + "\n")
 
 
 def _write_manifest(folder: Path, names: list[str], splits: SplitCounts) -> Path:
@@ -175,9 +113,3 @@ def _write_manifest(folder: Path, names: list[str], splits: SplitCounts) -> Path
         nc, arterial, pv, pancreas, labels = (folder / name / f"{file}.nii.gz" for file in _FILES)
         studies.append(Study(name, name, Split(split), nc, arterial, pv, pancreas, labels))
     return write_manifest(folder / _MANIFEST, studies).path
-
-
-def _shown(patients: range) -> Iterator[int]:
-    from mpfnl.inference.progress import track  # loads rich
-
-    return track(patients, len(patients), "phantoms")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import SimpleITK as sitk
@@ -30,7 +30,7 @@ def to_image(voxels: Voxels, affine: Affine) -> Image:
     return image
 
 
-def to_voxels(image: Image) -> NDArray[np.generic]:
+def to_voxels(image: Image) -> NDArray[Any]:
     """The voxels (x, y, z) of an image; those of a vector image as (component, x, y, z)."""
     array = sitk.GetArrayFromImage(image)
     return array.transpose(2, 1, 0) if array.ndim == 3 else array.transpose(3, 2, 1, 0)

@@ -91,6 +91,6 @@ def find_steps(names: list[str] | tuple[str, ...]) -> tuple[Step, ...]:
     freedom = [("Rigid", "Affine", "SyN").index(step.transform) for step in steps]
     if sorted(set(freedom)) != freedom:
         raise InputError(
-            f"registration steps {' '.join(names)}: give each kind once, rigid before affine before deformable"
+            f"registration steps {' '.join(names)}: give each kind once, rigid then affine then deformable"
         )
     return steps

@@ -1,0 +1,216 @@
+"""One study: read, crop, register, resample, measure, write."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+from numpy.typing import NDArray
+
+from mpfnl.data.manifest import Study
+from mpfnl.data.manifest.study import PHASE_MASKS
+from mpfnl.data.prepare.body import abdomen_box, find_body
+from mpfnl.data.prepare.images import (
+    AIR_HU,
+    Box,
+    Image,
+    canonical,
+    crop,
+    isotropic_grid,
+    resample,
+    to_image,
+    to_voxels,
+)
+from mpfnl.data.prepare.measured import Measured, observe
+from mpfnl.data.prepare.names import RECORD, SHEET, file_name
+from mpfnl.data.prepare.quality import PhaseQuality, measure, study_verdict
+from mpfnl.data.prepare.register import register
+from mpfnl.data.prepare.segmented import organ_box
+from mpfnl.data.prepare.settings import Crop, Interpolation, PrepareSettings, file_digest, versions
+from mpfnl.errors import InputError
+from mpfnl.files import write_text
+from mpfnl.phases import PHASES, Phase
+from mpfnl.volumes import (
+    Volume,
+    Voxels,
+    check_same_grid,
+    phase_name,
+    read_label_volume,
+    read_volume,
+    write_volume,
+)
+
+COARSE_MM = 3.0  # the abdomen is looked for on voxels of about this size
+LEAST_COVERAGE = 0.05  # of the body that a phase must show
+
+_INTERPOLATORS = {Interpolation.LINEAR: sitk.sitkLinear, Interpolation.BSPLINE: sitk.sitkBSpline}
+
+
+@dataclass(frozen=True)
+class PreparedPhase:
+    """A phase on the portal venous grid, what was measured, and what to draw.
+
+    Args:
+        hu: `(x, y, z)`, int16.
+        masks: The masks that lay on it, by column, on the portal venous grid.
+        measured: What the quality was measured on.
+        quality: What was found.
+    """
+
+    hu: NDArray[np.int16]
+    masks: dict[str, NDArray[Any]]
+    measured: Measured
+    quality: PhaseQuality
+
+
+def prepare_study(study: Study, settings: PrepareSettings, key: str, folder: Path) -> dict[str, Any]:
+    """Prepares one study into an empty folder.
+
+    Args:
+        study: A row of the raw manifest.
+        settings: What to do.
+        key: What the work is known by; goes into the record.
+        folder: Gets the three phases (`<phase>.nii`, int16), the masks, `sheet.png` and `record.json`.
+
+    Returns:
+        The record.
+
+    Raises:
+        InputError: A scan cannot be used, naming its file and phase.
+    """
+    target = canonical(read_volume(study.portal_venous, Phase.PORTAL_VENOUS))
+    box = find_box(target, settings)
+    reference = crop(target, box)
+    arrays: dict[str, NDArray[Any]] = {Phase.PORTAL_VENOUS.value: stored_hu(reference.data)}
+    for column, path in study.masks.items():
+        if column not in PHASE_MASKS:
+            arrays[column] = crop(_mask(path, target), box).data
+    prepared: dict[Phase, PreparedPhase] = {}
+    for phase in PHASES:
+        if phase is not Phase.PORTAL_VENOUS:
+            prepared[phase] = _prepare_phase(study, phase, reference, settings)
+            arrays[phase.value] = prepared[phase].hu
+            arrays |= prepared[phase].masks
+    for name, voxels in arrays.items():
+        write_volume(folder / file_name(name), voxels, like=reference, dtype=voxels.dtype)
+    _write_sheet(folder / SHEET, study, prepared)
+    record = _record(study, key, reference, prepared, box)
+    record["files"] = {file.name: file_digest(file) for file in sorted(folder.iterdir())}
+    write_text(folder / RECORD, json.dumps(record, indent=1) + "\n")
+    return record
+
+
+def find_box(target: Volume, settings: PrepareSettings) -> Box:
+    """The part of a scan to keep, as its settings say.
+
+    Args:
+        target: The portal venous scan, its axes towards right, anterior and superior.
+        settings: How.
+
+    Raises:
+        InputError: There is no body in it.
+    """
+    hu, spacing, steps = _thinned(target)
+    body = _find_body(target)
+    if settings.crop is Crop.NONE:
+        return slice(0, target.shape[0]), slice(0, target.shape[1]), slice(0, target.shape[2])
+    if settings.crop is Crop.SEGMENTATION:
+        return organ_box(target, settings.margin_mm)
+    x, y, z = (
+        slice(part.start * step, min(part.stop * step, size))
+        for part, step, size in zip(
+            abdomen_box(hu, body, spacing, settings.margin_mm), steps, target.shape, strict=True
+        )
+    )
+    return x, y, z
+
+
+def _thinned(scan: Volume) -> tuple[Voxels, list[float], list[int]]:
+    """Every few voxels of a scan, their spacing, and how many each step is."""
+    steps = [max(1, round(COARSE_MM / spacing)) for spacing in scan.spacing]
+    spacing = [step * size for step, size in zip(steps, scan.spacing, strict=True)]
+    return scan.data[:: steps[0], :: steps[1], :: steps[2]], spacing, steps
+
+
+def _find_body(scan: Volume) -> NDArray[np.bool_]:
+    hu, spacing, _ = _thinned(scan)
+    try:
+        return find_body(hu, spacing)
+    except InputError as error:
+        raise InputError(f"{scan.name}: {error}") from None
+
+
+def stored_hu(hu: NDArray[Any]) -> NDArray[np.int16]:
+    """HU as prepared scans hold them: whole, and no darker than air."""
+    return np.rint(hu).clip(AIR_HU, np.iinfo(np.int16).max).astype(np.int16)
+
+
+def _prepare_phase(study: Study, phase: Phase, reference: Volume, settings: PrepareSettings) -> PreparedPhase:
+    scan = canonical(read_volume(study.file(phase), phase))
+    _find_body(scan)
+    fixed = to_image(reference.data, reference.affine)
+    moving = to_image(np.maximum(scan.data, AIR_HU), scan.affine)
+    _check_overlap(scan, moving, isotropic_grid(fixed, settings.grid_mm), study)
+    with TemporaryDirectory() as work:
+        try:
+            transform = register(fixed, moving, settings.steps, settings.grid_mm, Path(work), settings.seed)
+        except InputError as error:
+            raise InputError(f"{scan.name}: {error}") from error
+    floating = sitk.Cast(moving, sitk.sitkFloat32)
+    found = to_voxels(resample(floating, fixed, transform, _INTERPOLATORS[settings.interpolation]))
+    masks = {}
+    for column, path in study.masks.items():
+        if PHASE_MASKS.get(column) is phase:
+            mask = _mask(path, scan)
+            moved = resample(to_image(mask.data, mask.affine), fixed, transform, sitk.sitkNearestNeighbor, 0)
+            masks[column] = to_voxels(moved)
+    measured = observe(fixed, floating, transform)
+    return PreparedPhase(stored_hu(found), masks, measured, measure(measured))
+
+
+def _check_overlap(scan: Volume, moving: Image, grid: Image, study: Study) -> None:
+    size = moving.GetSize()
+    inside = sitk.Image(2, 2, 2, sitk.sitkUInt8) + 1  # a coarse box over the scan's field of view
+    inside.SetDirection(moving.GetDirection())
+    inside.SetSpacing([n * s / 2 for n, s in zip(size, moving.GetSpacing(), strict=True)])
+    inside.SetOrigin(moving.TransformContinuousIndexToPhysicalPoint([n / 4 - 0.5 for n in size]))
+    share = float(to_voxels(resample(inside, grid, None, sitk.sitkNearestNeighbor, 0)).mean())
+    if share < LEAST_COVERAGE:
+        raise InputError(
+            f"{scan.name}: shows only {share:.0%} of the field of view of the portal venous phase"
+            f" ({study.portal_venous}); check that both are of one study and in scanner coordinates"
+        )
+
+
+def _mask(path: Path, like: Volume) -> Volume:
+    mask = canonical(read_label_volume(path))
+    check_same_grid(like, [mask])
+    return mask
+
+
+def _record(
+    study: Study, key: str, reference: Volume, prepared: dict[Phase, PreparedPhase], box: Box
+) -> dict[str, Any]:
+    qualities = {phase: found.quality for phase, found in prepared.items()}
+    return {
+        "study_id": study.study_id,
+        "key": key,
+        "quality": study_verdict(qualities).value,
+        "reasons": [
+            f"{phase_name(phase)}: {reason}" for phase, found in qualities.items() for reason in found.reasons
+        ],
+        "phases": {phase.value: found.to_json() for phase, found in qualities.items()},
+        "shape": list(reference.shape),
+        "spacing_mm": [round(s, 6) for s in reference.spacing],
+        "versions": versions(),
+        "kept_voxels": [[part.start, part.stop] for part in box],
+    }
+
+
+def _write_sheet(path: Path, study: Study, prepared: dict[Phase, PreparedPhase]) -> None:
+    pass

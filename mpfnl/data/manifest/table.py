@@ -14,7 +14,7 @@ from mpfnl.data.manifest.study import PHASE_MASKS, REFERENCE_MASKS, Manifest, Qu
 from mpfnl.errors import InputError
 from mpfnl.files import atomic_file
 from mpfnl.phases import PHASES, Phase
-from mpfnl.volumes import phase_name
+from mpfnl.volumes import phase_name, scan_exists
 
 PHASE_COLUMNS = tuple(phase.value for phase in PHASES)
 REQUIRED = ("study_id", "patient_id", "split", *PHASE_COLUMNS)
@@ -197,7 +197,7 @@ def _missing_files(study: Study) -> Iterator[str]:
     files = {column: study.file(Phase(column)) for column in PHASE_COLUMNS} | study.masks
     for column, path in files.items():
         what = phase_name(Phase(column)) if column in PHASE_COLUMNS else f"{column} reference"
-        if not path.exists():
+        if not scan_exists(path):
             yield f"study {study.study_id!r}, {what}: there is no file {path}; correct column {column}"
         elif path.is_file() and path.stat().st_size == 0:
             yield f"study {study.study_id!r}, {what}: the file {path} is empty; copy or convert it again"

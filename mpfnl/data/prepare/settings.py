@@ -13,8 +13,9 @@ from typing import Any
 
 from mpfnl.data.manifest import Study
 from mpfnl.data.prepare.presets import Step, find_steps
-from mpfnl.phases import PHASES
-from mpfnl.volumes import content_files
+from mpfnl.errors import InputError
+from mpfnl.phases import PHASES, Phase
+from mpfnl.volumes import content_files, describe
 
 PREPARATION = 1
 """Raised whenever the same scans and settings give other files than before."""
@@ -77,8 +78,8 @@ def study_key(study: Study, settings: PrepareSettings) -> str:
     Raises:
         InputError: A file cannot be read.
     """
-    paths = {phase.value: study.file(phase) for phase in PHASES} | study.masks
-    inputs = {column: _content(path) for column, path in paths.items()}
+    inputs = {phase.value: _content(study.file(phase), phase) for phase in PHASES}
+    inputs |= {column: _content(path) for column, path in study.masks.items()}
     return _digest({"inputs": inputs, "settings": settings.to_json()})
 
 
@@ -88,8 +89,11 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _content(path: Path) -> list[str]:
-    return sorted(file_digest(file) for file in content_files(path))
+def _content(path: Path, phase: Phase | None = None) -> list[str]:
+    try:
+        return sorted(file_digest(file) for file in content_files(path))
+    except InputError as error:
+        raise InputError(str(error).replace(str(path), describe(path, phase), 1)) from None
 
 
 def _digest(plain: Mapping[str, Any]) -> str:

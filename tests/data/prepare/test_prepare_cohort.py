@@ -243,7 +243,7 @@ def test_every_bad_study_is_named_and_the_others_are_prepared(
     assert set(failures) == {"study_id", *broken}
     for (study_id, path), (_, reason) in zip(broken.items(), BAD, strict=True):
         line = next(line for line in told.out.splitlines() if f"{study_id}: " in line)
-        assert str(path) in line
+        assert f"{path} (" in line
         assert reason in line
         assert reason in failures[study_id]
         assert "Jane Doe" not in failures[study_id]

@@ -1,7 +1,8 @@
 """Scans on disk and in memory: reading with checks, comparing grids, writing whole files."""
 
 from mpfnl.volumes.grid import check_affine, check_same_grid
-from mpfnl.volumes.reading import read_mask, read_volume
+from mpfnl.volumes.reading import read_label_volume, read_mask, read_volume
+from mpfnl.volumes.sources import content_files, scan_exists
 from mpfnl.volumes.volume import Affine, Volume, Voxels, describe, phase_name
 from mpfnl.volumes.writing import check_output, write_volume
 
@@ -12,9 +13,12 @@ __all__ = [
     "check_affine",
     "check_output",
     "check_same_grid",
+    "content_files",
     "describe",
     "phase_name",
+    "read_label_volume",
     "read_mask",
     "read_volume",
+    "scan_exists",
     "write_volume",
 ]

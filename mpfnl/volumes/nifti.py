@@ -1,4 +1,4 @@
-"""The bytes of a NIfTI file: an unrepaired header, and every voxel read at once.
+"""NIfTI files: an unrepaired header, and every voxel read at once.
 
 nibabel repairs a bad header silently and reads voxels lazily, and neither notices a file that was cut off in
 its last bytes. Here the header is taken as it stands, and the file is read to its end.
@@ -11,7 +11,6 @@ import struct
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, TypeAlias, cast
 
@@ -20,6 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpfnl.errors import InputError
+from mpfnl.volumes.bytefile import by, check_file, check_shape, cut_off, one_line, open_file
+from mpfnl.volumes.grid import header_affine
+from mpfnl.volumes.stored import StoredImage
 
 Header: TypeAlias = Any
 """A nibabel NIfTI-1 or NIfTI-2 header; nibabel's headers are untyped."""
@@ -29,15 +31,7 @@ GZIP_LARGEST_RATIO = 1100  # deflate cannot pack tighter than 1032 to 1
 CHUNK = 1 << 24
 
 
-@dataclass(frozen=True)
-class RawImage:
-    """A NIfTI file as it stands: its header, and its stored numbers before slope and intercept."""
-
-    header: Header
-    stored: NDArray[Any]
-
-
-def read_raw(path: Path, name: str) -> RawImage:
+def read_nifti(path: Path, name: str) -> StoredImage:
     """Reads a whole NIfTI file (.nii or .nii.gz; the content decides).
 
     Args:
@@ -45,37 +39,40 @@ def read_raw(path: Path, name: str) -> RawImage:
         name: How messages name it.
 
     Raises:
-        InputError: It is missing, a folder, not NIfTI, cut off, or not one scalar 3-D image.
+        InputError: It is missing, a folder, not NIfTI, cut off, not one scalar 3-D image, or has no place in
+            the world.
     """
-    if path.is_dir():
-        raise InputError(
-            f"{name}: is a folder; DICOM folders are not read yet: convert it to NIfTI, e.g. with dcm2niix"
-        )
-    if not path.exists():
-        raise InputError(f"{name}: there is no such file; check the path")
+    check_file(path, name)
     with _reading(path, name) as stream:
         header = _read_header(stream, name)
         _check_kind(header, name)
-        return RawImage(header, _read_stored(stream, header, path, name))
+        stored = _read_stored(stream, header, path, name)
+    affine, space = header_affine(header, name)
+    slope, intercept = _scaling(header, name)
+    return StoredImage(stored, affine, space, slope, intercept)
+
+
+def _scaling(header: Header, name: str) -> tuple[float, float]:
+    """The slope and the intercept; a slope of 0 means none (NIfTI-1, scl_slope)."""
+    slope, intercept = float(header["scl_slope"]), float(header["scl_inter"])
+    if slope == 0 or not np.isfinite(slope):
+        return 1.0, 0.0
+    if not np.isfinite(intercept):
+        raise InputError(f"{name}: its rescale intercept is {intercept}; convert it again")
+    return slope, intercept
 
 
 @contextmanager
 def _reading(path: Path, name: str) -> Iterator[IO[bytes]]:
-    try:
-        with path.open("rb") as file:
+    with open_file(path, name) as file:
+        try:
             packed = file.read(2) == GZIP_MAGIC
             file.seek(0)
             yield cast("IO[bytes]", gzip.GzipFile(fileobj=file)) if packed else file
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise InputError(
-            f"{name}: is cut off or damaged ({_one_line(error)}); copy or convert it again"
-        ) from error
-    except OSError as error:
-        raise InputError(f"{name}: cannot be read ({_one_line(error)}); check the file") from error
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise InputError(
+                f"{name}: is cut off or damaged ({one_line(error)}); copy or convert it again"
+            ) from error
 
 
 def _read_header(stream: IO[bytes], name: str) -> Header:
@@ -108,21 +105,15 @@ def _header_size(block: bytes) -> int:
 
 def _check_kind(header: Header, name: str) -> None:
     axes = int(header["dim"][0])
-    shape = tuple(int(size) for size in header["dim"][1 : 1 + max(axes, 0)])
-    by = " by ".join(str(size) for size in shape)
-    if not 1 <= axes <= 7 or min(shape) < 1:
-        raise InputError(f"{name}: its header gives an impossible size ({by}); convert it again")
-    if axes != 3:
-        raise InputError(f"{name}: is {axes}-D ({by}); give one 3-D volume")
-    if min(shape) < 2:
-        raise InputError(f"{name}: has fewer than 2 voxels along an axis ({by}); give a 3-D volume")
+    shape = [int(size) for size in header["dim"][1 : 1 + max(axes, 0)]]
+    check_shape(shape if 1 <= axes <= 7 else [], name)
     try:
         dtype = header.get_data_dtype()
     except (KeyError, nib.spatialimages.HeaderDataError) as error:
         raise InputError(f"{name}: its number type is unknown; convert it again") from error
     if dtype.kind not in "iuf":
         kind = {"c": "complex", "V": "colour (RGB)"}.get(dtype.kind, str(dtype))
-        raise InputError(f"{name}: holds {kind} values ({by}); give one real number a voxel, in HU")
+        raise InputError(f"{name}: holds {kind} values ({by(shape)}); give one real number a voxel, in HU")
 
 
 def _read_stored(stream: IO[bytes], header: Header, path: Path, name: str) -> NDArray[Any]:
@@ -130,20 +121,16 @@ def _read_stored(stream: IO[bytes], header: Header, path: Path, name: str) -> ND
     shape = tuple(int(size) for size in header["dim"][1:4])
     size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
     offset = max(int(header["vox_offset"]), header.sizeof_hdr + 4)
-    cut_off = InputError(
-        f"{name}: is cut off: {' by '.join(map(str, shape))} voxels of {dtype.itemsize} bytes do not fit"
-        " in it; copy or convert it again"
-    )
     ratio = GZIP_LARGEST_RATIO if isinstance(stream, gzip.GzipFile) else 1
     if offset + size > path.stat().st_size * ratio:
-        raise cut_off
+        raise cut_off(shape, dtype.itemsize, name)
     _skip(stream, offset - header.sizeof_hdr)
     stored = np.empty(size // dtype.itemsize, dtype=dtype)
     view = memoryview(cast("Any", stored.view(np.uint8)))
     while view:
         count = cast("Any", stream).readinto(view[:CHUNK])
         if not count:
-            raise cut_off
+            raise cut_off(shape, dtype.itemsize, name)
         view = view[count:]
     while stream.read(CHUNK):  # to the end: only there does gzip compare its checksum
         pass

@@ -59,6 +59,14 @@ def sheared(path: Path) -> None:
     save(path, scan(), affine)
 
 
+def folder(path: Path, content: bytes | None = None) -> None:
+    """Puts a folder in the scan's place, empty or with one file of a DICOM series in it."""
+    path.unlink()
+    path.mkdir()
+    if content is not None:
+        (path / "IM1.dcm").write_bytes(content)
+
+
 PIXDIM_X = 80  # byte offset of pixdim[1] in a NIfTI-1 header
 SPOILED: dict[str, tuple[Callable[[Path], object], str]] = {
     "missing": (Path.unlink, "no such file|does not exist|there is no"),
@@ -73,6 +81,8 @@ SPOILED: dict[str, tuple[Callable[[Path], object], str]] = {
     "zero spacing": (lambda path: patch_header(path, PIXDIM_X, 0.0), "spacing|voxel size"),
     "negative spacing": (lambda path: patch_header(path, PIXDIM_X, -1.5), "spacing|voxel size"),
     "sheared": (sheared, "shear"),
+    "folder without DICOM": (folder, "without DICOM"),
+    "unreadable DICOM": (lambda path: folder(path, bytes(128) + b"DICM"), "IM1.dcm is no readable DICOM"),
     "windowed": (lambda path: save(path, ((scan() + 200) / 500).astype(np.float32)), "HU"),
 }
 

@@ -51,8 +51,9 @@ def test_missing(tmp_path: Path) -> None:
     assert "no such file" in refusal(tmp_path / "pv.nii.gz")
 
 
-def test_a_folder_says_to_convert(tmp_path: Path) -> None:
-    assert "dcm2niix" in refusal(tmp_path, Phase.ARTERIAL)
+def test_a_folder_without_slices(tmp_path: Path) -> None:
+    saved(tmp_path / "pv.nii.gz", hu())
+    assert "is a folder without DICOM files" in refusal(tmp_path, Phase.ARTERIAL)
 
 
 @pytest.mark.parametrize("content", [b"hello", b"x" * 5000, gzip.compress(b"x" * 5000)])

@@ -1,0 +1,287 @@
+"""NRRD and MetaImage files read as SimpleITK reads them, and what it would let pass is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from scipy.spatial.transform import Rotation
+
+from mpfnl.errors import InputError
+from mpfnl.volumes import Volume, content_files, read_label_volume, read_mask, read_volume
+
+Refused: TypeAlias = Callable[[Path], str]
+
+SHAPE = (6, 5, 4)
+SUFFIXES = [".nrrd", ".nhdr", ".mha", ".mhd"]
+LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+
+def hu(dtype: type = np.int16) -> np.ndarray:
+    values = np.random.default_rng(0).integers(-1000, 3000, SHAPE)
+    return values.astype(dtype) + (np.asarray(0.3, dtype) if np.issubdtype(dtype, np.floating) else 0)
+
+
+def itk_image(values: np.ndarray) -> sitk.Image:
+    image = sitk.GetImageFromArray(values.T)
+    image.SetSpacing((0.7, 0.8, 3.0))
+    image.SetOrigin((-120.0, -90.5, 33.0))
+    return image
+
+
+def saved(path: Path, values: np.ndarray, packed: bool = False) -> Path:
+    sitk.WriteImage(itk_image(values), str(path), packed)
+    return path
+
+
+def itk_read(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    image = sitk.ReadImage(str(path))
+    affine = np.eye(4)
+    affine[:3, :3] = np.array(image.GetDirection()).reshape(3, 3) * np.array(image.GetSpacing())
+    affine[:3, 3] = image.GetOrigin()
+    return sitk.GetArrayFromImage(image).T, LPS_TO_RAS @ affine
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    suffix=st.sampled_from(SUFFIXES),
+    packed=st.booleans(),
+    dtype=st.sampled_from([np.int16, np.int32, np.int64, np.float32, np.float64, np.uint16, np.uint32]),
+    angles=st.tuples(*[st.sampled_from([0.0, 90.0]) | st.floats(-180, 180)] * 3),
+    mirrored=st.booleans(),
+)
+def test_as_simpleitk(
+    tmp_path: Path,
+    suffix: str,
+    packed: bool,
+    dtype: type,
+    angles: tuple[float, float, float],
+    mirrored: bool,
+) -> None:
+    values = hu(dtype) if np.issubdtype(dtype, np.signedinteger) else np.abs(hu(np.float64)).astype(dtype)
+    image = itk_image(values)
+    axes = Rotation.from_euler("xyz", angles, degrees=True).as_matrix()
+    image.SetDirection((axes * [1, 1, -1] if mirrored else axes).ravel().tolist())
+    path = tmp_path / f"scan{suffix}"
+    sitk.WriteImage(image, str(path), packed)
+    scan = read_volume(path)
+    expected, affine = itk_read(path)
+    assert np.array_equal(scan.data, expected)
+    assert scan.data.flags.writeable
+    np.testing.assert_allclose(scan.affine, affine, atol=1e-6)
+    whole = np.issubdtype(dtype, np.integer)
+    assert scan.data.dtype == (np.int16 if whole else dtype)
+    files = content_files(path)
+    assert files[0] == path
+    assert len(files) == (2 if suffix in (".nhdr", ".mhd") else 1)
+    assert all(file.is_file() for file in files)
+
+
+def nrrd(path: Path, *fields: str, data: bytes | None = None, **changed: str) -> Path:
+    header = {
+        "type": "short",
+        "dimension": "3",
+        "sizes": " ".join(map(str, SHAPE)),
+        "endian": "little",
+        "encoding": "raw",
+        "space": "left-posterior-superior",
+        "space directions": "(0.7,0,0) (0,0.8,0) (0,0,3)",
+        "space origin": "(1,2,3)",
+    }
+    header |= {key.replace("_", " "): value for key, value in changed.items()}
+    lines = ["NRRD0005", *(f"{key}: {value}" for key, value in header.items() if value), *fields]
+    raw = hu().tobytes(order="F") if data is None else data
+    path.write_bytes("\n".join(lines).encode() + b"\n\n" + raw)
+    return path
+
+
+def meta(path: Path, data: bytes | None = None, **changed: str) -> Path:
+    header = {
+        "ObjectType": "Image",
+        "NDims": "3",
+        "BinaryData": "True",
+        "BinaryDataByteOrderMSB": "False",
+        "TransformMatrix": "1 0 0 0 1 0 0 0 1",
+        "Offset": "1 2 3",
+        "ElementSpacing": "0.7 0.8 3",
+        "DimSize": " ".join(map(str, SHAPE)),
+        "ElementType": "MET_SHORT",
+    }
+    header |= changed
+    lines = [f"{key} = {value}" for key, value in header.items() if value] + ["ElementDataFile = LOCAL"]
+    raw = hu().tobytes(order="F") if data is None else data
+    path.write_bytes("\n".join(lines).encode() + b"\n" + raw)
+    return path
+
+
+@pytest.mark.parametrize("space", ["right-anterior-superior", "RAS", "LPS", "left-anterior-superior"])
+def test_worlds_of_nrrd(tmp_path: Path, space: str) -> None:
+    directions = "(0,0.7,0) (0.8,0,0) (0,0,-3)"
+    path = nrrd(
+        tmp_path / "a.nrrd", "a key:=some text: 1", "# a note: 2", space=space, space_directions=directions
+    )
+    scan = read_volume(path)
+    values, affine = itk_read(path)
+    assert np.array_equal(scan.data, values)
+    np.testing.assert_allclose(scan.affine, affine, atol=1e-9)
+
+
+def test_big_endian(tmp_path: Path) -> None:
+    swapped = hu().astype(">i2").tobytes(order="F")
+    files = [
+        nrrd(tmp_path / "a.nrrd", data=swapped, endian="big"),
+        meta(tmp_path / "a.mha", swapped, BinaryDataByteOrderMSB="True"),
+    ]
+    for file in files:
+        assert np.array_equal(read_volume(file).data, itk_read(file)[0])
+        assert np.array_equal(read_volume(file).data, hu())
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("packed", [False, True])
+def test_cut_off_anywhere(tmp_path: Path, refused: Refused, suffix: str, packed: bool) -> None:
+    path = saved(tmp_path / f"scan{suffix}", hu(), packed)
+    file = content_files(path)[-1]
+    whole = file.read_bytes()
+    for kept in (len(whole) - 1, len(whole) - 3, len(whole) - 9, len(whole) - 100, 60):
+        file.write_bytes(whole[:kept])
+        assert "cut off" in refused(path)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_damaged_in_any_byte(tmp_path: Path, suffix: str) -> None:
+    path = saved(tmp_path / f"scan{suffix}", hu(), packed=True)
+    file = content_files(path)[-1]
+    whole = file.read_bytes()
+    for place in range(5, 200, 13):
+        content = bytearray(whole)
+        content[-place] ^= 0xFF
+        file.write_bytes(content)
+        with pytest.raises(InputError, match=r"cut off|damaged|more voxels"):
+            read_volume(path)
+
+
+@pytest.mark.parametrize("suffix", [".nhdr", ".mhd"])
+def test_voxels_missing(tmp_path: Path, refused: Refused, suffix: str) -> None:
+    path = saved(tmp_path / f"scan{suffix}", hu())
+    content_files(path)[1].unlink()
+    assert "scan.raw, which is missing" in refused(path)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_not_an_image(tmp_path: Path, refused: Refused, suffix: str) -> None:
+    path = tmp_path / f"scan{suffix}"
+    assert "no such file" in refused(path)
+    path.touch()
+    assert "is empty" in refused(path)
+    for content in (b"hello", b"x = y\n" * 900, np.random.default_rng(0).bytes(4000)):
+        path.write_bytes(content)
+        assert "is not a " in refused(path)
+
+
+NRRD = {
+    "no space": ({"space": ""}, "no orientation"),
+    "space by number": ({"space": "", "space_dimension": "3"}, "no orientation"),
+    "scanner's axes": ({"space": "scanner-xyz"}, "no orientation"),
+    "no directions": ({"space_directions": "", "spacings": "1 1 1"}, "no orientation"),
+    "no origin": ({"space_origin": ""}, "no orientation"),
+    "sheared": ({"space_directions": "(0.7,0,0) (0,0.8,0) (0,0.5,3)"}, "sheared"),
+    "not finite": ({"space_directions": "(0.7,0,0) (0,0.8,0) (0,0,nan)"}, "not finite"),
+    "no extent": ({"space_directions": "(0.7,0,0) (0,0.8,0) (0,0,0)"}, "not positive"),
+    "metres": ({"space_units": '"m" "m" "m"'}, "not in mm"),
+    "4-D": ({"sizes": "6 5 2 2", "dimension": "4"}, "is 4-D"),
+    "flat": ({"sizes": "60 2 1"}, "fewer than 2 voxels"),
+    "no sizes": ({"sizes": "6 5 x"}, "impossible size"),
+    "colour": ({"type": "block"}, "'block'"),
+    "text": ({"encoding": "ascii"}, "'ascii'"),
+    "skip": ({"byte_skip": "-1"}, "skip"),
+    "no byte order": ({"endian": ""}, "byte order"),
+    "fewer rows": ({"sizes": "6 5 3"}, "more voxels than"),
+    "slices in files": ({"data_file": "slice%03d.raw 1 4 1"}, "several files"),
+}
+
+
+@pytest.mark.parametrize("kind", list(NRRD))
+def test_nrrd_refused(tmp_path: Path, refused: Refused, kind: str) -> None:
+    changed, words = NRRD[kind]
+    assert words in refused(nrrd(tmp_path / "scan.nrrd", **changed))
+
+
+META = {
+    "no matrix": ({"TransformMatrix": ""}, "no orientation"),
+    "no offset": ({"Offset": ""}, "no orientation"),
+    "no spacing": ({"ElementSpacing": ""}, "no orientation"),
+    "negative spacing": ({"ElementSpacing": "0.7 0.8 -3"}, "not positive"),
+    "spacing not finite": ({"ElementSpacing": "0.7 0.8 nan"}, "not positive"),
+    "sheared": ({"TransformMatrix": "1 0 0 0 1 0 0 0.2 0.979796"}, "sheared"),
+    "scaled": ({"TransformMatrix": "2 0 0 0 1 0 0 0 1"}, "not of length 1"),
+    "metres": ({"DistanceUnits": "m"}, "not in mm"),
+    "4-D": ({"NDims": "4", "DimSize": "6 5 2 2"}, "is 4-D"),
+    "channels": ({"ElementNumberOfChannels": "3"}, "3 channels"),
+    "unknown type": ({"ElementType": "MET_STRING"}, "'MET_STRING'"),
+    "text": ({"BinaryData": "False"}, "as text"),
+    "skip": ({"HeaderSize": "-1"}, "skip"),
+    "slope": ({"ElementToIntensityFunctionSlope": "2"}, "slope"),
+    "fewer rows": ({"DimSize": "6 5 3"}, "more voxels than"),
+}
+
+
+@pytest.mark.parametrize("kind", list(META))
+def test_metaimage_refused(tmp_path: Path, refused: Refused, kind: str) -> None:
+    changed, words = META[kind]
+    assert words in refused(meta(tmp_path / "scan.mha", **changed))
+
+
+def test_slices_in_files(tmp_path: Path, refused: Refused) -> None:
+    path = meta(tmp_path / "scan.mhd")
+    path.write_bytes(path.read_bytes().replace(b"LOCAL", b"LIST"))
+    assert "several files" in refused(path)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_values_that_are_no_hu(tmp_path: Path, refused: Refused, suffix: str) -> None:
+    values = hu(np.float32)
+    values[1, 2, 3] = np.nan
+    assert "1 voxel is NaN" in refused(saved(tmp_path / f"nan{suffix}", values))
+    windowed = np.random.default_rng(0).uniform(0, 1, SHAPE).astype(np.float32)
+    assert "windowed already" in refused(saved(tmp_path / f"unit{suffix}", windowed))
+    assert "8 bits" in refused(saved(tmp_path / f"bytes{suffix}", np.abs(hu()).astype(np.uint8)))
+    vectors = sitk.GetImageFromArray(np.zeros((4, 5, 6, 3), np.int16), isVector=True)
+    sitk.WriteImage(vectors, str(tmp_path / f"vectors{suffix}"))
+    assert "3 channels" in (message := refused(tmp_path / f"vectors{suffix}")) or "4-D" in message
+
+
+@pytest.mark.parametrize("suffix", [*SUFFIXES, ".nii.gz"])
+def test_masks_and_label_maps(tmp_path: Path, suffix: str) -> None:
+    labels = np.random.default_rng(0).integers(0, 118, SHAPE).astype(np.uint8)
+    path = saved(tmp_path / f"labels{suffix}", labels)
+    scan = read_volume(saved(tmp_path / f"scan{suffix}", hu()))
+    assert np.array_equal(read_mask(path, like=scan, label=7), labels == 7)
+    with pytest.raises(InputError, match="name the label"):
+        read_mask(path)
+    volume = read_label_volume(path)
+    assert volume.data.dtype == volume.storage == np.uint8
+    assert np.array_equal(volume.data, labels)
+    np.testing.assert_allclose(volume.affine, scan.affine, atol=1e-5)
+    moved = Volume(scan.data, scan.affine + np.eye(4)[:, [2, 1, 0, 3]] * 0.01, scan.path)
+    with pytest.raises(InputError, match="mm off"):
+        read_mask(path, like=moved, label=7)
+
+
+def test_labels_of_every_kind(tmp_path: Path) -> None:
+    wide = np.random.default_rng(0).integers(0, 60000, SHAPE)
+    wide[0, 0, :3] = 0, 1, 60000
+    for dtype in (np.uint16, np.int32, np.float32):
+        volume = read_label_volume(saved(tmp_path / "wide.nrrd", wide.astype(dtype)))
+        assert volume.data.dtype == np.uint16
+        assert np.array_equal(volume.data, wide)
+    for bad in (wide - 1, wide * 2, wide / 2):
+        path = saved(tmp_path / "bad.nrrd", bad)
+        with pytest.raises(InputError, match="whole numbers from 0 to 65535"):
+            read_label_volume(path)

@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from mpfnl.data.manifest import Manifest, Quality, Study, write_manifest
+from mpfnl.data.prepare.index import Entry, write_index
 from mpfnl.data.prepare.names import FAILURES, MANIFEST, RECORD, SETTINGS, STUDIES, WORK, file_name
 from mpfnl.data.prepare.pools import Task, on_cluster, on_this_machine
+from mpfnl.data.prepare.private import without_paths
 from mpfnl.data.prepare.settings import Crop, PrepareSettings
 from mpfnl.errors import InputError, MissingExtraError
 from mpfnl.files import write_text
 from mpfnl.inference.progress import track
-from mpfnl.phases import PHASES
 
 
 @dataclass(frozen=True)
@@ -182,7 +183,7 @@ def _write_cohort(
         for study in manifest
         if study.study_id not in failures
     }
-    _write_index(output, records, private, settings)
+    write_index(output, [Entry.of(record) for record in records.values()], private, settings.to_json())
     if not records:
         (output / MANIFEST).unlink(missing_ok=True)
         return None
@@ -197,22 +198,7 @@ def _prepared(study: Study, output: Path, record: dict[str, Any]) -> Study:
     return study.located(lambda column, _: folder / file_name(column), Quality(record["quality"]))
 
 
-def without_paths(study: Study, reason: str) -> str:
-    """A reason without where the study's files lie: folders may be named after patients."""
-    names = {str(study.file(phase).absolute()): phase.value for phase in PHASES}
-    names |= {str(path.absolute()): column for column, path in study.masks.items()}
-    for path in sorted(names, key=len, reverse=True):
-        reason = reason.replace(path, f"<{names[path]}>")
-    return reason
-
-
 def _write_table(path: Path, rows: Sequence[tuple[str, str]]) -> None:
     text = io.StringIO(newline="")
     csv.writer(text, lineterminator="\n").writerows(rows)
     write_text(path, text.getvalue())
-
-
-def _write_index(
-    output: Path, records: dict[str, dict[str, Any]], failures: dict[str, str], settings: PrepareSettings
-) -> None:
-    pass

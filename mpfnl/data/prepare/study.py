@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,7 +14,7 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from mpfnl.data.manifest import Study
+from mpfnl.data.manifest import Quality, Study
 from mpfnl.data.manifest.study import PHASE_MASKS
 from mpfnl.data.prepare.body import abdomen_box, find_body
 from mpfnl.data.prepare.images import (
@@ -28,12 +30,14 @@ from mpfnl.data.prepare.images import (
 )
 from mpfnl.data.prepare.measured import Measured, observe
 from mpfnl.data.prepare.names import RECORD, SHEET, file_name
+from mpfnl.data.prepare.private import without_paths
 from mpfnl.data.prepare.quality import PhaseQuality, measure, study_verdict
 from mpfnl.data.prepare.register import register
 from mpfnl.data.prepare.segmented import organ_box
 from mpfnl.data.prepare.settings import Crop, Interpolation, PrepareSettings, file_digest, versions
-from mpfnl.errors import InputError
-from mpfnl.files import write_text
+from mpfnl.data.prepare.sheet import draw_sheet
+from mpfnl.errors import InputError, InputWarning
+from mpfnl.files import atomic_file, write_text
 from mpfnl.phases import PHASES, Phase
 from mpfnl.volumes import (
     Volume,
@@ -46,6 +50,7 @@ from mpfnl.volumes import (
 )
 
 COARSE_MM = 3.0  # the abdomen is looked for on voxels of about this size
+DRAWN_MM = 2.0  # voxels of the contact sheet
 LEAST_COVERAGE = 0.05  # of the body that a phase must show
 
 _INTERPOLATORS = {Interpolation.LINEAR: sitk.sitkLinear, Interpolation.BSPLINE: sitk.sitkBSpline}
@@ -58,14 +63,14 @@ class PreparedPhase:
     Args:
         hu: `(x, y, z)`, int16.
         masks: The masks that lay on it, by column, on the portal venous grid.
-        measured: What the quality was measured on.
         quality: What was found.
+        drawn: What the contact sheet shows.
     """
 
     hu: NDArray[np.int16]
     masks: dict[str, NDArray[Any]]
-    measured: Measured
     quality: PhaseQuality
+    drawn: Measured
 
 
 def prepare_study(study: Study, settings: PrepareSettings, key: str, folder: Path) -> dict[str, Any]:
@@ -78,11 +83,24 @@ def prepare_study(study: Study, settings: PrepareSettings, key: str, folder: Pat
         folder: Gets the three phases (`<phase>.nii`, int16), the masks, `sheet.png` and `record.json`.
 
     Returns:
-        The record.
+        The record. Its verdict is `warn` at best where a scan is used but not as it stands (a tilted gantry).
 
     Raises:
         InputError: A scan cannot be used, naming its file and phase.
     """
+    with warnings.catch_warnings(record=True) as noted:
+        warnings.simplefilter("always", InputWarning)
+        record = _prepare(study, settings, key, folder)
+    doubts = [without_paths(study, str(w.message)) for w in noted if issubclass(w.category, InputWarning)]
+    if doubts:
+        record["reasons"] = [*dict.fromkeys(doubts), *record["reasons"]]
+        if record["quality"] == Quality.PASS:
+            record["quality"] = Quality.WARN.value
+    write_text(folder / RECORD, json.dumps(record, indent=1) + "\n")
+    return record
+
+
+def _prepare(study: Study, settings: PrepareSettings, key: str, folder: Path) -> dict[str, Any]:
     target = canonical(read_volume(study.portal_venous, Phase.PORTAL_VENOUS))
     box = find_box(target, settings)
     reference = crop(target, box)
@@ -98,10 +116,12 @@ def prepare_study(study: Study, settings: PrepareSettings, key: str, folder: Pat
             arrays |= prepared[phase].masks
     for name, voxels in arrays.items():
         write_volume(folder / file_name(name), voxels, like=reference, dtype=voxels.dtype)
-    _write_sheet(folder / SHEET, study, prepared)
-    record = _record(study, key, reference, prepared, box)
+    qualities = {phase: found.quality for phase, found in prepared.items()}
+    drawn = {phase: found.drawn for phase, found in prepared.items()}
+    with atomic_file(folder / SHEET) as file:
+        file.write(draw_sheet(study.study_id, drawn, qualities))
+    record = _record(study, key, reference, qualities, box)
     record["files"] = {file.name: file_digest(file) for file in sorted(folder.iterdir())}
-    write_text(folder / RECORD, json.dumps(record, indent=1) + "\n")
     return record
 
 
@@ -169,8 +189,8 @@ def _prepare_phase(study: Study, phase: Phase, reference: Volume, settings: Prep
             mask = _mask(path, scan)
             moved = resample(to_image(mask.data, mask.affine), fixed, transform, sitk.sitkNearestNeighbor, 0)
             masks[column] = to_voxels(moved)
-    measured = observe(fixed, floating, transform)
-    return PreparedPhase(stored_hu(found), masks, measured, measure(measured))
+    quality = measure(observe(fixed, floating, transform))
+    return PreparedPhase(stored_hu(found), masks, quality, observe(fixed, floating, transform, DRAWN_MM))
 
 
 def _check_overlap(scan: Volume, moving: Image, grid: Image, study: Study) -> None:
@@ -194,9 +214,8 @@ def _mask(path: Path, like: Volume) -> Volume:
 
 
 def _record(
-    study: Study, key: str, reference: Volume, prepared: dict[Phase, PreparedPhase], box: Box
+    study: Study, key: str, reference: Volume, qualities: Mapping[Phase, PhaseQuality], box: Box
 ) -> dict[str, Any]:
-    qualities = {phase: found.quality for phase, found in prepared.items()}
     return {
         "study_id": study.study_id,
         "key": key,
@@ -210,7 +229,3 @@ def _record(
         "versions": versions(),
         "kept_voxels": [[part.start, part.stop] for part in box],
     }
-
-
-def _write_sheet(path: Path, study: Study, prepared: dict[Phase, PreparedPhase]) -> None:
-    pass

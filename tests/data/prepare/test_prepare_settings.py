@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from raw_studies import body, raw_study, write_scan
 
-from mpfnl.data.prepare.cohort import without_paths
 from mpfnl.data.prepare.presets import PRESETS, find_steps
+from mpfnl.data.prepare.private import without_paths
 from mpfnl.data.prepare.settings import PrepareSettings, study_key
 from mpfnl.errors import InputError
 from mpfnl.phases import Phase

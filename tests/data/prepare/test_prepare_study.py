@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,10 +12,10 @@ import pytest
 from raw_studies import AFFINE, SHAPE, body, raw_study, write_scan
 from scipy import ndimage
 
-from mpfnl.data.manifest import Study
+from mpfnl.data.manifest import Quality, Study
 from mpfnl.data.prepare.settings import Crop, PrepareSettings
 from mpfnl.data.prepare.study import prepare_study
-from mpfnl.errors import InputError
+from mpfnl.errors import InputError, InputWarning
 from mpfnl.phases import PHASES, Phase
 from mpfnl.volumes import Volume, check_same_grid, read_volume
 
@@ -163,3 +165,21 @@ def test_scans_that_do_not_meet_are_refused(tmp_path: Path) -> None:
     write_scan(study.noncontrast, body(0, Phase.NONCONTRAST), away)
     with pytest.raises(InputError, match=r"noncontrast.nii.gz \(noncontrast phase\): shows only 0%"):
         prepared(study, tmp_path / "out")
+
+
+def test_a_scan_that_was_changed_on_reading_is_to_be_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = raw_study(tmp_path / "Jane Doe", 0)
+
+    def read_tilted(path: Path, phase: Phase) -> Volume:
+        if phase is Phase.ARTERIAL:
+            warnings.warn(f"{path} (arterial phase): tilted by 12 degrees", InputWarning, stacklevel=1)
+        return read_volume(path, phase)
+
+    monkeypatch.setattr("mpfnl.data.prepare.study.read_volume", read_tilted)
+    (tmp_path / "out").mkdir()
+    record = prepare_study(study, UNREGISTERED, "key", tmp_path / "out")
+    assert record["quality"] != Quality.PASS
+    assert record["reasons"][0] == "<arterial> (arterial phase): tilted by 12 degrees"
+    assert json.loads((tmp_path / "out" / "record.json").read_text()) == record

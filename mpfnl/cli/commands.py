@@ -39,7 +39,7 @@ def enhance(
     Args:
         weights: The model: a weights folder or a Lightning checkpoint.
         output: The enhanced scan to write, .nii.gz or .nii.
-        portal_venous: The portal venous scan, NIfTI in HU.
+        portal_venous: The portal venous scan in HU: NIfTI, NRRD, MetaImage or a DICOM folder.
         arterial: The arterial scan on the same grid, where the model takes it.
         noncontrast: The non-contrast scan on the same grid, where the model takes it.
         tile: Edge of the tiles in voxels that the volume is cut into; smaller takes less memory.

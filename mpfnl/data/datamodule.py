@@ -10,6 +10,7 @@ from typing import Any
 import torch
 import torchio as tio
 from lightning.pytorch import LightningDataModule
+from lightning.pytorch.utilities import rank_zero_info
 from torch.utils.data import DataLoader, Dataset
 
 from mpfnl.data.manifest import Manifest, Split, Study, read_manifest
@@ -21,8 +22,7 @@ from mpfnl.data.patches import (
     Sample,
     VolumeDataset,
 )
-from mpfnl.data.studies import StudyCache
-from mpfnl.errors import InputError
+from mpfnl.data.studies import StudyCache, StudyReader
 from mpfnl.phases import Phase, PhaseName, resolve_phases
 from mpfnl.transforms import RandomRotation90
 from mpfnl.transforms.degradation import SECOND_ORDER_V1, Preset
@@ -38,9 +38,13 @@ class MultiphaseDataModule(LightningDataModule):
 
     Training patches come from 16 studies at a time, mixed, so that a loader need not keep the cohort.
 
-    Memory of one process of a run: the voxels that its loaders keep (int16, all phases) take at most
-    `cache_gb`, shared by the workers of training and validation; beside that each worker holds one study and
-    a phase while it reads them, and two batches ahead.
+    Patches of a study whose phases are uncompressed int16 (.nii, slope 1; so `mpfnl prepare` writes them) are
+    read from disk as they are needed, and no volume is in memory. A study with another file is read whole and
+    kept (int16, all phases); such studies take at most `cache_gb`, shared by the workers of training and
+    validation, and while a worker reads one it holds that study and a phase beside. Samples are the same
+    either way. Each worker also holds two batches ahead. Testing and prediction read whole studies.
+
+    Studies whose preparation failed (column `quality`) are left out of every split, and one line says so.
 
     Args:
         manifest: The cohort's CSV; see `mpfnl.data.manifest`.
@@ -56,8 +60,9 @@ class MultiphaseDataModule(LightningDataModule):
             degrees in the axial plane if left out, None for none.
         workers: Processes that make samples, for training and as many for validation; None: one for each
             CPU core that this process may use but one, at most 8.
-        cache_gb: Gigabytes of voxels kept in memory.
+        cache_gb: Gigabytes of voxels kept in memory, of studies that are not read in parts.
         seed: Of everything random.
+        include_failed: Also use the studies whose preparation failed.
 
     Raises:
         InputError: If the manifest cannot be used, or a split that is needed has no studies.
@@ -77,6 +82,7 @@ class MultiphaseDataModule(LightningDataModule):
         workers: int | None = None,
         cache_gb: float = 4.0,
         seed: int = 0,
+        include_failed: bool = False,
     ) -> None:
         super().__init__()
         self.manifest_path = Path(manifest)
@@ -88,6 +94,7 @@ class MultiphaseDataModule(LightningDataModule):
         self.augmentation = augmentation
         self.workers = min(8, max(0, _usable_cores() - 1)) if workers is None else workers
         self.cache_bytes = int(cache_gb * 1e9)
+        self.include_failed = include_failed
         self._manifest: Manifest | None = None
 
     @property
@@ -102,9 +109,11 @@ class MultiphaseDataModule(LightningDataModule):
 
     @property
     def manifest(self) -> Manifest:
-        """The cohort, read when it is first needed."""
+        """The cohort, read when it is first needed, with the studies that are left out."""
         if self._manifest is None:
             self._manifest = read_manifest(self.manifest_path)
+            if not self.include_failed and self._manifest.failed:
+                rank_zero_info(self._manifest.left_out())
         return self._manifest
 
     def setup(self, stage: str | None = None) -> None:
@@ -120,15 +129,15 @@ class MultiphaseDataModule(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Sample]:
         """Shuffled training patches; another draw each epoch."""
-        dataset = PatchDataset(self._cache(Split.TRAIN), self.recipe, self.train_sampling, self.augmentation)
-        sampler = EpochSampler(len(dataset.cache.studies), dataset.sampling.per_study, self.recipe.seed)
+        dataset = PatchDataset(self._reader(Split.TRAIN), self.recipe, self.train_sampling, self.augmentation)
+        sampler = EpochSampler(len(dataset.studies), dataset.sampling.per_study, self.recipe.seed)
         return self._loader(
             dataset, self.batch_size, sampler=sampler, drop_last=len(dataset) >= self.batch_size
         )
 
     def val_dataloader(self) -> DataLoader[Sample]:
         """Validation patches, the same in every epoch."""
-        dataset = PatchDataset(self._cache(Split.VAL), self.recipe, self.val_sampling)
+        dataset = PatchDataset(self._reader(Split.VAL), self.recipe, self.val_sampling)
         return self._loader(dataset, self.batch_size)
 
     def test_dataloader(self) -> DataLoader[Sample]:
@@ -140,10 +149,10 @@ class MultiphaseDataModule(LightningDataModule):
         return self.test_dataloader()
 
     def _studies(self, split: Split) -> tuple[Study, ...]:
-        studies = self.manifest.split(split).studies
-        if not studies:
-            raise InputError(f"{self.manifest_path}: no study is in split {split}; put one there")
-        return studies
+        return self.manifest.needed(split, self.include_failed)
+
+    def _reader(self, split: Split) -> StudyReader:
+        return StudyReader(self._cache(split))
 
     def _cache(self, split: Split) -> StudyCache:
         loaders = 1 if split is Split.TEST else 2  # training and validation live side by side

@@ -14,13 +14,14 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from mpfnl.data.seeds import sample_generator
-from mpfnl.data.studies import LoadedStudy, StudyCache, as_int16
+from mpfnl.data.studies import LoadedStudy, PatchSource, PatchSources, StudyCache, as_int16
 from mpfnl.phases import ABDOMEN, Phase, Window
 from mpfnl.transforms.degradation import Preset, apply_parameters, sample_parameters
 
 AIR_HU = -1024
 BODY_HU = -300  # darker voxels are air or lung
 LOCATION_DRAWS = 8
+MIXED_STUDIES = 16
 TARGET = "target"
 
 
@@ -71,7 +72,7 @@ class Recipe:
         seeds = rng.integers(2**31, size=len(Phase))
         degraded = {}
         for phase in self.phases:
-            clean = torch.from_numpy(hu[self.loaded.index(phase)]).float()
+            clean = _as_float(hu[self.loaded.index(phase)])
             if self.degradation is not None:
                 # By the phase's place among all phases: a model of one phase sees what a model of three sees.
                 parameters = sample_parameters(self.degradation, int(seeds[list(Phase).index(phase)]))
@@ -104,19 +105,19 @@ class PatchDataset(Dataset[Sample]):
     """Random degraded patches; the sample is a function of (seed, epoch, study, draw) alone.
 
     Args:
-        cache: Loads the studies.
+        studies: Where the voxels come from.
         recipe: How a patch is degraded and windowed.
         sampling: Where patches come from.
         augmentation: A TorchIO transform of the patch, alike for all phases and the target.
     """
 
-    cache: StudyCache
+    studies: PatchSources
     recipe: Recipe
     sampling: PatchSampling = field(default_factory=PatchSampling)
     augmentation: tio.Transform | None = None
 
     def __len__(self) -> int:
-        return len(self.cache.studies) * self.sampling.per_study
+        return len(self.studies) * self.sampling.per_study
 
     def __getitem__(self, key: int | tuple[int, int]) -> Sample:
         """The sample of (epoch, index), or of an index in epoch 0."""
@@ -124,38 +125,44 @@ class PatchDataset(Dataset[Sample]):
         if not 0 <= index < len(self):
             raise IndexError(index)
         place, draw = divmod(index, self.sampling.per_study)
-        study = self.cache[place]
+        study = self.studies[place]
         rng = sample_generator(self.recipe.seed, epoch, study.study_id, draw)
         patch = self._crop(study, rng)
         degraded = self.recipe.degrade(patch, study.spacing, rng)
-        clean = torch.from_numpy(patch[self.recipe.loaded.index(self.recipe.target)]).float()
+        clean = _as_float(patch[self.recipe.loaded.index(self.recipe.target)])
         images = {str(phase): self._trim(hu) for phase, hu in degraded.items()}
         images = self._augment(images | {TARGET: self._trim(clean)}, study.affine, int(rng.integers(2**31)))
-        normalized = {name: self.recipe.window.normalize(hu) for name, hu in images.items()}
         return {
-            "phases": torch.stack([normalized[str(phase)] for phase in self.recipe.phases]),
-            "target": normalized[TARGET].unsqueeze(0),
+            "phases": self._windowed([images[str(phase)] for phase in self.recipe.phases]),
+            "target": self._windowed([images[TARGET]]),
             "study_id": study.study_id,
         }
 
-    def _crop(self, study: LoadedStudy, rng: np.random.Generator) -> NDArray[np.int16]:
+    def _crop(self, study: PatchSource, rng: np.random.Generator) -> NDArray[np.int16]:
+        """A patch with its margin, `(phase, x, y, z)`; the last phase chooses where, the others follow."""
         edge = self.sampling.size + 2 * self.sampling.margin
-        spare = np.maximum(np.array(study.hu.shape[1:]) - edge, 0)
-        corners = (rng.random((LOCATION_DRAWS, 3)) * (spare + 1)).astype(int)
-        best, most = study.hu[:, :0], -1.0
-        for x, y, z in corners:
-            patch = study.hu[:, x : x + edge, y : y + edge, z : z + edge]
-            body = float((patch[-1] > BODY_HU).mean())
+        size = np.minimum(edge, study.shape)
+        corners = (rng.random((LOCATION_DRAWS, 3)) * (np.array(study.shape) - size + 1)).astype(int)
+        *others, last = range(len(self.recipe.loaded))
+        best, place, most = np.empty((0, 0, 0), np.int16), corners[0], -1.0
+        for corner in corners:
+            reference = study.box(last, corner, corner + size)
+            body = float((reference > BODY_HU).mean())
             if body > most:
-                best, most = patch, body
+                best, place, most = reference, corner, body
             if body >= self.sampling.min_body:
                 break
-        return np.ascontiguousarray(_pad_to(best, edge))
+        boxes = [*(study.box(phase, place, place + size) for phase in others), best]
+        return _padded(boxes, edge)
 
     def _trim(self, hu: Tensor) -> Tensor:
         margin = self.sampling.margin
         inside = slice(margin, margin + self.sampling.size)
         return hu[inside, inside, inside]
+
+    def _windowed(self, scans: Sequence[Tensor]) -> Tensor:
+        """Scans stacked and mapped to [0, 1], in NumPy's memory; see `_as_float`."""
+        return torch.from_numpy(self.recipe.window.normalize(np.stack([scan.numpy() for scan in scans])))
 
     def _augment(
         self, images: dict[str, Tensor], affine: NDArray[np.float64], seed: int
@@ -233,7 +240,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
         group: Studies whose patches are mixed.
     """
 
-    def __init__(self, studies: int, per_study: int, seed: int, group: int = 16) -> None:
+    def __init__(self, studies: int, per_study: int, seed: int, group: int = MIXED_STUDIES) -> None:
         self.studies = studies
         self.per_study = per_study
         self.seed = seed
@@ -256,9 +263,19 @@ class EpochSampler(Sampler[tuple[int, int]]):
             yield from ((self.epoch, int(index)) for index in rng.permutation(indices))
 
 
-def _pad_to(hu: NDArray[np.int16], edge: int) -> NDArray[np.int16]:
-    missing = [max(0, edge - side) for side in hu.shape[1:]]
-    if not any(missing):
-        return hu
-    before_after = [(0, 0), *((short // 2, short - short // 2) for short in missing)]
-    return np.pad(hu, before_after, constant_values=AIR_HU)
+def _as_float(hu: NDArray[np.int16]) -> Tensor:
+    """HU as float32 in memory that NumPy allocates.
+
+    What PyTorch allocates is aligned, and glibc before 2.38 seldom uses such memory again while other blocks
+    lie between: workers that make batches of large patches would grow from epoch to epoch.
+    """
+    return torch.from_numpy(hu.astype(np.float32))
+
+
+def _padded(boxes: Sequence[NDArray[np.int16]], edge: int) -> NDArray[np.int16]:
+    """The boxes stacked, each in the middle of a cube of air."""
+    patch = np.full((len(boxes), edge, edge, edge), AIR_HU, np.int16)
+    x, y, z = (slice((edge - side) // 2, (edge - side) // 2 + side) for side in boxes[0].shape)
+    for place, box in enumerate(boxes):
+        patch[place, x, y, z] = box
+    return patch

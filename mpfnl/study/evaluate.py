@@ -82,22 +82,20 @@ def evaluate(
     cohort, weights and settings, it does only what is missing.
 
     Args:
-        manifest: The cohort, clean.
+        manifest: The cohort, clean; studies whose preparation failed are left out.
         models: Names and models, all of one target phase.
         folder: The evaluation folder; created.
         options: How.
 
     Raises:
-        InputError: If the split is empty, a name or a target does not fit, a file cannot be used, or the
-            folder holds the results of another cohort, model or setting.
+        InputError: If no study of the split is usable, a name or a target does not fit, a file cannot be
+            used, or the folder holds the results of another cohort, model or setting.
     """
     options = options or EvaluateOptions()
-    studies = manifest.split(options.split).studies
+    studies = manifest.needed(options.split)
     target = _common_target(models)
     device = next(iter(models.values())).device
     enhancing = EnhanceOptions(options.tiling, options.precision or preferred_precision(device))
-    if not studies:
-        raise InputError(f"{manifest.path}: no study is in split {options.split}; nothing to evaluate")
     recipe = Recipe(PHASES, target, options.degradation, seed=options.seed)
     folder.mkdir(parents=True, exist_ok=True)
     cases = read_cases(folder / CASES)

@@ -20,6 +20,8 @@ from mpfnl.models.enhancement import EnhancementModule
 from mpfnl.phases import Phase
 
 FILE = "provenance.json"
+LEFT_OUT = "left_out"
+FAILED = "its preparation failed"
 PACKAGES = ("mpfnl", "torch", "lightning", "torchio", "torchmetrics", "nibabel", "numpy", "scipy")
 
 
@@ -58,7 +60,7 @@ def provenance(
         "settings": settings,
         "manifest": manifest.path.name,
         "studies": {study.study_id: _digests(study) for study in studies},
-        "left_out": {study.study_id: f"split {study.split}" for study in manifest if study not in studies},
+        LEFT_OUT: {study.study_id: _reason(study, studies) for study in manifest if study not in studies},
         "statistics": {
             "test": "Wilcoxon signed-rank, two-sided",
             "correction": "Holm",
@@ -102,6 +104,11 @@ def check_same_run(folder: Path, record: dict[str, Any], finished: Collection[st
                 f"({len(changed)} such); give another output folder"
             )
     write_text(path, json.dumps(record, indent=2) + "\n")
+
+
+def _reason(study: Study, studies: Sequence[Study]) -> str:
+    """Why a study is not among those that are evaluated."""
+    return FAILED if study.split in {other.split for other in studies} else f"split {study.split}"
 
 
 def _digests(study: Study) -> dict[str, str]:

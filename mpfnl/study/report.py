@@ -13,7 +13,7 @@ from mpfnl.files import write_text
 from mpfnl.phases import ABDOMEN
 from mpfnl.study.evaluate import Evaluation
 from mpfnl.study.figures import Picture
-from mpfnl.study.provenance import FILE
+from mpfnl.study.provenance import FAILED, FILE, LEFT_OUT
 from mpfnl.study.tables import COLUMNS, MetricTable, cells, p_text
 
 REPORT = "report.html"
@@ -51,6 +51,7 @@ def write_report(evaluation: Evaluation, pictures: Sequence[Picture], split: str
             {"caption": p.caption, "data": base64.b64encode(p.path.read_bytes()).decode()} for p in pictures
         ],
         failed=_failed(evaluation),
+        left_out=[name for name, reason in provenance[LEFT_OUT].items() if reason == FAILED],
         provenance=json.dumps(provenance, indent=2),
     )
     path = evaluation.folder / REPORT

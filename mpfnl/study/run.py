@@ -45,6 +45,9 @@ def run_evaluation(
         f"window [{ABDOMEN.lower:g}, {ABDOMEN.upper:g}] HU, whole volume"
     )
     console.print(rich_table(evaluation.tables, title))
+    left_out = manifest.split(options.split).left_out()
+    if left_out:
+        console.print(left_out, soft_wrap=True, markup=False)
     if notice:
         console.print(notice)
     console.print(f"report: {report}", soft_wrap=True)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import logging
+from dataclasses import replace
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
 import torchio as tio
 
 from mpfnl.data.datamodule import MultiphaseDataModule
-from mpfnl.data.manifest import read_manifest
+from mpfnl.data.manifest import Quality, Split, read_manifest, write_manifest
 from mpfnl.data.patches import EpochSampler, PatchDataset, PatchSampling, Recipe
-from mpfnl.data.studies import StudyCache
+from mpfnl.data.studies import StudyCache, StudyReader
 from mpfnl.errors import InputError
 from mpfnl.phases import ABDOMEN, PHASES, Phase
 from mpfnl.volumes import read_volume
@@ -31,6 +34,71 @@ def epoch_of(data: MultiphaseDataModule, epoch: int) -> dict[str, torch.Tensor]:
     loader.sampler.set_epoch(epoch)  # type: ignore[attr-defined]
     batches = list(loader)
     return {name: torch.cat([batch[name] for batch in batches]) for name in ("phases", "target")}
+
+
+@pytest.fixture(scope="module")
+def unpacked(cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same cohort as uncompressed files, of both byte orders; one study stays compressed."""
+    folder = tmp_path_factory.mktemp("unpacked")
+    studies = []
+    for number, study in enumerate(read_manifest(cohort)):
+        (folder / study.study_id).mkdir()
+        files = {str(phase): study.file(phase) for phase in PHASES}
+        if study.study_id != "train2":
+            for name, packed in files.items():
+                image = nib.load(packed)
+                header = image.header.as_byteswapped("<>"[number % 2])
+                files[name] = folder / study.study_id / f"{name}.nii"
+                nib.save(nib.Nifti1Image(np.asanyarray(image.dataobj), image.affine, header), files[name])
+        studies.append(replace(study, **files))
+    return write_manifest(folder / "cohort.csv", studies).path
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_samples_read_in_parts_are_those_of_whole_volumes(cohort: Path, unpacked: Path, workers: int) -> None:
+    for epoch in (0, 3):
+        expected, found = epoch_of(module(cohort), epoch), epoch_of(module(unpacked, workers=workers), epoch)
+        for name in expected:
+            assert torch.equal(expected[name], found[name])
+
+
+@pytest.mark.parametrize("options", [{"patch_size": 34}, {"phases": 1}, {"target": Phase.ARTERIAL}])
+def test_so_are_padded_patches_and_other_phases(
+    cohort: Path, unpacked: Path, options: dict[str, object]
+) -> None:
+    expected, found = (epoch_of(module(path, **options), 1) for path in (cohort, unpacked))
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+
+def test_only_other_files_are_read_whole(unpacked: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = []
+    monkeypatch.setattr("mpfnl.data.studies.load_study", lambda study, phases: loaded.append(study) or 1 / 0)
+    studies = StudyReader(StudyCache(read_manifest(unpacked).split("train").studies, PHASES, 10**9))
+    for index in (0, 1, 3):
+        studies[index].box(2, (0, 0, 0), (4, 4, 4))
+    assert not loaded
+    with pytest.raises(ZeroDivisionError):
+        studies[2]
+    assert [study.study_id for study in loaded] == ["train2"]
+
+
+def test_the_other_phases_are_read_at_the_chosen_place_alone(
+    unpacked: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    studies = StudyReader(StudyCache(read_manifest(unpacked).split("train").studies, PHASES, 10**9))
+    recipe = Recipe(PHASES, Phase.PORTAL_VENOUS, None)
+    dataset = PatchDataset(studies, recipe, PatchSampling(8, per_study=20, min_body=0.9))
+    whole = studies[0].files.read_box  # type: ignore[attr-defined]
+    read: list[str] = []
+    monkeypatch.setattr(
+        studies.files, "read_box", lambda scan, *box: read.append(scan.grid.phase) or whole(scan, *box)
+    )
+    for index in range(20):
+        read.clear()
+        dataset[index]
+        assert 1 <= read.count(Phase.PORTAL_VENOUS) <= 8
+        assert read[-2:] == [Phase.NONCONTRAST, Phase.ARTERIAL]
+        assert len(read) == read.count(Phase.PORTAL_VENOUS) + 2
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -185,3 +253,43 @@ def test_an_empty_split_is_named(cohort: Path, tmp_path: Path) -> None:
     (cohort.parent / "no_val.csv").write_text("\n".join(row for row in rows if ",val," not in row) + "\n")
     with pytest.raises(InputError, match=r"no_val.csv: no study is in split val"):
         module(cohort.parent / "no_val.csv").setup("fit")
+
+
+def with_failed(cohort: Path, *failed: str) -> Path:
+    """The cohort's manifest with a verdict of each study's preparation."""
+    studies = [
+        replace(study, quality=Quality.FAIL if study.study_id in failed else (None, *Quality)[place % 3])
+        for place, study in enumerate(read_manifest(cohort))
+    ]
+    return write_manifest(cohort.parent / f"failed_{'_'.join(failed)}.csv", studies).path
+
+
+def test_failed_studies_are_left_out_of_every_split_and_named_once(
+    cohort: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = module(with_failed(cohort, "train1", "test0"))
+    with caplog.at_level(logging.INFO):
+        data.setup("fit")
+        batches = list(data.train_dataloader())
+        tested = [batch["study_id"] for batch in data.test_dataloader()]
+    used = {name for batch in batches for name in batch["study_id"]}
+    assert used == {"train0", "train2", "train3"}
+    assert tested == [["test1"]]
+    assert len(data.subjects("train")) == 3
+    lines = [record.getMessage() for record in caplog.records if "left out" in record.getMessage()]
+    assert lines == [
+        "failed_train1_test0.csv: 2 of 7 studies left out, preparation failed: train1, test0",
+    ]
+
+
+def test_failed_studies_are_used_on_request(cohort: Path, caplog: pytest.LogCaptureFixture) -> None:
+    data = module(with_failed(cohort, "train1"), include_failed=True)
+    with caplog.at_level(logging.INFO):
+        assert len(data.subjects(Split.TRAIN)) == 4
+    assert "left out" not in caplog.text
+
+
+def test_a_split_of_failed_studies_alone_is_named(cohort: Path) -> None:
+    with pytest.raises(InputError, match=r"no study is left in split val, .*all its 1 failed") as caught:
+        module(with_failed(cohort, "val0")).setup("fit")
+    assert "\n" not in str(caught.value)

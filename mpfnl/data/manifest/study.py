@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
+from mpfnl.errors import InputError
 from mpfnl.phases import PHASES, Phase
 
 REFERENCE_MASKS = ("pancreas", "labels")
@@ -81,6 +82,27 @@ class Study:
         }
         return files[phase]
 
+    def located(self, place: Callable[[str, Path], Path], quality: Quality | None = None) -> Study:
+        """The same study with its files elsewhere.
+
+        Args:
+            place: From the column and the file to the other file.
+            quality: Its verdict there.
+        """
+        masks = {column: place(column, path) for column, path in self.masks.items()}
+        return Study(
+            self.study_id,
+            self.patient_id,
+            self.split,
+            place("noncontrast", self.noncontrast),
+            place("arterial", self.arterial),
+            place("portal_venous", self.portal_venous),
+            pancreas=masks.pop("pancreas", None),
+            labels=masks.pop("labels", None),
+            phase_masks=masks,
+            quality=quality,
+        )
+
     @property
     def masks(self) -> dict[str, Path]:
         """The masks that it has, by column."""
@@ -109,8 +131,50 @@ class Manifest:
         wanted = Split(split)
         return Manifest(self.path, tuple(study for study in self.studies if study.split is wanted))
 
+    @property
+    def failed(self) -> tuple[Study, ...]:
+        """The studies whose preparation failed."""
+        return tuple(study for study in self.studies if study.quality is Quality.FAIL)
+
+    def usable(self) -> Manifest:
+        """The studies without those whose preparation failed."""
+        return Manifest(self.path, tuple(s for s in self.studies if s.quality is not Quality.FAIL))
+
+    def needed(self, split: Split, include_failed: bool = False) -> tuple[Study, ...]:
+        """The usable studies of a split, at least one.
+
+        Args:
+            split: The split.
+            include_failed: Whether to take those whose preparation failed, too.
+
+        Raises:
+            InputError: There is none.
+        """
+        listed = self.split(split)
+        used = listed if include_failed else listed.usable()
+        if not listed.studies:
+            raise InputError(f"{self.path}: no study is in split {split}; put one there")
+        if not used.studies:
+            raise InputError(
+                f"{self.path}: no study is left in split {split}, since the preparation of all its"
+                f" {len(listed)} failed; see their records, and prepare them again or put others there"
+            )
+        return used.studies
+
+    def left_out(self) -> str:
+        """One line that names the studies that `usable` leaves out; empty if there is none."""
+        if not self.failed:
+            return ""
+        count = f"{len(self.failed)} of {len(self)} {'study' if len(self) == 1 else 'studies'}"
+        return f"{self.path.name}: {count} left out, preparation failed: {', '.join(_names(self.failed))}"
+
     def __len__(self) -> int:
         return len(self.studies)
 
     def __iter__(self) -> Iterator[Study]:
         return iter(self.studies)
+
+
+def _names(studies: Sequence[Study], most: int = 10) -> list[str]:
+    names = [study.study_id for study in studies]
+    return names if len(names) <= most else [*names[:most], f"and {len(names) - most} more"]

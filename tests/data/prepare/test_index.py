@@ -116,7 +116,15 @@ def test_anchors_and_order(page: Page) -> None:
 
 def test_counts_reasons_numbers_and_versions(page: Page, quality: PhaseQuality) -> None:
     text = page.text
-    for words in ("5 studies", "not prepared 1", "fail 1", "warn 1", "pass 2", "0.6.3", "phantoms, not on patients"):
+    for words in (
+        "5 studies",
+        "not prepared 1",
+        "fail 1",
+        "warn 1",
+        "pass 2",
+        "0.6.3",
+        "phantoms, not on patients",
+    ):
         assert words in text
     assert "arterial: <b>differs</b> & more" in text  # as text, not as markup
     assert not page.of("b")

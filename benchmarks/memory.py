@@ -1,0 +1,92 @@
+"""Peak memory of a process and those that it starts, from Linux' /proc."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import TracebackType
+
+PROC = Path("/proc")
+
+
+def tree_memory(pid: int | None = None) -> int:
+    """Bytes that a process (this one if None) and its descendants hold: their own pages and shared memory.
+
+    A page shared by n processes counts 1/n in each (the proportional set size), so that what the tree shares,
+    as since a fork, counts once. Shared memory counts once whether it is mapped or waits for its receiver, as
+    the batches of a DataLoader do: then it is in no set, but the sender has it open. Pages of files, such as
+    the code of libraries, do not count: the system can drop them, and their share depends on which other
+    programs run. So a file that is mapped to be read would not show.
+    """
+    tree = list(_tree(pid or os.getpid()))
+    sizes = [_sizes(member) for member in tree]
+    mapped = sum(size.get("Pss_Shmem", 0) for size in sizes)
+    return sum(size.get("Pss_Anon", 0) for size in sizes) + max(mapped, _open_shared(tree))
+
+
+def _tree(pid: int) -> Iterator[int]:
+    yield pid
+    for children in PROC.glob(f"{pid}/task/*/children"):
+        try:
+            found = children.read_text().split()
+        except OSError:  # the thread has ended
+            continue
+        for child in found:
+            yield from _tree(int(child))
+
+
+def _sizes(pid: int) -> dict[str, int]:
+    """Bytes by the names of `smaps_rollup`; empty if the process has ended."""
+    try:
+        lines = (PROC / str(pid) / "smaps_rollup").read_text().splitlines()[1:]
+    except OSError:
+        return {}
+    return {name.rstrip(":"): int(kilobytes) * 1024 for name, kilobytes, _ in map(str.split, lines)}
+
+
+def _open_shared(pids: Iterable[int]) -> int:
+    """Bytes of the files in /dev/shm that processes have open, removed ones too, each once."""
+    found: dict[int, int] = {}
+    for pid in pids:
+        for link in PROC.glob(f"{pid}/fd/*"):
+            try:
+                if os.readlink(link).startswith("/dev/shm/"):
+                    file = link.stat()
+                    found[file.st_ino] = file.st_blocks * 512
+            except OSError:  # closed, or the process has ended
+                continue
+    return sum(found.values())
+
+
+class PeakMemory:
+    """Samples `tree_memory` of this process in a thread while its block runs; `peak` is the largest.
+
+    A sample walks the page tables of each process: milliseconds for each gigabyte.
+
+    Args:
+        interval_s: Between two samples.
+    """
+
+    def __init__(self, interval_s: float = 0.05) -> None:
+        self.interval_s = interval_s
+        self.peak = 0
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._sample, daemon=True)
+
+    def __enter__(self) -> PeakMemory:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _sample(self) -> None:
+        while True:
+            self.peak = max(self.peak, tree_memory())
+            if self._done.wait(self.interval_s):
+                return

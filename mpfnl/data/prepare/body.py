@@ -32,10 +32,9 @@ def body_mask(hu: Voxels, spacing: Sequence[float]) -> NDArray[np.bool_]:
         True inside the skin, lungs and bowel gas included. Empty where nothing is brighter than -300 HU.
     """
     bright = np.asarray(hu > BODY_HU)
-    reach = [int(OPENING_MM / 2 / step) for step in spacing]
-    if min(reach[:2]) > 0:
-        disc = np.ones((2 * reach[0] + 1, 2 * reach[1] + 1, 1), bool)
-        bright = ndimage.binary_opening(bright, disc)
+    if max(spacing[:2]) <= OPENING_MM:
+        reach = [max(1, round(OPENING_MM / 2 / step)) for step in spacing[:2]]
+        bright = ndimage.binary_opening(bright, np.ones((2 * reach[0] + 1, 2 * reach[1] + 1, 1), bool))
     parts, count = ndimage.label(bright)
     if count == 0:
         return np.zeros(hu.shape, bool)

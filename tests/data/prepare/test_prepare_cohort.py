@@ -97,26 +97,32 @@ def test_killed_at_five_moments_it_ends_as_if_undisturbed(
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets a process die with its parent")
 def test_a_killed_run_leaves_no_process_behind(raw: Manifest, tmp_path: Path) -> None:
     process = started(raw, tmp_path / "cohort", tmp_path / "tmp")
-    children: list[int] = []
-    limit = time.monotonic() + 60
-    while not children and time.monotonic() < limit:
+    workers: list[int] = []
+    limit = time.monotonic() + 120
+    while not workers and time.monotonic() < limit:
         time.sleep(0.05)
-        children = child_processes(process.pid)
-    time.sleep(1.5)  # until it has asked to die with its parent
-    children = child_processes(process.pid)
+        workers = worker_processes(process.pid)
+    time.sleep(random.Random(time.time_ns()).uniform(0.0, 2.0))  # young, or well at work
+    workers = worker_processes(process.pid) or workers
     process.kill()
     process.communicate()
-    assert children
-    limit = time.monotonic() + 10
-    while any(alive(child) for child in children):
+    assert workers
+    limit = time.monotonic() + 30  # a young one looks for its parent once it has loaded
+    while any(alive(worker) for worker in workers):
         assert time.monotonic() < limit, "a worker outlives the run"
         time.sleep(0.05)
 
 
-def child_processes(pid: int) -> list[int]:
+def worker_processes(pid: int) -> list[int]:
+    """The children of a process that prepare a study."""
     found = []
-    for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        found += [int(word) for word in task.read_text().split()]
+    for children in Path(f"/proc/{pid}/task").glob("*/children"):
+        try:
+            for child in children.read_text().split():
+                if b"mpfnl.data.prepare.worker" in Path(f"/proc/{child}/cmdline").read_bytes():
+                    found.append(int(child))
+        except OSError:  # it has just ended
+            continue
     return found
 
 

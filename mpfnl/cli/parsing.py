@@ -21,7 +21,11 @@ class _HelpFormatter(argparse.HelpFormatter):
             return f"{text} (required)"
         if action.default in (None, argparse.SUPPRESS) or not action.option_strings:
             return text
-        default = str(action.default).lower() if isinstance(action.default, bool) else action.default
+        default = action.default
+        if isinstance(default, bool):
+            default = str(default).lower()
+        elif isinstance(default, list):
+            default = " ".join(map(str, default))
         return f"{text} (default: {default})"
 
 
@@ -98,4 +102,6 @@ _METAVARS = {
     "device": "DEVICE",
     "misalignment": "X",
     "masks": "FOLDER",
+    "steps": "STEP",
+    "scheduler": "ADDRESS",
 }

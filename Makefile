@@ -18,7 +18,6 @@ $(VENV)/dev.stamp: $(VENV)/core.stamp
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-# Waiting threads sleep: much faster where the machine does something else too.
 # Waiting threads sleep: much faster where the machine has something else to do.
 demo: $(VENV)/core.stamp ## phantoms, training, enhancement, Table I and the report, in demo/
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/mpfnl demo --output demo

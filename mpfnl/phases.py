@@ -28,6 +28,12 @@ PHASES: tuple[Phase, ...] = tuple(Phase)
 """All phases in stacking order: non-contrast, arterial, portal venous."""
 
 
+AIR_HU = -1024
+"""What lies outside of every scan: the lowest value that CT scanners measure."""
+
+BODY_HU = -300
+"""Darker voxels are air or lung."""
+
 PhaseName: TypeAlias = Phase | Literal["noncontrast", "arterial", "portal_venous"]
 """A phase, or its name as it stands in configurations."""
 

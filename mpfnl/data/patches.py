@@ -15,11 +15,9 @@ from torch.utils.data import Dataset, Sampler
 
 from mpfnl.data.seeds import sample_generator
 from mpfnl.data.studies import LoadedStudy, PatchSource, PatchSources, StudyCache, as_int16
-from mpfnl.phases import ABDOMEN, Phase, Window
+from mpfnl.phases import ABDOMEN, AIR_HU, BODY_HU, Phase, Window
 from mpfnl.transforms.degradation import Preset, apply_parameters, sample_parameters
 
-AIR_HU = -1024
-BODY_HU = -300  # darker voxels are air or lung
 LOCATION_DRAWS = 8
 MIXED_STUDIES = 16
 TARGET = "target"

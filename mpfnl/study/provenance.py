@@ -14,10 +14,11 @@ from typing import Any
 from mpfnl.data.manifest import Manifest, Study
 from mpfnl.data.patches import Recipe
 from mpfnl.errors import InputError
-from mpfnl.files import write_text
+from mpfnl.files import file_digest, write_text
 from mpfnl.inference.enhance import EnhanceOptions
 from mpfnl.models.enhancement import EnhancementModule
 from mpfnl.phases import Phase
+from mpfnl.volumes import content_files
 
 FILE = "provenance.json"
 LEFT_OUT = "left_out"
@@ -112,13 +113,14 @@ def _reason(study: Study, studies: Sequence[Study]) -> str:
 
 
 def _digests(study: Study) -> dict[str, str]:
-    return {str(phase): file_digest(study.file(phase)) for phase in Phase}
+    return {str(phase): scan_digest(study.file(phase)) for phase in Phase}
 
 
-def file_digest(path: Path) -> str:
-    """The first 16 hexadecimal digits of a file's SHA-256."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+def scan_digest(path: Path) -> str:
+    """The first 16 hexadecimal digits of a scan's SHA-256; of all its files' where it has several."""
+    first, *others = [file_digest(file) for file in content_files(path)]
+    whole = hashlib.sha256("".join([first, *others]).encode()).hexdigest() if others else first
+    return whole[:16]
 
 
 def _describe(model: EnhancementModule) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -53,9 +52,3 @@ def raw_study(folder: Path, number: int, split: Split = Split.TRAIN) -> Study:
 def raw_cohort(folder: Path, count: int) -> Manifest:
     """Writes that many studies and their manifest."""
     return write_manifest(folder / "raw.csv", [raw_study(folder, number) for number in range(count)])
-
-
-def checksums(folder: Path) -> dict[str, str]:
-    """Every file below a folder, hidden ones too, by its SHA-256."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}

@@ -71,12 +71,6 @@ def mismatch(first: Scan, second: Scan, where: Mask) -> float:
     return float(np.mean(squared[structured] < MATCHING))
 
 
-def dice(first: Mask, second: Mask) -> float:
-    """Overlap of two masks (Dice, 1945), 0 to 1; NaN where both are empty."""
-    total = int(first.sum()) + int(second.sum())
-    return 2 * int((first & second).sum()) / total if total else float("nan")
-
-
 def jacobian(displacement: Scan, spacing: Sequence[float]) -> NDArray[np.float64]:
     """By what factor volumes change: the determinant of the derivative of x + u(x); folded where negative.
 

@@ -10,9 +10,9 @@ from scipy import ndimage
 
 from mpfnl.data.prepare.images import Box
 from mpfnl.errors import InputError
+from mpfnl.phases import BODY_HU
 from mpfnl.volumes import Voxels
 
-BODY_HU = -300.0  # darker is air or lung
 LUNG_HU = -500.0  # darker inside the body is lung, or gas in the bowel
 OPENING_MM = 6.0  # thinner things than twice this are the table, clothes, tubes
 LUNG_SLICE_CM2 = 30.0  # a slice with more dark area than this in one piece shows the lungs

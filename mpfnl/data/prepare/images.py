@@ -9,10 +9,8 @@ import SimpleITK as sitk
 from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 from numpy.typing import NDArray
 
+from mpfnl.phases import AIR_HU
 from mpfnl.volumes import Affine, Volume, Voxels
-
-AIR_HU = -1024
-"""What lies outside every scan."""
 
 Image: TypeAlias = sitk.Image
 Box: TypeAlias = tuple[slice, slice, slice]

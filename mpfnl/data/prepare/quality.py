@@ -9,10 +9,11 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from mpfnl.data.manifest import Quality
-from mpfnl.data.prepare.agreement import dice, inside, jacobian, mismatch, normalized_mutual_information
+from mpfnl.data.prepare.agreement import inside, jacobian, mismatch, normalized_mutual_information
 from mpfnl.data.prepare.body import body_mask
 from mpfnl.data.prepare.measured import Mask, Measured
 from mpfnl.data.prepare.thresholds import Limits, Thresholds
+from mpfnl.metrics.overlap import dice
 from mpfnl.phases import Phase
 
 ORGANS_MM = 24.0

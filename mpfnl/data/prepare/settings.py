@@ -14,6 +14,7 @@ from typing import Any
 from mpfnl.data.manifest import Study
 from mpfnl.data.prepare.presets import Step, find_steps
 from mpfnl.errors import InputError
+from mpfnl.files import file_digest
 from mpfnl.phases import PHASES, Phase
 from mpfnl.volumes import content_files, describe
 
@@ -81,12 +82,6 @@ def study_key(study: Study, settings: PrepareSettings) -> str:
     inputs = {phase.value: _content(study.file(phase), phase) for phase in PHASES}
     inputs |= {column: _content(path) for column, path in study.masks.items()}
     return _digest({"inputs": inputs, "settings": settings.to_json()})
-
-
-def file_digest(path: Path) -> str:
-    """The SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _content(path: Path, phase: Phase | None = None) -> list[str]:

@@ -18,7 +18,6 @@ from mpfnl.data.manifest import Quality, Study
 from mpfnl.data.manifest.study import PHASE_MASKS
 from mpfnl.data.prepare.body import abdomen_box, find_body
 from mpfnl.data.prepare.images import (
-    AIR_HU,
     Box,
     Image,
     canonical,
@@ -34,11 +33,12 @@ from mpfnl.data.prepare.private import without_paths
 from mpfnl.data.prepare.quality import PhaseQuality, measure, study_verdict
 from mpfnl.data.prepare.register import register
 from mpfnl.data.prepare.segmented import organ_box
-from mpfnl.data.prepare.settings import Crop, Interpolation, PrepareSettings, file_digest, versions
+from mpfnl.data.prepare.settings import Crop, Interpolation, PrepareSettings, versions
 from mpfnl.data.prepare.sheet import draw_sheet
+from mpfnl.data.studies import as_int16
 from mpfnl.errors import InputError, InputWarning
-from mpfnl.files import atomic_file, write_text
-from mpfnl.phases import PHASES, Phase
+from mpfnl.files import atomic_file, file_digest, write_text
+from mpfnl.phases import AIR_HU, PHASES, Phase
 from mpfnl.volumes import (
     Volume,
     Voxels,
@@ -167,7 +167,7 @@ def _find_body(scan: Volume) -> NDArray[np.bool_]:
 
 def stored_hu(hu: NDArray[Any]) -> NDArray[np.int16]:
     """HU as prepared scans hold them: whole, and no darker than air."""
-    return np.rint(hu).clip(AIR_HU, np.iinfo(np.int16).max).astype(np.int16)
+    return as_int16(np.maximum(hu, AIR_HU))
 
 
 def _prepare_phase(study: Study, phase: Phase, reference: Volume, settings: PrepareSettings) -> PreparedPhase:

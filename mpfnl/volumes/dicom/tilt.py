@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mpfnl.volumes.dicom.pixels import AIR_HU
+from mpfnl.phases import AIR_HU
 from mpfnl.volumes.dicom.stack import Stack
 from mpfnl.volumes.volume import Affine
 

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from raw_studies import AFFINE, SHAPE, body, checksums, raw_cohort, write_scan
+from preparation import checksums
+from raw_studies import AFFINE, SHAPE, body, raw_cohort, write_scan
 
 from mpfnl.cli import main
 from mpfnl.data.manifest import Manifest, Study, read_manifest, write_manifest

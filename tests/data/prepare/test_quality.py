@@ -24,7 +24,6 @@ from mpfnl.data.phantom import SMALL, PhantomStudy, generate_study
 from mpfnl.data.prepare.agreement import (
     BINS,
     WINDOW_HU,
-    dice,
     inside,
     jacobian,
     mismatch,
@@ -34,6 +33,7 @@ from mpfnl.data.prepare.images import to_image
 from mpfnl.data.prepare.measured import Measured, observe
 from mpfnl.data.prepare.quality import measure, study_verdict
 from mpfnl.data.prepare.thresholds import Limits, Thresholds
+from mpfnl.metrics.overlap import dice
 from mpfnl.phases import Phase
 
 IDENTITY = sitk.Transform(3, sitk.sitkIdentity)
@@ -112,7 +112,7 @@ def test_dice_is_scipys(seed: int) -> None:
 
 
 def test_dice_of_nothing_is_not_defined() -> None:
-    assert math.isnan(dice(np.zeros(3, dtype=bool), np.zeros(3, dtype=bool)))
+    assert math.isnan(dice(np.zeros((3, 3, 3), dtype=bool), np.zeros((3, 3, 3), dtype=bool)))
 
 
 @given(seed=st.integers(0, 1000), scale=st.floats(0.5, 12))

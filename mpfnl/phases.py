@@ -119,13 +119,17 @@ if TYPE_CHECKING:
     Features: TypeAlias = Tensor
     Reshaped: TypeAlias = Tensor
     Positions: TypeAlias = Tensor
+    KeyPositions: TypeAlias = Tensor
+    ValuePositions: TypeAlias = Tensor
+    AttendedPositions: TypeAlias = Tensor
     Scalar: TypeAlias = Tensor
 else:
     try:
         from jaxtyping import Float
     except ImportError:
         PhaseBatch = TargetBatch = PhaseVolume = SpatialVolume = Tensor
-        Features = Reshaped = Positions = Scalar = Tensor
+        Features = Reshaped = Scalar = Tensor
+        Positions = KeyPositions = ValuePositions = AttendedPositions = Tensor
     else:
         PhaseBatch = Float[Tensor, "batch phase x y z"]  # the phases of a batch of studies
         TargetBatch = Float[Tensor, "batch 1 sx sy sz"]  # one phase, perhaps on a finer grid
@@ -134,6 +138,9 @@ else:
         Features = Float[Tensor, "batch channel x y z"]  # feature maps of one phase or of all
         Reshaped = Float[Tensor, "batch_out channel_out x_out y_out z_out"]  # feature maps, another shape
         Positions = Float[Tensor, "batch position channel"]  # a volume as a list of positions
+        KeyPositions = Float[Tensor, "batch key channel"]  # what they are compared with
+        ValuePositions = Float[Tensor, "batch key value_channel"]  # what is summed over those
+        AttendedPositions = Float[Tensor, "batch position value_channel"]  # the sums
         Scalar = Float[Tensor, ""]
 
 

@@ -7,10 +7,24 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+
+# Without a GPU the Triton kernels run in Triton's interpreter. Triton reads this when it is imported.
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
 from jaxtyping import install_import_hook
 
 # Shapes and types of these rooms are checked at every call in the tests, and nowhere else.
-CHECKED = ["mpfnl.ops", "mpfnl.networks", "mpfnl.losses", "mpfnl.metrics.image"]
+# (Not the Triton kernels: Triton reads their source.)
+CHECKED = [
+    "mpfnl.ops.nonlocal_attention.attention",
+    "mpfnl.ops.shuffle",
+    "mpfnl.ops.sobel",
+    "mpfnl.networks",
+    "mpfnl.losses",
+    "mpfnl.metrics.image",
+]
 install_import_hook(CHECKED, "beartype.beartype")
 
 from mpfnl.data.manifest import Split, Study, write_manifest  # noqa: E402  # after the hook

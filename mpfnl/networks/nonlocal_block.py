@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from mpfnl.ops.nonlocal_attention import dot_product_attention, nonlocal_attention
 from mpfnl.ops.shuffle import depth_to_space, space_to_depth
-from mpfnl.phases import Features, Reshaped
+from mpfnl.phases import Features, Positions, Reshaped
 
 
 class NonLocalMode(StrEnum):
@@ -69,12 +69,17 @@ class NonLocalBlock3D(nn.Module):
         sides = volume.shape[-3:]
         folded = space_to_depth(_pad_to_multiple(volume, self.factor), self.factor)
         attend = dot_product_attention if self.mode is NonLocalMode.DOT_PRODUCT else nonlocal_attention
-        query, key, value = (
-            embed(folded).flatten(2).transpose(1, 2) for embed in (self.theta, self.phi, self.g)
-        )
+        value = _positions(self.g(folded))
+        query = _positions(self.theta(folded))
+        gaussian = self.mode is NonLocalMode.GAUSSIAN
+        key = query if gaussian else _positions(self.phi(folded))  # one tensor: half of the work
         attended = attend(query, key, value).transpose(1, 2).reshape(folded.shape)
         unfolded = depth_to_space(self.w(attended), self.factor)
         return volume + unfolded[..., : sides[0], : sides[1], : sides[2]]
+
+
+def _positions(folded: Features) -> Positions:
+    return folded.flatten(2).transpose(1, 2)
 
 
 def _pad_to_multiple(volume: Features, factor: int) -> Reshaped:

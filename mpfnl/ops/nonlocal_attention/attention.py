@@ -1,0 +1,93 @@
+"""The two forms of the non-local operator as functions: checks, autocast, dispatch."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from mpfnl.ops.nonlocal_attention.dispatch import (
+    Implementation,
+    ImplementationName,
+    operand_dtype,
+    resolve,
+)
+from mpfnl.ops.nonlocal_attention.library import attention_blockwise, attention_triton
+from mpfnl.ops.nonlocal_attention.reference import nonlocal_attention_reference
+from mpfnl.ops.nonlocal_attention.sdpa import attention_sdpa
+from mpfnl.phases import AttendedPositions, KeyPositions, Positions, ValuePositions
+
+
+def nonlocal_attention(
+    query: Positions,
+    key: KeyPositions,
+    value: ValuePositions,
+    *,
+    implementation: ImplementationName | None = None,
+) -> AttendedPositions:
+    """Softmax attention over all positions: one head, no scale, no mask.
+
+    Differentiable once with respect to all three. Pass the same tensor as query and key for mode `gaussian`:
+    then half of the work falls away. Under autocast the operands and the result are in autocast's dtype.
+    Sums are in float32 at least; the forward pass is deterministic, and so is the backward pass of all but
+    some of SDPA's backends.
+
+    Args:
+        query: `(batch, N, C)`, any strides.
+        key: `(batch, M, C)`; M is N over the positions of one volume.
+        value: `(batch, M, C_v)`.
+        implementation: Which code runs; chosen by device, dtype and size if None (see
+            `choose_implementation` and `use_implementation`).
+
+    Returns:
+        `(batch, N, C_v)` in the value's dtype, or in autocast's.
+
+    Raises:
+        ValueError: If the shapes do not fit, or the implementation cannot take them.
+    """
+    _check(query, key, value)
+    chosen = resolve(query, key, value, implementation)
+    device = query.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else value.dtype
+    if chosen is Implementation.SDPA:
+        return attention_sdpa(query, key, value).to(dtype)
+    if chosen is Implementation.REFERENCE:
+        return nonlocal_attention_reference(query, key, value).to(dtype)
+    shared = None if query is key else key
+    if chosen is Implementation.BLOCKWISE:
+        return attention_blockwise(query, shared, value, torch.float32)[0].to(dtype)
+    return attention_triton(query, shared, value, operand_dtype(query) or torch.float32)[0].to(dtype)
+
+
+def dot_product_attention(query: Positions, key: KeyPositions, value: ValuePositions) -> AttendedPositions:
+    """Dot-product attention, normalised by the number of positions.
+
+    The product is associative, so the C x C_v matrix `key^T value` is formed instead of the N x N one:
+    time and memory are linear in N. That matrix is summed in float32 at least, also under autocast: in
+    float16 the sum over a large volume would overflow.
+
+    Args:
+        query: `(batch, N, C)`.
+        key: `(batch, M, C)`.
+        value: `(batch, M, C_v)`.
+
+    Returns:
+        `(batch, N, C_v)`.
+
+    Raises:
+        ValueError: If the shapes do not fit.
+    """
+    _check(query, key, value)
+    exact = torch.promote_types(value.dtype, torch.float32)
+    with torch.autocast(query.device.type, enabled=False):
+        summed = key.to(exact).transpose(1, 2) @ value.to(exact) / key.shape[1]
+    return query @ summed.to(query.dtype)
+
+
+def _check(query: Tensor, key: Tensor, value: Tensor) -> None:
+    shapes = f"query {tuple(query.shape)}, key {tuple(key.shape)}, value {tuple(value.shape)}"
+    if not query.shape[0] == key.shape[0] == value.shape[0]:
+        raise ValueError(f"the batches differ: {shapes}")
+    if query.shape[2] != key.shape[2]:
+        raise ValueError(f"query and key differ in channels: {shapes}")
+    if key.shape[1] != value.shape[1] or key.shape[1] == 0:
+        raise ValueError(f"each key needs a value, and there must be one at least: {shapes}")

@@ -1,0 +1,150 @@
+"""Which implementation of the non-local operator runs: by device, dtype and size, and how to override it."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from functools import cache
+from importlib.util import find_spec
+from typing import Literal, TypeAlias
+
+import torch
+from torch import Tensor
+
+logger = logging.getLogger(__name__)
+
+VARIABLE = "MPFNL_NONLOCAL_ATTENTION"
+"""Environment variable that names the implementation for a whole process; read on import."""
+
+
+class Implementation(StrEnum):
+    """The ways to compute the operator; they agree within the rounding of their formats.
+
+    - `reference`: the definition, with the N x N matrix in memory.
+    - `sdpa`: PyTorch's scaled dot-product attention.
+    - `blockwise`: tiles in float32 or float64 on the CPU; half of the work where query and key are one.
+    - `triton`: CUDA kernels in float16, bfloat16 or tf32 with float32 sums.
+    """
+
+    REFERENCE = "reference"
+    SDPA = "sdpa"
+    BLOCKWISE = "blockwise"
+    TRITON = "triton"
+
+
+ImplementationName: TypeAlias = Implementation | Literal["reference", "sdpa", "blockwise", "triton"]
+"""An implementation, or its name."""
+
+WIDEST = 64
+"""The most channels that the Triton kernels take."""
+
+FEWEST_BLOCKWISE = 4096
+"""Below so many positions SDPA is as fast on the CPU; benchmarks/nonlocal_attention.py measures it."""
+
+FEWEST_TRITON = 2048
+"""Below so many positions a kernel's launch costs more than its work; an estimate, not measured."""
+
+_AMX = torch.cpu._is_amx_tile_supported()
+_TRITON = find_spec("triton") is not None
+
+_override: Implementation | None = None
+_logged: set[tuple[object, ...]] = set()
+
+
+def choose_implementation(query: Tensor, key: Tensor, value: Tensor) -> Implementation:
+    """The implementation that runs for these inputs where none is named.
+
+    - CUDA, compute capability 8.0 or more, at most 64 channels, 2,048 positions or more, operands in float16,
+      bfloat16 or tf32: `triton`. Float32 inputs count as tf32 where `torch.set_float32_matmul_precision` is
+      "high" or "medium".
+    - CPU, query and key the same tensor, gradients needed, 4,096 positions or more: `blockwise`; but not for
+      bfloat16 on processors with AMX.
+    - Everything else: `sdpa`.
+
+    Args:
+        query: As for `nonlocal_attention`.
+        key: As for `nonlocal_attention`.
+        value: As for `nonlocal_attention`.
+    """
+    positions, widest = key.shape[1], max(query.shape[2], value.shape[2])
+    if query.device.type == "cuda":
+        kernels = positions >= FEWEST_TRITON and widest <= WIDEST and _kernels_run_on(query.device.index)
+        return Implementation.TRITON if kernels and operand_dtype(query) is not None else Implementation.SDPA
+    if query.device.type == "cpu":
+        trained = torch.is_grad_enabled() and (query.requires_grad or value.requires_grad)
+        amx = _AMX and operand_dtype(query) is torch.bfloat16
+        if trained and query is key and positions >= FEWEST_BLOCKWISE and not amx:
+            return Implementation.BLOCKWISE
+    return Implementation.SDPA
+
+
+def operand_dtype(tensor: Tensor) -> torch.dtype | None:
+    """The format of the matrix products' operands: the input's, or autocast's.
+
+    float32 stands for tf32. None: the operands must not be rounded (float32 unless
+    `torch.set_float32_matmul_precision` allows tf32, and float64).
+    """
+    device = tensor.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else tensor.dtype
+    if dtype in (torch.float16, torch.bfloat16):
+        return dtype
+    rounded = dtype is torch.float32 and torch.get_float32_matmul_precision() != "highest"
+    return torch.float32 if rounded else None
+
+
+@contextmanager
+def use_implementation(implementation: ImplementationName) -> Iterator[None]:
+    """Within the block `nonlocal_attention` runs this implementation, where none is passed to it.
+
+    Args:
+        implementation: An `Implementation` or its name.
+    """
+    global _override
+    before, _override = _override, Implementation(implementation)
+    try:
+        yield
+    finally:
+        _override = before
+
+
+def resolve(
+    query: Tensor, key: Tensor, value: Tensor, implementation: ImplementationName | None
+) -> Implementation:
+    """What is named, else what the context or the environment names, else what suits the inputs."""
+    named = _override if implementation is None else Implementation(implementation)
+    chosen = named or choose_implementation(query, key, value)
+    if not torch.compiler.is_compiling():
+        _log_once(chosen, query, named is not None)
+    return chosen
+
+
+def _log_once(chosen: Implementation, query: Tensor, named: bool) -> None:
+    case = (chosen, query.device.type, query.dtype, named)
+    if case not in _logged:
+        _logged.add(case)
+        why = "as named" if named else "by device, type and size"
+        shape = "x".join(map(str, query.shape))
+        logger.info("non-local attention on %s, %s, %s: %s (%s)", *case[1:3], shape, chosen, why)
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+@cache
+def _kernels_run_on(device: int | None) -> bool:
+    return _TRITON and torch.version.cuda is not None and torch.cuda.get_device_capability(device) >= (8, 0)
+
+
+def _named_by_the_environment() -> Implementation | None:
+    name = os.environ.get(VARIABLE)
+    if not name:
+        return None
+    try:
+        return Implementation(name)
+    except ValueError:
+        known = ", ".join(Implementation)
+        raise ValueError(f"{VARIABLE}={name}: it must be one of {known}, or unset") from None
+
+
+_override = _named_by_the_environment()

@@ -1,0 +1,1 @@
+"""CUDA kernels of the non-local operator, in Triton; for tests TRITON_INTERPRET=1 runs them on the CPU."""

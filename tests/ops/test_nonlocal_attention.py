@@ -69,8 +69,8 @@ def test_output_equals_the_definition(
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
 def test_blockwise_gradients_equal_the_definition(n: int, dtype: torch.dtype, same: bool) -> None:
     limits = {**LIMITS, torch.float32: EXACT_FLOAT32}
-    # Of embedded mode on unrelated inputs the gradient of the query nearly cancels: 1e-5 of what is summed is
-    # not 1e-5 of the sum. The definition itself is no closer in float32 (1.6e-5 at N = 4000, this one 2.3e-5).
+    # Of embedded mode on unrelated inputs the gradient of the query nearly cancels: 1e-5 of what is summed
+    # is not 1e-5 of the sum. In float32 the definition itself is at 1.6e-5 for N = 4000, this one at 2.3e-5.
     limit = limits[dtype] if same or dtype is not torch.float32 else 1e-4
     check(Case(n, symmetric=same, dtype=dtype), "blockwise", limit)
 

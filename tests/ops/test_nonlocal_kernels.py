@@ -14,11 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from nonlocal_cases import LIMITS, Case, check, relative_error
 
-pytest.importorskip("triton")
+triton = pytest.importorskip("triton")
 
-from mpfnl.ops import nonlocal_attention
-from mpfnl.ops.nonlocal_attention.kernels import launch
-from mpfnl.ops.nonlocal_attention.kernels.launch import Tiles, use_tiles
+from mpfnl.ops import nonlocal_attention  # noqa: E402
+from mpfnl.ops.nonlocal_attention.kernels import launch  # noqa: E402
+from mpfnl.ops.nonlocal_attention.kernels.launch import Tiles, use_tiles  # noqa: E402
 
 # NumPy, which the interpreter computes with, warns where the range test lets an exponential overflow.
 pytestmark = [
@@ -209,6 +209,13 @@ def test_too_many_channels_and_wrong_formats_are_refused() -> None:
         launch.forward(wide, None, wide, torch.float16)
     with pytest.raises(ValueError, match=r"not torch\.float64"):
         launch.forward(wide[..., :9], None, wide[..., :9], torch.float64)
+
+
+def test_other_devices_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch, "INTERPRETED", triton.language.constexpr(False))
+    x = torch.rand(1, 5, 3)
+    with pytest.raises(ValueError, match="need a CUDA device; these tensors are on cpu"):
+        nonlocal_attention(x, x, x, implementation="triton")
 
 
 COMPILE = r"""

@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from mpfnl.ops.nonlocal_attention.kernels.backward import attention_backward, pack_backward
 from mpfnl.ops.nonlocal_attention.kernels.forward import attention_forward, pack_forward
+from mpfnl.ops.nonlocal_attention.kernels.parts import INTERPRETED
 from mpfnl.ops.nonlocal_attention.operands import LOG2E
 
 
@@ -107,8 +108,10 @@ def forward(query: Tensor, key: Tensor | None, value: Tensor, operands: torch.dt
         `(batch, N, C_v)`, and the logarithm to base 2 of each row's sum of exp(score), `(batch, N)`; float32.
 
     Raises:
-        ValueError: If there are more channels, or the format is another.
+        ValueError: If there are more channels, the format is another, or the device is not CUDA.
     """
+    if query.device.type != "cuda" and not INTERPRETED.value:
+        raise ValueError(f"the Triton kernels need a CUDA device; these tensors are on {query.device}")
     keys = query if key is None else key
     shape = _Shape.of(query, keys, value)
     form = _format_of(operands)

@@ -1,4 +1,4 @@
-"""What only a GPU shows of the non-local operator; the kernels' own tests run on it too where there is one."""
+"""What only a GPU shows of the non-local operator; the kernels' own tests run on it too, if there is one."""
 
 from __future__ import annotations
 

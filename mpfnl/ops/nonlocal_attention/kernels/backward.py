@@ -56,6 +56,7 @@ def pack_backward(
     grad_column,
     query_factor,
     key_factor,
+    half_range,
     C: tl.constexpr,
     CV: tl.constexpr,
     WIDTH: tl.constexpr,
@@ -63,7 +64,6 @@ def pack_backward(
     ROWS: tl.constexpr,
     SHIFT: tl.constexpr,
     LIFT: tl.constexpr,
-    HALF_RANGE: tl.constexpr,
     SYMMETRIC: tl.constexpr,
     OPERAND: tl.constexpr,
 ):
@@ -93,7 +93,7 @@ def pack_backward(
         offset = upwards(tl.ceil(log_sum - SHIFT))
         alpha = tl.exp2(offset - log_sum + SHIFT) * is_query
         beta = is_key
-    if not in_range(low, high, HALF_RANGE):
+    if not in_range(low, high, half_range):
         offset, alpha, beta = tl.zeros_like(offset), is_query, is_key
     offset_column = (-offset / GAIN * is_query).to(OPERAND)
 
@@ -143,6 +143,7 @@ def attention_backward(
     m,
     length,
     factor,
+    half_range,
     C: tl.constexpr,
     CV: tl.constexpr,
     WIDTH: tl.constexpr,
@@ -153,7 +154,6 @@ def attention_backward(
     VALUE: tl.constexpr,
     SHIFT: tl.constexpr,
     LIFT: tl.constexpr,
-    HALF_RANGE: tl.constexpr,
     OPERAND: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
@@ -182,7 +182,7 @@ def attention_backward(
     blank = tl.zeros([ROWS, COLUMNS], tl.float32)
     sum_positions = tl.zeros([ROWS, WIDTH], tl.float32)
     sum_values = tl.zeros([ROWS, WIDTH_V], tl.float32)
-    if in_range(tl.load(lowest + batch), tl.load(highest + batch), HALF_RANGE):
+    if in_range(tl.load(lowest + batch), tl.load(highest + batch), half_range):
         for start in range(0, m, COLUMNS):
             across = (start + tile)[:, None]
             positions = tl.load(theirs + across * WIDTH + columns[None, :])

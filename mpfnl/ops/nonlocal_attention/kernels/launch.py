@@ -45,21 +45,30 @@ class Format:
         shift: Exponent of the largest weight: float16 needs all of its range.
         least: A row's sum of weights above which those that were rounded away do not matter, a key.
         lift: Exponent by which gradients are larger than they need be, so that none is rounded away.
-        half_range: Exponent of the largest factor that may be folded into an operand.
+        smallest: Exponent down to which weights are as exact as they need be.
+        largest_factor: Exponent of the largest factor that may be folded into an operand.
     """
 
     operand: tl.dtype
     shift: int
     least: float
     lift: int
-    half_range: int
+    smallest: int
+    largest_factor: int
+
+    def half_range(self, positions: int) -> float:
+        """How far log-sums may spread, divided by 4, for the backward kernels to fold them into operands.
+
+        The weight of a pair is then the geometric mean of its probabilities: smaller than the larger of the
+        two by the root of their ratio. It must not be too small for the format where that is 1 / N.
+        """
+        return min(self.largest_factor, (self.shift - self.smallest - math.log2(positions)) / 2)
 
     def constants(self) -> dict[str, object]:
         """What the backward kernels take."""
         return {
             "SHIFT": self.shift,
             "LIFT": self.lift,
-            "HALF_RANGE": self.half_range,
             "OPERAND": self.operand,
         }
 
@@ -67,9 +76,9 @@ class Format:
 # float16 is exact down to 2^-14 and rounds by 2^-25 at most below: if the sum is 2^-14 a key, that is 2^-11
 # of it. The others have float32's exponents: 2^-126.
 FORMATS = {
-    torch.float16: Format(tl.float16, 14, 2.0**-14, 10, 9),
-    torch.bfloat16: Format(tl.bfloat16, 0, 2.0**-100, 0, 40),
-    torch.float32: Format(tl.float32, 0, 2.0**-100, 0, 40),
+    torch.float16: Format(tl.float16, 14, 2.0**-14, 6, -16, 9),
+    torch.bfloat16: Format(tl.bfloat16, 0, 2.0**-100, 0, -110, 40),
+    torch.float32: Format(tl.float32, 0, 2.0**-100, 0, -110, 40),
 }
 PADDING = 128  # rows of the buffers are a multiple of every tile
 PACKING_ROWS = 64
@@ -201,6 +210,7 @@ def backward(
     lowest, highest = torch.aminmax(lse, dim=1)
     padded_lse = functional.pad(lse, (0, shape.length - shape.n))
     factors = _factors(symmetric)
+    half_range = form.half_range(max(shape.n, shape.m))
     common = {**shape.constants(), **form.constants(), "SYMMETRIC": symmetric}
     with _on(query):
         pack_backward[(shape.length // PACKING_ROWS, shape.batch)](
@@ -226,6 +236,7 @@ def backward(
             *value.stride(),
             *grad.stride(),
             *factors,
+            half_range,
             **common,
             ROWS=PACKING_ROWS,
         )
@@ -257,6 +268,7 @@ def backward(
                 *sizes,
                 shape.length,
                 1 / factor,
+                half_range,
                 **common,
                 **_cut(tiles),
                 VALUE=with_value,

@@ -73,9 +73,9 @@ def store_rows(target, rows, columns, values, WIDTH: tl.constexpr):
 
 
 @triton.jit
-def in_range(lowest, highest, HALF_RANGE: tl.constexpr):
+def in_range(lowest, highest, half_range):
     """Whether the factors that `pack_backward` folds into its operands fit their format, for a batch."""
-    small = (tl.maximum(highest, -lowest) <= 256) & ((highest - lowest) / 4 <= HALF_RANGE)
+    small = (tl.maximum(highest, -lowest) <= 256) & ((highest - lowest) / 4 <= half_range)
     return small
 
 

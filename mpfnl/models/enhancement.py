@@ -206,6 +206,7 @@ class EnhancementModule(LightningModule):
         lr_scheduler: SchedulerFactory | None = None,
         lr_interval: Interval = "epoch",
         channels_last: bool = True,
+        activation_checkpointing: bool = False,
     ) -> Self:
         """Loads a model from a weights folder, to enhance with or to train on.
 
@@ -216,6 +217,7 @@ class EnhancementModule(LightningModule):
             lr_scheduler: Makes a schedule from the optimiser.
             lr_interval: When the schedule moves on.
             channels_last: Keep the weights in the layout that is fast in mixed precision.
+            activation_checkpointing: Train in less memory and more time.
 
         Raises:
             InputError: If the folder is not a weights folder, or holds another model.
@@ -228,6 +230,7 @@ class EnhancementModule(LightningModule):
             "lr_scheduler": lr_scheduler,
             "lr_interval": lr_interval,
             "channels_last": channels_last,
+            "activation_checkpointing": activation_checkpointing,
         }
         model = build(cls, read_config(Path(folder), expected=cls.__name__), training, Path(folder))
         load_weights(Path(folder), model.network)

@@ -31,6 +31,8 @@ class PFNL3D(EnhancementModule):
         lr_scheduler: Makes a schedule from the optimiser; None: a constant rate.
         lr_interval: When the schedule moves on: each epoch or each step.
         channels_last: Keep the weights in the layout that is fast in mixed precision.
+        activation_checkpointing: Train in less memory and a third more time: what is inside a fusion block is
+            not kept for the backward pass but computed again.
     """
 
     network: PFNL3DNet
@@ -49,6 +51,7 @@ class PFNL3D(EnhancementModule):
         lr_scheduler: SchedulerFactory | None = None,
         lr_interval: Interval = "epoch",
         channels_last: bool = True,
+        activation_checkpointing: bool = False,
     ) -> None:
         taken = resolve_phases(phases, target)
         mode = None if nonlocal_mode is None else NonLocalMode(nonlocal_mode)
@@ -69,6 +72,7 @@ class PFNL3D(EnhancementModule):
             nonlocal_mode=mode,
             nonlocal_factor=nonlocal_factor,
             scale=scale,
+            activation_checkpointing=activation_checkpointing,
         )
         super().__init__(
             network, taken, Phase(target), loss, optimizer, lr_scheduler, lr_interval, channels_last

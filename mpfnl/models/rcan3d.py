@@ -32,6 +32,8 @@ class RCAN3D(EnhancementModule):
         lr_scheduler: Makes a schedule from the optimiser; None: a constant rate.
         lr_interval: When the schedule moves on: each epoch or each step.
         channels_last: Keep the weights in the layout that is fast in mixed precision.
+        activation_checkpointing: Train in less memory and a third more time: what is inside a residual group
+            is not kept for the backward pass but computed again.
     """
 
     network: RCAN3DNet
@@ -50,6 +52,7 @@ class RCAN3D(EnhancementModule):
         lr_scheduler: SchedulerFactory | None = None,
         lr_interval: Interval = "epoch",
         channels_last: bool = True,
+        activation_checkpointing: bool = False,
     ) -> None:
         taken = resolve_phases(phases, target)
         self._config = {
@@ -61,7 +64,7 @@ class RCAN3D(EnhancementModule):
             "reduction": reduction,
             "scale": scale,
         }
-        network = RCAN3DNet(len(taken), channels, groups, blocks, reduction, scale)
+        network = RCAN3DNet(len(taken), channels, groups, blocks, reduction, scale, activation_checkpointing)
         super().__init__(
             network, taken, Phase(target), loss, optimizer, lr_scheduler, lr_interval, channels_last
         )

@@ -198,6 +198,25 @@ def test_fine_tuning_takes_its_own_optimiser(tmp_path: Path) -> None:
     assert model.configure_optimizers().defaults["lr"] == 0.25  # type: ignore[union-attr]
 
 
+def test_activation_checkpointing_is_an_option_of_training(cohort: Path, tmp_path: Path) -> None:
+    results = []
+    for on in (False, True):
+        seed_everything(1, verbose=False)
+        model = small_model(activation_checkpointing=on)
+        assert model.network.activation_checkpointing is on
+        assert "activation_checkpointing" not in model.config
+        trainer(tmp_path, 1, precision="bf16-mixed").fit(model, small_data(cohort))
+        results.append(weights(model))
+    assert torch.equal(*results)
+    folder = model.save_pretrained(tmp_path / "weights")
+    assert not mpfnl.PFNL3D.from_pretrained(folder).network.activation_checkpointing
+    assert mpfnl.PFNL3D.from_pretrained(
+        folder, activation_checkpointing=True
+    ).network.activation_checkpointing
+    rcan3d = mpfnl.RCAN3D(channels=8, groups=1, blocks=1, activation_checkpointing=True)
+    assert rcan3d.network.activation_checkpointing
+
+
 def test_checkpoints_load_without_unpickling_code(cohort: Path, tmp_path: Path) -> None:
     model = randomised()
     data = small_data(cohort, phases=model.phases)

@@ -1,0 +1,121 @@
+"""Sums over the groups of a batch, without concatenations: in PFNL3D a group is a phase. Torch only.
+
+A batch of `groups * batch` feature maps, group-major, stands for `batch` samples of `groups * C` channels. In
+`channels_last_3d` it is `groups` matrices of `batch * x * y * z` rows and C columns, one after the other.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+
+from mpfnl.ops.convolution import computing_dtype
+from mpfnl.phases import Features, Reshaped
+
+LAYOUT = torch.channels_last_3d
+
+
+def convolve_groups_leaky_relu(
+    features: Features, weight: Tensor, bias: Tensor, groups: int, slope: float
+) -> Reshaped:
+    """A convolution over the concatenated groups, without the concatenation, then a leaky ReLU.
+
+    The weights are cut into one slab a group and the products are summed. A 1x1x1 convolution in
+    `channels_last_3d` is a chain of matrix products, each adding to the one before.
+
+    Args:
+        features: `(groups * batch, C, x, y, z)`, group-major.
+        weight: `(out, groups * C, k, k, k)`, k odd; the sides are kept.
+        bias: `(out,)`.
+        groups: Number of groups.
+        slope: Of the activation below zero.
+
+    Returns:
+        `(batch, out, x, y, z)`.
+    """
+    in_rows = features.is_contiguous(memory_format=LAYOUT) and not torch.compiler.is_compiling()
+    if weight.shape[-1] == 1 and in_rows:
+        return _multiply_groups(features, weight, bias, groups, slope)
+    padding = weight.shape[-1] // 2
+    slabs = weight.chunk(groups, dim=1)
+    each = features.chunk(groups, dim=0)
+    total = functional.conv3d(each[0], slabs[0], bias, padding=padding)
+    for group, slab in zip(each[1:], slabs[1:], strict=True):
+        total.add_(functional.conv3d(group, slab, padding=padding))
+    return functional.leaky_relu(total, slope, inplace=True)
+
+
+def add_to_groups(features: Features, shared: Reshaped, groups: int) -> Features:
+    """Adds the same feature maps to every group.
+
+    Args:
+        features: `(groups * batch, C, x, y, z)`, group-major. Overwritten: give it away.
+        shared: `(batch, C, x, y, z)`.
+        groups: Number of groups.
+
+    Returns:
+        `(groups * batch, C, x, y, z)`.
+    """
+    if torch.compiler.is_compiling():  # the compiler writes its own loop, forward and backward
+        return (features.unflatten(0, (groups, -1)) + shared).flatten(0, 1)
+    total: Tensor = _AddToGroups.apply(features, shared, groups)
+    return total
+
+
+def _multiply_groups(features: Tensor, weight: Tensor, bias: Tensor, groups: int, slope: float) -> Tensor:
+    count, channels, *sides = features.shape
+    dtype = computing_dtype(features)
+    rows = features.permute(0, 2, 3, 4, 1).reshape(groups, -1, channels).to(dtype)
+    slabs = weight.reshape(-1, groups, channels).permute(1, 2, 0).to(dtype)
+    product: Tensor = _MultiplyGroups.apply(rows, slabs, bias.to(dtype))
+    # Before it is viewed as a volume: the gradient of what is done in place to a view is copied.
+    functional.leaky_relu(product, slope, inplace=True)
+    return product.view(count // groups, *sides, -1).permute(0, 4, 1, 2, 3)
+
+
+class _MultiplyGroups(torch.autograd.Function):
+    """`bias + sum_g rows[g] @ slabs[g]`; the gradients are written where they belong, not concatenated."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, slabs: Tensor, bias: Tensor) -> Tensor:
+        ctx.save_for_backward(rows, slabs)
+        total = torch.addmm(bias, rows[0], slabs[0])
+        for group in range(1, len(rows)):
+            total.addmm_(rows[group], slabs[group])
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        rows, slabs = ctx.saved_tensors
+        of_rows, of_slabs = torch.empty_like(rows), torch.empty_like(slabs)
+        for group in range(len(rows)):
+            torch.mm(gradient, slabs[group].mT, out=of_rows[group])
+            torch.mm(rows[group].mT, gradient, out=of_slabs[group])
+        return of_rows, of_slabs, gradient.sum(0)
+
+
+class _AddToGroups(torch.autograd.Function):
+    """A sum with broadcasting whose gradient adds the groups one by one.
+
+    In bfloat16 on a CPU PyTorch's own, `sum(0)`, takes as long as a 3x3x3 convolution of 64 channels.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, shared: Tensor, groups: int) -> Tensor:
+        ctx.groups = groups
+        ctx.mark_dirty(features)
+        features.unflatten(0, (groups, -1)).add_(shared)
+        return features
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
+        first, *others = gradient.chunk(ctx.groups, dim=0)
+        total = first
+        for other in others:
+            total = total + other
+        return gradient, total, None

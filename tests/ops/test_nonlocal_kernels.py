@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import subprocess
 import sys
@@ -160,24 +159,69 @@ def test_air_and_bone_with_a_gradient_of_one_sign(dtype: torch.dtype, dark: floa
     assert relative_error(grad_query, expected[0]) < 5 * LIMITS[dtype]  # scores of 24 nats in this format
 
 
-def test_weights_of_a_large_volume_do_not_drown_in_float16() -> None:
-    """262,144 positions, half dark and half bright: dark rows give bright keys 2^-18 each, and it adds up.
+@pytest.mark.parametrize("dtype", FORMATS)
+def test_rows_whose_gradients_differ_by_orders(dtype: torch.dtype) -> None:
+    case = Case(512, symmetric=True, dtype=dtype, device=DEVICE, batch=1)
+    levels = torch.where(torch.arange(512) < 256, 0.1, 0.7)[None, :, None]
+    noise = torch.randn(1, 512, 25, generator=torch.Generator().manual_seed(0))
+    case.query = (levels + 0.05 * noise[..., :24]).clamp(0, 1).to(dtype).to(DEVICE)
+    case.grad = case.grad * torch.exp(1.5 * noise[..., 24:]).to(dtype).to(DEVICE)
+    tiles = Tiles(128, 128, warps=8, stages=2)
+    with use_tiles(tiles, tiles):
+        check(case, "triton")
 
-    Too many to interpret: what is tested is that such weights are not folded where they would round away.
-    """
-    form = launch.FORMATS[torch.float16]
-    spread, positions = 34.6, 2**18
-    exponent = form.shift - math.log2(positions) - spread / 2  # of such a pair's weight, were it folded
-    assert exponent < form.smallest
-    assert spread / 4 > form.half_range(positions)  # so it is not folded
-    assert launch.FORMATS[torch.bfloat16].half_range(positions) > spread / 4
 
-
-def test_what_is_not_finite_stays_so() -> None:
-    case = Case(40, symmetric=True, dtype=torch.bfloat16, device=DEVICE)
-    case.query[0, 3, 5] = torch.nan
+@pytest.mark.parametrize("dtype", FORMATS)
+@pytest.mark.parametrize("keys", [40, 64])
+def test_scores_far_below_zero(keys: int, dtype: torch.dtype) -> None:
+    """The rows of zeros behind the last key would have by far the highest scores."""
+    case = Case(50, keys=keys, device=DEVICE)
+    factor = launch._factors(False)[0]
+    whole = torch.randint(1, 4, (2, 50 + keys, 24), generator=torch.Generator().manual_seed(0)).float()
+    case.query = (whole[:, :50] / factor).to(DEVICE)
+    case.key = -2 * whole[:, 50:].to(DEVICE)
     with use_tiles(SMALL, SMALL):
-        out, _ = launch.forward(case.query, None, case.value, torch.bfloat16)
+        out, lse = launch.forward(case.query, case.key, case.value, dtype)
+        assert float(lse.max()) < -100
+        grads = launch.backward(case.grad, case.query, case.key, case.value, out, lse, dtype)
+    reference, expected = case.reference()
+    assert relative_error(out, reference) < LIMITS[dtype]
+    for grad, target in zip(grads, expected, strict=True):
+        assert relative_error(grad, target) < 5 * LIMITS[dtype]
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("dtype", FORMATS)
+def test_log_sums_at_the_limit(dtype: torch.dtype, symmetric: bool) -> None:
+    case = Case(70, symmetric=symmetric, device=DEVICE)
+    query = torch.zeros(2, 70, 24)
+    query[..., 0] = 15.8  # of base-2 scores of 249.6: with 70 keys the log-sums are 255.8
+    case.query = (query / launch._factors(symmetric)[0]).to(DEVICE)
+    case.key = query.to(DEVICE)
+    key = None if symmetric else case.key
+    with use_tiles(SMALL, SMALL):
+        out, lse = launch.forward(case.query, key, case.value, dtype)
+        assert 253 < float(lse.max()) < 258
+        grads = launch.backward(case.grad, case.query, key, case.value, out, lse, dtype)
+    assert all(grad is None or grad.isfinite().all() for grad in grads)
+    assert relative_error(grads[2], case.reference()[1][-1]) < LIMITS[dtype]
+
+
+@pytest.mark.parametrize("dtype", FORMATS)
+@pytest.mark.parametrize("bits", [0x7FC00000, 0x7FFFFFFF])
+def test_what_is_not_finite_stays_so(bits: int, dtype: torch.dtype) -> None:
+    """Both NaN of the CPU and of the GPU."""
+    case = Case(40, symmetric=True, device=DEVICE)
+    nan = torch.tensor(bits, dtype=torch.int32).view(torch.float32)
+    assert nan.isnan()
+    with use_tiles(SMALL, SMALL):
+        out, lse = launch.forward(case.query, None, case.value, dtype)
+        case.grad[0, 3, 5] = nan
+        grads = launch.backward(case.grad, case.query, None, case.value, out, lse, dtype)
+        assert all(not grad[0].isfinite().any() for grad in grads if grad is not None)
+        assert all(grad[1].isfinite().all() for grad in grads if grad is not None)
+        case.query[0, 3, 5] = nan
+        out, _ = launch.forward(case.query, None, case.value, dtype)
     assert out[0].isnan().all()
     assert out[1].isfinite().all()
 
@@ -254,6 +298,7 @@ def test_other_devices_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 COMPILE = r"""
 import re
+import torch
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
@@ -262,7 +307,7 @@ from mpfnl.ops.nonlocal_attention.kernels import backward, forward, launch
 
 SINGLE = {"largest", "lowest", "highest", "lse", "out", "largest_grad", "largest_value"}
 FLOATS = {"least", "factor", "half_range", "query_factor", "key_factor"}
-SHAPE = {"C": 24, "CV": 24, "WIDTH": 32, "WIDTH_V": 32}
+SHARED = {80: 166_912, 86: 101_376, 90: 232_448}  # bytes a program may have
 
 def argument(name, operand):
     if name in FLOATS:
@@ -271,34 +316,47 @@ def argument(name, operand):
         return "i32"
     return "*fp32" if name in SINGLE else operand
 
-def compiled(function, form, constants, warps=4, stages=2):
+def compiled(function, dtype, shape, constants, tiles, capability=90):
+    form = launch.FORMATS[dtype]
     operand = {tl.float16: "*fp16", tl.bfloat16: "*bf16", tl.float32: "*fp32"}[form.operand]
-    constants = {**SHAPE, **constants, "SHIFT": form.shift, "OPERAND": form.operand}
+    constants = {**shape.constants(), **form.constants(), "PRECISION": "tf32", **constants}
+    constants |= {"ROWS": tiles.rows, "COLUMNS": tiles.columns}
     names = function.arg_names
     constants = {name: value for name, value in constants.items() if name in names}
     signature = {name: "constexpr" if name in constants else argument(name, operand) for name in names}
     values = {(names.index(name),): value for name, value in constants.items()}
-    source = ASTSource(function, signature, constexprs=values)
-    options = {"num_warps": warps, "num_stages": stages}
-    return triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options).asm["ptx"]
+    aligned = {
+        (index,): [["tt.divisibility", 16]]
+        for index, name in enumerate(names)
+        if signature[name].startswith("*") or name == "length"
+    }
+    source = ASTSource(function, signature, constexprs=values, attrs=aligned)
+    options = {"num_warps": tiles.warps, "num_stages": tiles.stages}
+    made = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
+    assert made.metadata.shared <= SHARED[capability], (function, dtype, shape, made.metadata.shared)
+    return made.asm["ptx"]
 
-for form in launch.FORMATS.values():
-    rest = {"LIFT": form.lift, "PRECISION": "tf32"}
+for dtype in launch.FORMATS:
+    shape = launch._Shape(1, 1000, 1000, 24, 24)
+    packing = launch.Tiles(launch.PACKING_ROWS, 0, 4, 2)
     for symmetric in (True, False):
-        packing = {**rest, "ROWS": launch.PACKING_ROWS, "SYMMETRIC": symmetric}
         for function in (forward.pack_forward, backward.pack_backward):
-            compiled(function, form, packing)
-    tiles = launch._forward_tiles
-    cut = {**rest, "ROWS": tiles.rows, "COLUMNS": tiles.columns}
-    ptx = compiled(forward.attention_forward, form, cut, tiles.warps, tiles.stages)
+            compiled(function, dtype, shape, {"SYMMETRIC": symmetric}, packing)
+    ptx = compiled(forward.attention_forward, dtype, shape, {}, shape.forward_tiles(dtype))
     assert "wgmma" in ptx and "ex2.approx.ftz" in ptx
-    tiles = launch._backward_tiles
-    cut = {**rest, "ROWS": tiles.rows, "COLUMNS": tiles.columns}
     for symmetric, value in ((True, True), (False, True), (False, False)):
-        flags = {**cut, "SYMMETRIC": symmetric, "VALUE": value}
-        ptx = compiled(backward.attention_backward, form, flags, tiles.warps, tiles.stages)
-        assert "wgmma" in ptx
+        flags = {"SYMMETRIC": symmetric, "VALUE": value}
+        ptx = compiled(backward.attention_backward, dtype, shape, flags, shape.backward_tiles(dtype))
+        assert "mma" in ptx
         assert not re.search(r"\b(atom|red)\.", ptx)  # sums in any order
+for dtype in (torch.float16, torch.float32):
+    flags = {"SYMMETRIC": True, "VALUE": True}
+    for channels in (24, 62, 64):
+        for capability in (86, 80, 90):
+            shape = launch._Shape(1, 1000, 1000, channels, channels)
+            compiled(forward.attention_forward, dtype, shape, {}, shape.forward_tiles(dtype), capability)
+            tiles = shape.backward_tiles(dtype)
+            compiled(backward.attention_backward, dtype, shape, flags, tiles, capability)
 print("compiled")
 """
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import torch
 from torch import Tensor
 
@@ -10,6 +12,7 @@ from mpfnl.ops.nonlocal_attention.dispatch import (
     ImplementationName,
     operand_dtype,
     resolve,
+    result_dtype,
 )
 from mpfnl.ops.nonlocal_attention.library import attention_blockwise, attention_triton
 from mpfnl.ops.nonlocal_attention.reference import nonlocal_attention_reference
@@ -46,8 +49,7 @@ def nonlocal_attention(
     """
     _check(query, key, value)
     chosen = resolve(query, key, value, implementation)
-    device = query.device.type
-    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else value.dtype
+    dtype = result_dtype(value)
     if chosen is Implementation.SDPA:
         return attention_sdpa(query, key, value).to(dtype)
     if chosen is Implementation.REFERENCE:
@@ -78,16 +80,20 @@ def dot_product_attention(query: Positions, key: KeyPositions, value: ValuePosit
     """
     _check(query, key, value)
     exact = torch.promote_types(value.dtype, torch.float32)
-    with torch.autocast(query.device.type, enabled=False):
+    with nullcontext() if query.is_meta else torch.autocast(query.device.type, enabled=False):
         summed = key.to(exact).transpose(1, 2) @ value.to(exact) / key.shape[1]
     return query @ summed.to(query.dtype)
 
 
 def _check(query: Tensor, key: Tensor, value: Tensor) -> None:
     shapes = f"query {tuple(query.shape)}, key {tuple(key.shape)}, value {tuple(value.shape)}"
+    if not query.ndim == key.ndim == value.ndim == 3:
+        raise ValueError(f"three tensors of (batch, position, channel) are needed: {shapes}")
     if not query.shape[0] == key.shape[0] == value.shape[0]:
         raise ValueError(f"the batches differ: {shapes}")
     if query.shape[2] != key.shape[2]:
         raise ValueError(f"query and key differ in channels: {shapes}")
     if key.shape[1] != value.shape[1] or key.shape[1] == 0:
         raise ValueError(f"each key needs a value, and there must be one at least: {shapes}")
+    if len({result_dtype(tensor) for tensor in (query, key, value)}) > 1:
+        raise ValueError(f"the dtypes differ: query {query.dtype}, key {key.dtype}, value {value.dtype}")

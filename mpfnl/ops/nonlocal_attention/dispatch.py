@@ -87,12 +87,18 @@ def operand_dtype(tensor: Tensor) -> torch.dtype | None:
     float32 stands for tf32. None: the operands must not be rounded (float32 unless
     `torch.set_float32_matmul_precision` allows tf32, and float64).
     """
-    device = tensor.device.type
-    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else tensor.dtype
+    dtype = result_dtype(tensor)
     if dtype in (torch.float16, torch.bfloat16):
         return dtype
-    rounded = dtype is torch.float32 and torch.get_float32_matmul_precision() != "highest"
-    return torch.float32 if rounded else None
+    return torch.float32 if dtype is torch.float32 and _tf32_is_allowed() else None
+
+
+def result_dtype(tensor: Tensor) -> torch.dtype:
+    """Autocast's dtype where it is on, else the tensor's; autocast leaves float64 alone."""
+    device = tensor.device.type
+    if device == "meta" or tensor.dtype is torch.float64 or not torch.is_autocast_enabled(device):
+        return tensor.dtype
+    return torch.get_autocast_dtype(device)
 
 
 @contextmanager
@@ -128,6 +134,11 @@ def _log_once(chosen: Implementation, query: Tensor, named: bool) -> None:
         why = "as named" if named else "by device, type and size"
         shape = "x".join(map(str, query.shape))
         logger.info("non-local attention on %s, %s, %s: %s (%s)", *case[1:3], shape, chosen, why)
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _tf32_is_allowed() -> bool:
+    return torch.get_float32_matmul_precision() != "highest"
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]

@@ -35,15 +35,17 @@ def forward(query: Tensor, key: Tensor, value: Tensor, block: int) -> tuple[Tens
     lse = torch.empty_like(bound)
     channels = value.shape[1]
     scratch = value.new_empty(block * block)
+    bounded = True  # until it fails once
     for i in cut(len(query), block):
-        for j in cut(len(key), block):
-            weights = tile_of(scratch, i, j)
-            torch.mm(rows[i], columns[:, j], out=weights).exp2_()
-            sums[i].addmm_(weights, values[j])
-        total = sums[i, channels]
-        if bool((total >= SMALLEST_SUM[value.dtype]).all()):
+        if bounded:
+            for j in cut(len(key), block):
+                weights = tile_of(scratch, i, j)
+                torch.mm(rows[i], columns[:, j], out=weights).exp2_()
+                sums[i].addmm_(weights, values[j])
+            total = sums[i, channels]
             lse[i] = torch.log2(total) + bound[i]
-        else:
+            bounded = bool((total >= SMALLEST_SUM[value.dtype]).all())
+        if not bounded:
             sums[i], lse[i] = _with_running_maximum(query[i], key, values, channels, block)
     return sums[:, :channels] / sums[:, channels, None], lse
 

@@ -9,14 +9,16 @@ from torch.nn import functional
 def attention_sdpa(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Softmax attention without a scale; shapes as for `nonlocal_attention`.
 
-    PyTorch falls back to a form that stores the N x N matrix unless the operands are contiguous and query
-    and value have as many channels: so they are made to. Columns of zeros change nothing.
+    PyTorch falls back to a form that stores the N x N matrix unless the operands are contiguous, query and
+    value have as many channels and, on CUDA, rows are multiples of 16 bytes: so they are made to. Columns of
+    zeros change nothing.
     """
     channels = value.shape[2]
-    missing = query.shape[2] - channels
-    if missing > 0:
-        value = functional.pad(value, (0, missing))
-    elif missing < 0:
-        query, key = (functional.pad(tensor, (0, -missing)) for tensor in (query, key))
-    q, k, v = (tensor.contiguous().unsqueeze(1) for tensor in (query, key, value))
+    width = max(query.shape[2], channels)
+    if query.device.type == "cuda":
+        width = -(-width // 8) * 8
+    q, k, v = (
+        functional.pad(tensor, (0, width - tensor.shape[2])).contiguous().unsqueeze(1)
+        for tensor in (query, key, value)
+    )
     return functional.scaled_dot_product_attention(q, k, v, scale=1.0).squeeze(1)[..., :channels]

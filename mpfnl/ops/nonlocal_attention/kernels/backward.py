@@ -87,11 +87,11 @@ def pack_backward(
     if SYMMETRIC:
         middle = tl.ceil((low + high) / 4 - SHIFT / 2)
         offset = upwards(tl.ceil((log_sum - SHIFT) / 2))
-        alpha = tl.exp2(offset - log_sum + middle + SHIFT) * is_query
-        beta = tl.exp2(offset - middle) * is_key
+        alpha = tl.where(rows < n, tl.exp2(offset - log_sum + middle + SHIFT), 0.0)
+        beta = tl.where(rows < m, tl.exp2(offset - middle), 0.0)
     else:
         offset = upwards(tl.ceil(log_sum - SHIFT))
-        alpha = tl.exp2(offset - log_sum + SHIFT) * is_query
+        alpha = tl.where(rows < n, tl.exp2(offset - log_sum + SHIFT), 0.0)
         beta = is_key
     if not in_range(low, high, half_range):
         offset, alpha, beta = tl.zeros_like(offset), is_query, is_key
@@ -193,12 +193,13 @@ def attention_backward(
                 mirrored = tl.load(theirs_second + across * WIDTH_V + columns_v[None, :])
                 changes = product(second, tl.trans(mirrored), changes, PRECISION)
             if VALUE:
-                sum_values = product(narrowed(weights, OPERAND), partner, sum_values, PRECISION)
+                sum_values = product(rounded(weights, OPERAND), partner, sum_values, PRECISION)
             changes = weights * changes
             if LIFT != 0:
                 changes *= tl.exp2(-LIFT * 1.0)
-            sum_positions = product(narrowed(changes, OPERAND), positions, sum_positions, PRECISION)
+            sum_positions = product(rounded(changes, OPERAND), positions, sum_positions, PRECISION)
     else:  # the same from probabilities, p_ij 2^SHIFT = exp2(score - log_sum_i + SHIFT)
+        # A score beyond its log-sum is one of the zero rows at the end; its weight must only be finite.
         sums_mine = tl.load(lse + batch * length + rows)
         for start in range(0, m, COLUMNS):
             across = (start + tile)[:, None]
@@ -208,17 +209,17 @@ def attention_backward(
             changes = product(first, tl.trans(partner), blank, PRECISION)
             sums_theirs = tl.load(lse + batch * length + start + tile)
             if VALUE:  # the other side is the query: the probabilities of its rows
-                weights = tl.exp2(scores - sums_theirs[None, :] + SHIFT)
-                sum_values = product(narrowed(weights, OPERAND), partner, sum_values, PRECISION)
+                weights = tl.exp2(tl.minimum(scores - sums_theirs[None, :], 1.0) + SHIFT)
+                sum_values = product(rounded(weights, OPERAND), partner, sum_values, PRECISION)
             else:
-                weights = tl.exp2(scores - sums_mine[:, None] + SHIFT)
+                weights = tl.exp2(tl.minimum(scores - sums_mine[:, None], 1.0) + SHIFT)
             changes = weights * changes
             if SYMMETRIC:
                 mirrored = tl.load(theirs_second + across * WIDTH_V + columns_v[None, :])
                 mirror = product(second, tl.trans(mirrored), blank, PRECISION)
-                changes += tl.exp2(scores - sums_mine[:, None] + SHIFT) * mirror
+                changes += tl.exp2(tl.minimum(scores - sums_mine[:, None], 1.0) + SHIFT) * mirror
             changes *= tl.exp2(-LIFT * 1.0)
-            sum_positions = product(narrowed(changes, OPERAND), positions, sum_positions, PRECISION)
+            sum_positions = product(rounded(changes, OPERAND), positions, sum_positions, PRECISION)
 
     # LIFT is taken back already.
     by_grad = gradient_scale(tl.load(largest_grad + batch), CV) * tl.exp2(SHIFT * 1.0)

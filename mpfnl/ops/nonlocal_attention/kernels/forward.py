@@ -8,7 +8,6 @@ import triton.language as tl
 from mpfnl.ops.nonlocal_attention.kernels.parts import (
     GAIN,
     load_rows,
-    narrowed,
     product,
     put_column,
     rounded,
@@ -119,7 +118,7 @@ def attention_forward(
         key = tl.load(keys + (start + tile)[:, None] * WIDTH + columns[None, :])
         weights = tl.exp2(product(query, tl.trans(key), blank, PRECISION))
         value = tl.load(values + (start + tile)[:, None] * WIDTH_V + columns_v[None, :])
-        sums = product(narrowed(weights, OPERAND), value, sums, PRECISION)
+        sums = product(rounded(weights, OPERAND), value, sums, PRECISION)
     total = tl.sum(tl.where((columns_v == CV)[None, :], sums, 0.0), 1)
 
     smallest = tl.min(total, 0)
@@ -135,7 +134,7 @@ def attention_forward(
             weights = tl.exp2(scores - larger[:, None] + SHIFT)
             value = tl.load(values + (start + tile)[:, None] * WIDTH_V + columns_v[None, :])
             sums = sums * tl.exp2(maximum - larger)[:, None]
-            sums = product(narrowed(weights, OPERAND), value, sums, PRECISION)
+            sums = product(rounded(weights, OPERAND), value, sums, PRECISION)
             maximum = larger
         total = tl.sum(tl.where((columns_v == CV)[None, :], sums, 0.0), 1)
         offset = maximum - SHIFT

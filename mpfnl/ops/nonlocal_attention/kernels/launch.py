@@ -45,24 +45,14 @@ class Format:
         shift: Exponent of the largest weight: float16 needs all of its range.
         least: A row's sum of weights above which those that were rounded away do not matter, a key.
         lift: Exponent by which gradients are larger than they need be, so that none is rounded away.
-        smallest: Exponent down to which weights are as exact as they need be.
-        largest_factor: Exponent of the largest factor that may be folded into an operand.
+        half_range: Exponent of the largest factor that the symmetric form folds into an operand.
     """
 
     operand: tl.dtype
     shift: int
     least: float
     lift: int
-    smallest: int
-    largest_factor: int
-
-    def half_range(self, positions: int) -> float:
-        """How far log-sums may spread, divided by 4, for the backward kernels to fold them into operands.
-
-        The weight of a pair is then the geometric mean of its probabilities: smaller than the larger of the
-        two by the root of their ratio. It must not be too small for the format where that is 1 / N.
-        """
-        return min(self.largest_factor, (self.shift - self.smallest - math.log2(positions)) / 2)
+    half_range: int
 
     def constants(self) -> dict[str, object]:
         """What the backward kernels take."""
@@ -76,15 +66,30 @@ class Format:
 # float16 is exact down to 2^-14 and rounds by 2^-25 at most below: if the sum is 2^-14 a key, that is 2^-11
 # of it. The others have float32's exponents: 2^-126.
 FORMATS = {
-    torch.float16: Format(tl.float16, 14, 2.0**-14, 6, -16, 9),
-    torch.bfloat16: Format(tl.bfloat16, 0, 2.0**-100, 0, -110, 40),
-    torch.float32: Format(tl.float32, 0, 2.0**-100, 0, -110, 40),
+    torch.float16: Format(tl.float16, 14, 2.0**-14, 10, 5),
+    torch.bfloat16: Format(tl.bfloat16, 0, 2.0**-100, 0, 40),
+    torch.float32: Format(tl.float32, 0, 2.0**-100, 0, 40),
 }
 PADDING = 128  # rows of the buffers are a multiple of every tile
 PACKING_ROWS = 64
 
-_forward_tiles = Tiles(rows=128, columns=64, warps=4, stages=3)
-_backward_tiles = Tiles(rows=128, columns=64, warps=8, stages=2)
+# By the bytes of a row of the widest operand, up to: so much as fits the shared memory of every GPU from
+# compute capability 8.0 on.
+FORWARD_TILES = {
+    64: Tiles(128, 64, 4, 3),
+    128: Tiles(128, 64, 4, 2),
+    256: Tiles(64, 64, 4, 2),
+    512: Tiles(32, 32, 4, 1),
+}
+BACKWARD_TILES = {
+    64: Tiles(128, 64, 8, 2),
+    128: Tiles(64, 64, 4, 2),
+    256: Tiles(64, 32, 4, 1),
+    512: Tiles(16, 16, 4, 1),
+}
+
+_forward_tiles: Tiles | None = None  # what `use_tiles` names
+_backward_tiles: Tiles | None = None
 
 
 @contextmanager
@@ -151,7 +156,7 @@ def forward(query: Tensor, key: Tensor | None, value: Tensor, operands: torch.dt
             SYMMETRIC=key is None,
             OPERAND=form.operand,
         )
-        tiles = _forward_tiles
+        tiles = shape.forward_tiles(operands)
         attention_forward[(triton.cdiv(shape.n, tiles.rows), shape.batch)](
             packed_query,
             packed_key,
@@ -210,7 +215,7 @@ def backward(
     lowest, highest = torch.aminmax(lse, dim=1)
     padded_lse = functional.pad(lse, (0, shape.length - shape.n))
     factors = _factors(symmetric)
-    half_range = form.half_range(max(shape.n, shape.m))
+    half_range = float(form.half_range) if symmetric else math.inf  # else none depends on two log-sums
     common = {**shape.constants(), **form.constants(), "SYMMETRIC": symmetric}
     with _on(query):
         pack_backward[(shape.length // PACKING_ROWS, shape.batch)](
@@ -250,7 +255,7 @@ def backward(
             factor: float,
             with_value: bool,
         ) -> None:
-            tiles = _backward_tiles
+            tiles = shape.backward_tiles(operands)
             attention_backward[(triton.cdiv(sizes[0], tiles.rows), shape.batch)](
                 own[0],
                 other[0],
@@ -302,7 +307,9 @@ class _Shape:
     @property
     def length(self) -> int:
         """Rows of the buffers."""
-        return triton.cdiv(max(self.n, self.m), PADDING) * PADDING
+        named = [tiles for tiles in (_forward_tiles, _backward_tiles) if tiles is not None]
+        multiple = max([PADDING, *(max(tiles.rows, tiles.columns) for tiles in named)])
+        return triton.cdiv(max(self.n, self.m), multiple) * multiple
 
     @property
     def width(self) -> int:
@@ -313,6 +320,17 @@ class _Shape:
     def width_v(self) -> int:
         """Columns of the buffers of the value and the gradient."""
         return max(16, triton.next_power_of_2(self.cv + 2))
+
+    def forward_tiles(self, operands: torch.dtype) -> Tiles:
+        """What `use_tiles` names, else what fits."""
+        return _forward_tiles or FORWARD_TILES[self._row_bytes(operands)]
+
+    def backward_tiles(self, operands: torch.dtype) -> Tiles:
+        """What `use_tiles` names, else what fits."""
+        return _backward_tiles or BACKWARD_TILES[self._row_bytes(operands)]
+
+    def _row_bytes(self, operands: torch.dtype) -> int:
+        return max(64, max(self.width, self.width_v) * operands.itemsize)
 
     def buffers(self, count: int, width: int, like: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Two buffers for packed operands; one, twice, if the count is 1."""

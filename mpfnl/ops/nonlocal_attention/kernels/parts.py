@@ -31,7 +31,7 @@ def narrowed(values, FORMAT: tl.constexpr):
     if INTERPRETED and tl.bfloat16 == FORMAT:
         bits = values.to(tl.int32, bitcast=True)
         bits = (bits + 0x7FFF + ((bits >> 16) & 1)) & HIGH_BITS
-        values = bits.to(tl.float32, bitcast=True)
+        values = tl.where(values == values, bits.to(tl.float32, bitcast=True), values)
     return values.to(FORMAT)
 
 
@@ -40,7 +40,8 @@ def rounded(values, OPERAND: tl.constexpr):
     """In the operands' format; float32 stands for tf32, to which the bits are rounded here."""
     if tl.float32 == OPERAND:
         bits = values.to(tl.int32, bitcast=True)
-        values = ((bits + 0x1000) & -8192).to(tl.float32, bitcast=True)
+        nearest = ((bits + 0x1000) & -8192).to(tl.float32, bitcast=True)
+        values = tl.where(values == values, nearest, values)  # NaN stays NaN
     return narrowed(values, OPERAND)
 
 
@@ -82,10 +83,12 @@ def in_range(lowest, highest, half_range):
 @triton.jit
 def gradient_scale(largest_grad, CV: tl.constexpr):
     """Brings |grad . value| below 1/4, so that no sum of two differences overflows."""
-    return 1.0 / (4.0 * CV * tl.maximum(largest_grad, 1e-30))
+    largest_grad = tl.maximum(largest_grad, 1e-30, propagate_nan=tl.PropagateNan.ALL)
+    return 1.0 / (4.0 * CV * largest_grad)
 
 
 @triton.jit
 def value_scale(largest_value):
     """The power of two that brings the values into [-1, 1]."""
-    return tl.exp2(-tl.ceil(tl.log2(tl.maximum(largest_value, 1e-30))))
+    largest_value = tl.maximum(largest_value, 1e-30, propagate_nan=tl.PropagateNan.ALL)
+    return tl.exp2(-tl.ceil(tl.log2(largest_value)))

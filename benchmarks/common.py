@@ -8,6 +8,8 @@ import platform
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -55,6 +57,26 @@ def provenance() -> dict[str, object]:
     }
 
 
+def device_provenance(device: str) -> dict[str, object]:
+    """`provenance`, and what a GPU's result depends on: its name, its driver and Triton's version.
+
+    Args:
+        device: "cpu" or "cuda".
+    """
+    cuda = device == "cuda"
+    return provenance() | {
+        "device": torch.cuda.get_device_name() if cuda else cpu_name(),
+        "driver": cuda_driver() if cuda else "none",
+        "triton": version("triton") if find_spec("triton") else "none",
+    }
+
+
+def cuda_driver() -> str:
+    """The version of NVIDIA's driver; "unknown" where nvidia-smi is missing."""
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    return (_output(command).splitlines() or ["unknown"])[0].strip()
+
+
 def write_csv(path: Path, rows: Sequence[Mapping[str, object]], shared: Mapping[str, object]) -> None:
     """Writes the rows, at least one, each with the shared columns after its own."""
     text = io.StringIO()
@@ -64,10 +86,26 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, object]], shared: Mapping[
     write_text(path, text.getvalue())
 
 
+def add_rows(
+    path: Path, rows: Sequence[Mapping[str, object]], shared: Mapping[str, object], *, keep: bool
+) -> None:
+    """`write_csv`, after the rows that the file already has if they are to be kept."""
+    before: list[dict[str, str]] = []
+    if keep and path.exists():
+        with path.open(encoding="utf-8", newline="") as file:
+            before = list(csv.DictReader(file))
+    write_csv(path, [*before, *({**row, **shared} for row in rows)], {})
+
+
 def _git(*words: str) -> str:
     """What git prints; nothing where there is no git or no clone."""
+    return _output(["git", *words])
+
+
+def _output(command: Sequence[str]) -> str:
+    """What a command prints; nothing where there is no such command."""
     try:
-        result = subprocess.run(["git", *words], cwd=REPOSITORY, check=False, capture_output=True, text=True)
+        result = subprocess.run(command, cwd=REPOSITORY, check=False, capture_output=True, text=True)
     except FileNotFoundError:
         return ""
     return result.stdout.strip()

@@ -51,3 +51,27 @@ def test_every_row_says_what_made_it(tmp_path: Path) -> None:
     with (tmp_path / "rows.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert rows == [{"a": a} | {name: str(value) for name, value in made_by.items()} for a in ("1", "x,y")]
+
+
+def test_a_gpus_row_has_the_same_columns_as_a_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    on_cpu = common.device_provenance("cpu")
+    assert on_cpu["device"] == on_cpu["cpu"]
+    assert on_cpu["driver"] == "none"
+    monkeypatch.setattr(common.torch.cuda, "get_device_name", lambda: "some GPU")
+    monkeypatch.setattr(
+        common, "_output", lambda command: "580.1\n580.1\n" if "nvidia-smi" in command else ""
+    )
+    on_cuda = common.device_provenance("cuda")
+    assert list(on_cuda) == list(on_cpu)
+    assert (on_cuda["device"], on_cuda["driver"]) == ("some GPU", "580.1")
+    monkeypatch.setattr(common, "_output", lambda command: "")
+    assert common.cuda_driver() == "unknown"
+
+
+def test_rows_are_added(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    for a, keep in ((1, True), (2, True), (3, False), (4, True)):
+        common.add_rows(path, [{"a": a}], {"b": "x"}, keep=keep)
+        if a == 2:
+            assert path.read_text() == "a,b\n1,x\n2,x\n"
+    assert path.read_text() == "a,b\n3,x\n4,x\n"

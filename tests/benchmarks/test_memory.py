@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from memory import PeakMemory, tree_memory
+from memory import PeakMemory, available, rise, tree_memory
 
 MB = 10**6
 SIZE = 64 * MB
@@ -95,3 +95,21 @@ def test_a_peak_between_is_seen() -> None:
         time.sleep(0.2)
         del block
     assert SIZE * 0.9 < memory.peak - before < SIZE + 30 * MB
+
+
+def test_the_rise_is_that_of_the_run_alone() -> None:
+    before = b"1" * (2 * SIZE)
+    del before
+    held: list[bytes] = []
+
+    def short_peak() -> None:
+        block = b"1" * SIZE
+        del block
+        held.append(b"1" * (SIZE // 4))
+
+    assert SIZE * 0.95 < rise(short_peak) < SIZE + 20 * MB
+    assert rise(lambda: None) < 5 * MB
+
+
+def test_memory_is_available() -> None:
+    assert 50 * MB < available() < 2**50

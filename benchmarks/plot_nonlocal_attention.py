@@ -21,6 +21,7 @@ MARKERS = ("s", "x", "D", "^", "v", "+")
 OURS = "#c1121f"
 LATTICES = {
     4096: "32³",
+    13824: "48³",
     32768: "64³",
     110592: "96³",
     262144: "128³",
@@ -44,6 +45,14 @@ def lines(rows: Sequence[Row], column: str, scale: float) -> dict[str, list[tupl
     return {method: sorted(found.items()) for method, found in points.items()}
 
 
+def tick_label(n: int, sizes: Sequence[int]) -> str:
+    """N and the edge of its patch; nothing for one that would touch the label of a patch."""
+    if n in LATTICES:
+        return f"{n:,}\n({LATTICES[n]})"
+    crowded = any(other in LATTICES and 1 / 1.8 < other / n < 1.8 for other in sizes)
+    return "" if crowded else f"{n:,}"
+
+
 def draw(axes: Axes, found: Mapping[str, Sequence[tuple[int, float]]], label: str) -> None:
     others = [method for method in found if not method.startswith("ours")]
     for method, points in found.items():
@@ -63,7 +72,7 @@ def draw(axes: Axes, found: Mapping[str, Sequence[tuple[int, float]]], label: st
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
     sizes = sorted({n for points in found.values() for n, _ in points})
-    names = [f"{n:,}\n({LATTICES[n]})" if n in LATTICES else f"{n:,}" for n in sizes]
+    names = [tick_label(n, sizes) for n in sizes]
     axes.set_xticks(sizes, names, fontsize=9, rotation=0)
     axes.minorticks_off()
     axes.set_xlabel("positions N (edge of the folded patch)")

@@ -82,7 +82,9 @@ def variants(options: argparse.Namespace, task: Task) -> list[Variant]:
 
 def try_each(job: Job, candidates: Sequence[Variant], batch: int) -> dict[str, Trial]:
     """One trial of each, against the reference; of whole volumes against the first that runs."""
-    expected = None if job.task is Task.VOLUME else expected_of(job)
+    # The first variant on the CPU is the reference itself.
+    first = job.task is Task.VOLUME or candidates[0].name == NAIVE_FP32
+    expected = None if first else expected_of(job)
     batches = [1] if job.task is Task.VOLUME else list(halved(batch))
     trials = {}
     for variant in candidates:
@@ -107,7 +109,9 @@ def measure(job: Job, options: argparse.Namespace) -> Iterator[dict[str, object]
     else:
         runs = {name: found.prepared.run for name, found in sound.items() if found.prepared}
         repeats = options.repeats or (2 if options.quick else REPEATS[job.device])
-        times = in_turn(runs, repeats, job.device, settle=job.task is not Task.VOLUME)
+        before = {name: found.seconds for name, found in sound.items()}
+        settle = job.task is not Task.VOLUME
+        times = in_turn(runs, repeats, job.device, settle=settle, before=before)
     each = {name: taken.median / sound[name].batch for name, taken in times.items()}
     for variant in candidates:
         yield row(job, variant.name, trials[variant.name], times.get(variant.name), each)

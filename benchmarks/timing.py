@@ -51,7 +51,12 @@ def sample(run: Run, device: str, launches: int = 1) -> float:
 
 
 def in_turn(
-    runs: Mapping[str, Run], repeats: int, device: str = "cpu", *, settle: bool = False
+    runs: Mapping[str, Run],
+    repeats: int,
+    device: str = "cpu",
+    *,
+    settle: bool = False,
+    before: Mapping[str, float] | None = None,
 ) -> dict[str, Times]:
     """Times several runs in turn, A B A B, after one warm-up run of each, or two of short ones.
 
@@ -61,9 +66,14 @@ def in_turn(
         device: "cpu" or "cuda".
         settle: On CUDA, give cached memory back before each sample, and run once more: for runs that fill
             the device's memory.
+        before: Seconds of a run that was done already: where it took a second or more on the CPU, it was
+            the warm-up.
     """
     launches = {}
     for name, run in runs.items():
+        if before and device == "cpu" and before[name] >= 1:
+            launches[name] = 1
+            continue
         if settle and device == "cuda":
             torch.cuda.empty_cache()
         seconds = sample(run, device)

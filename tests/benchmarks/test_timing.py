@@ -32,6 +32,14 @@ def test_runs_take_turns_and_short_ones_are_repeated(monkeypatch: pytest.MonkeyP
     assert times["short"].samples == 3
 
 
+def test_a_long_run_that_was_done_before_was_the_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("timing.LEAST_SAMPLE_S", {"cpu": 0.0})
+    log: list[str] = []
+    runs = {name: lambda name=name: log.append(name) for name in "ab"}
+    in_turn(runs, repeats=2, before={"a": 1.5, "b": 0.1})
+    assert "".join(log) == "bb" + "ab" + "ab"
+
+
 def test_a_sample_is_a_mean() -> None:
     calls = iter([0.0, 0.03, 0.0])
     assert 0.01 <= sample(lambda: time.sleep(next(calls)), "cpu", 3) < 0.025

@@ -17,8 +17,11 @@ def attention_sdpa(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     width = max(query.shape[2], channels)
     if query.device.type == "cuda":
         width = -(-width // 8) * 8
-    q, k, v = (
-        functional.pad(tensor, (0, width - tensor.shape[2])).contiguous().unsqueeze(1)
-        for tensor in (query, key, value)
-    )
+    q, k, v = (_widened(tensor, width).contiguous().unsqueeze(1) for tensor in (query, key, value))
     return functional.scaled_dot_product_attention(q, k, v, scale=1.0).squeeze(1)[..., :channels]
+
+
+def _widened(tensor: Tensor, width: int) -> Tensor:
+    # Not padded by nothing: of what that returns a compiler with dynamic shapes believes other strides.
+    missing = width - tensor.shape[2]
+    return functional.pad(tensor, (0, missing)) if missing else tensor

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 Precision: TypeAlias = Literal["auto", "bf16", "fp32"]
 Split: TypeAlias = Literal["train", "val", "test"]
+Sharing: TypeAlias = Literal["nothing", "acquisition"]
 Dataset: TypeAlias = Literal["vindr", "waw-tace"]
 
 
@@ -78,6 +79,8 @@ def evaluate(
     models: list[str],
     output: Path,
     split: Split = "test",
+    degradation: str = "paper",
+    sharing: Sharing = "nothing",
     seed: int = 0,
     tile: int = 64,
     overlap: int = 16,
@@ -94,6 +97,9 @@ def evaluate(
         models: One or more NAME=WEIGHTS, a weights folder or a checkpoint each.
         output: The evaluation folder: cases.csv, summary.csv, summary.json, report.html, figures/, volumes/.
         split: Which studies: train, val or test.
+        degradation: What the scans are degraded with: paper, mild, severe, low-dose, thick-slices, motion or
+            metal.
+        sharing: What a study's phases have in common: nothing, or acquisition (one scanner and protocol).
         seed: Of the degradation.
         tile: Edge of the tiles in voxels.
         overlap: Voxels shared by neighbouring tiles.
@@ -104,11 +110,15 @@ def evaluate(
     from mpfnl.data.manifest import read_manifest
     from mpfnl.study.evaluate import EvaluateOptions
     from mpfnl.study.run import run_evaluation
+    from mpfnl.transforms import Sharing as PhaseSharing
+    from mpfnl.transforms import find_preset
 
     cohort = read_manifest(manifest)
     loaded = _named_models(models, device)
     options = EvaluateOptions(
         CohortSplit(split),
+        degradation=find_preset(degradation),
+        sharing=PhaseSharing(sharing),
         seed=seed,
         tiling=_tiling(tile, overlap),
         precision=_precision(precision),

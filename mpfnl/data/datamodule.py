@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
 import torch
 import torchio as tio
@@ -14,19 +15,25 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch.utils.data import DataLoader, Dataset
 
 from mpfnl.data.manifest import Manifest, Split, Study, read_manifest
-from mpfnl.data.patches import (
-    EpochSampler,
-    PatchDataset,
-    PatchSampling,
-    Recipe,
-    Sample,
-    VolumeDataset,
-)
+from mpfnl.data.on_device import DeviceDegradation, RawBatch
+from mpfnl.data.patches import DegradedPatches, PatchDataset, PatchMaker, PatchSampling, RawPatches
+from mpfnl.data.recipe import Recipe
+from mpfnl.data.sampler import EpochSampler
 from mpfnl.data.studies import StudyCache, StudyReader
+from mpfnl.data.volume_dataset import VolumeDataset
+from mpfnl.errors import InputError
 from mpfnl.phases import Phase, PhaseName, resolve_phases
-from mpfnl.transforms import RandomRotation90
-from mpfnl.transforms.degradation import SECOND_ORDER_V1, Preset
-from mpfnl.transforms.degradation.catalogue import find_preset
+from mpfnl.transforms import RandomRotation90, Rotation90, Sharing
+from mpfnl.transforms.degradation import SECOND_ORDER_V1, Preset, find_preset
+
+
+class DegradeOn(StrEnum):
+    """Where patches are degraded."""
+
+    WORKERS = "workers"
+    """On the CPU, by the processes that read them."""
+    DEVICE = "device"
+    """All patches of a batch at once, where the model is: for a GPU that waits for its workers."""
 
 
 class MultiphaseDataModule(LightningDataModule):
@@ -54,8 +61,13 @@ class MultiphaseDataModule(LightningDataModule):
         patch_size: Edge of a patch in voxels.
         patches_per_study: Training patches a study and epoch.
         val_patches_per_study: Validation patches a study.
-        degradation: Of each phase, by its own draw: a preset or its name (`second-order-v1`); None leaves the
-            phases as they are.
+        degradation: A preset or its name (`paper`, `mild`, `severe`, `low-dose`, `thick-slices`, `motion`,
+            `metal`; see docs/degradation.md); None leaves the phases as they are. `low-dose` and `metal` see
+            whole cross-sections, which are read and degraded for each patch: much slower.
+        sharing: What the degraded phases of a study have in common: `nothing`, each draws for itself; or
+            `acquisition`, one scanner and protocol, but noise and motion of their own.
+        degrade_on: `workers`, or `device`: all patches of a batch at once, after they were moved to the GPU.
+            The samples are the same but for rounding. Whole volumes are always degraded by workers.
         augmentation: A TorchIO transform of training patches; the paper's random rotations by 90, 180 or 270
             degrees in the axial plane if left out, None for none.
         workers: Processes that make samples, for training and as many for validation; None: one for each
@@ -65,7 +77,8 @@ class MultiphaseDataModule(LightningDataModule):
         include_failed: Also use the studies whose preparation failed.
 
     Raises:
-        InputError: If the manifest cannot be used, or a split that is needed has no studies.
+        InputError: If the manifest cannot be used, a split that is needed has no studies, or patches cannot
+            be degraded on the device.
     """
 
     def __init__(
@@ -78,6 +91,8 @@ class MultiphaseDataModule(LightningDataModule):
         patches_per_study: int = 16,
         val_patches_per_study: int = 4,
         degradation: str | Preset | None = SECOND_ORDER_V1.name,
+        sharing: Sharing | Literal["nothing", "acquisition"] = Sharing.NOTHING,
+        degrade_on: DegradeOn | Literal["workers", "device"] = DegradeOn.WORKERS,
         augmentation: tio.Transform | None = RandomRotation90(),  # noqa: B008  # it holds no state
         workers: int | None = None,
         cache_gb: float = 4.0,
@@ -87,11 +102,16 @@ class MultiphaseDataModule(LightningDataModule):
         super().__init__()
         self.manifest_path = Path(manifest)
         preset = find_preset(degradation) if isinstance(degradation, str) else degradation
-        self.recipe = Recipe(resolve_phases(phases, target), Phase(target), preset, seed=seed)
+        self.recipe = Recipe(
+            resolve_phases(phases, target), Phase(target), preset, seed=seed, sharing=Sharing(sharing)
+        )
         self.train_sampling = PatchSampling(patch_size, patches_per_study)
         self.val_sampling = PatchSampling(patch_size, val_patches_per_study)
         self.batch_size = batch_size
         self.augmentation = augmentation
+        self.degrade_on = DegradeOn(degrade_on)
+        if self.degrade_on is DegradeOn.DEVICE:
+            _check_device_degradation(self.recipe, augmentation)
         self.workers = min(8, max(0, _usable_cores() - 1)) if workers is None else workers
         self.cache_bytes = int(cache_gb * 1e9)
         self.include_failed = include_failed
@@ -127,26 +147,38 @@ class MultiphaseDataModule(LightningDataModule):
         studies = self._studies(Split(split))
         return tio.SubjectsDataset([_subject(study) for study in studies])
 
-    def train_dataloader(self) -> DataLoader[Sample]:
+    def train_dataloader(self) -> DataLoader[Any]:
         """Shuffled training patches; another draw each epoch."""
-        dataset = PatchDataset(self._reader(Split.TRAIN), self.recipe, self.train_sampling, self.augmentation)
+        dataset = self._patches(Split.TRAIN, self.train_sampling, self.augmentation)
         sampler = EpochSampler(len(dataset.studies), dataset.sampling.per_study, self.recipe.seed)
         return self._loader(
             dataset, self.batch_size, sampler=sampler, drop_last=len(dataset) >= self.batch_size
         )
 
-    def val_dataloader(self) -> DataLoader[Sample]:
+    def val_dataloader(self) -> DataLoader[Any]:
         """Validation patches, the same in every epoch."""
-        dataset = PatchDataset(self._reader(Split.VAL), self.recipe, self.val_sampling)
-        return self._loader(dataset, self.batch_size)
+        return self._loader(self._patches(Split.VAL, self.val_sampling, None), self.batch_size)
 
-    def test_dataloader(self) -> DataLoader[Sample]:
+    def test_dataloader(self) -> DataLoader[Any]:
         """Whole test volumes, one a batch."""
         return self._loader(VolumeDataset(self._cache(Split.TEST), self.recipe), batch_size=1)
 
-    def predict_dataloader(self) -> DataLoader[Sample]:
+    def predict_dataloader(self) -> DataLoader[Any]:
         """The same as for testing."""
         return self.test_dataloader()
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Degrades a batch of raw patches on the device that it is on by now; leaves other batches."""
+        if not isinstance(batch, dict) or "raw" not in batch:
+            return batch
+        return DeviceDegradation(self.recipe, self.train_sampling)(cast(RawBatch, batch))
+
+    def _patches(
+        self, split: Split, sampling: PatchSampling, augmentation: tio.Transform | None
+    ) -> PatchDataset[Any]:
+        on_device = self.degrade_on is DegradeOn.DEVICE
+        make: PatchMaker[Any] = RawPatches(augmentation) if on_device else DegradedPatches(augmentation)
+        return PatchDataset(self._reader(split), self.recipe, make, sampling)
 
     def _studies(self, split: Split) -> tuple[Study, ...]:
         return self.manifest.needed(split, self.include_failed)
@@ -159,7 +191,7 @@ class MultiphaseDataModule(LightningDataModule):
         budget = self.cache_bytes // (loaders * max(1, self.workers))
         return StudyCache(self._studies(split), self.recipe.loaded, budget)
 
-    def _loader(self, dataset: Dataset[Sample], batch_size: int, **options: Any) -> DataLoader[Sample]:
+    def _loader(self, dataset: Dataset[Any], batch_size: int, **options: Any) -> DataLoader[Any]:
         return DataLoader(
             dataset,
             batch_size=batch_size,
@@ -167,6 +199,19 @@ class MultiphaseDataModule(LightningDataModule):
             persistent_workers=self.workers > 0,
             pin_memory=torch.cuda.is_available(),
             **options,
+        )
+
+
+def _check_device_degradation(recipe: Recipe, augmentation: tio.Transform | None) -> None:
+    if recipe.degradation is not None and recipe.whole_slices:
+        raise InputError(
+            f"{recipe.degradation.name} must see whole cross-sections, which patches on the device are not; "
+            "take degrade_on=workers"
+        )
+    if not isinstance(augmentation, (RandomRotation90, Rotation90, type(None))):
+        raise InputError(
+            f"degrade_on=device cannot do {type(augmentation).__name__} on the device; take "
+            "RandomRotation90, None, or degrade_on=workers"
         )
 
 

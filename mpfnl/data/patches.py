@@ -1,82 +1,43 @@
-"""Datasets: degraded patches for training, whole degraded volumes for testing."""
+"""Degraded patches for training: a sample is a function of (seed, epoch, study, draw) alone."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TypedDict
+from typing import Generic, Protocol, TypeAlias, TypedDict, TypeVar
 
 import numpy as np
 import torch
 import torchio as tio
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset
 
-from mpfnl.data.seeds import sample_generator
-from mpfnl.data.studies import LoadedStudy, PatchSource, PatchSources, StudyCache, as_int16
-from mpfnl.phases import ABDOMEN, AIR_HU, BODY_HU, Phase, Window
-from mpfnl.transforms.degradation import Preset, apply_parameters, sample_parameters
+from mpfnl.data.recipe import Recipe, Sample, as_float
+from mpfnl.data.studies import PatchSource, PatchSources
+from mpfnl.phases import AIR_HU, BODY_HU
+from mpfnl.transforms import Rotation90
+from mpfnl.transforms.seeds import sample_generator
 
 LOCATION_DRAWS = 8
-MIXED_STUDIES = 16
 TARGET = "target"
 
+Index3: TypeAlias = NDArray[np.int_]
 
-class Sample(TypedDict):
-    """One element of a batch; see `mpfnl.phases.StudyBatch`."""
 
-    phases: Tensor
-    target: Tensor
+class RawSample(TypedDict):
+    """A sample that is degraded later, on the device; see `mpfnl.data.on_device`."""
+
+    raw: Tensor
+    """Clean HU `(P + 1, x, y, z)`, int16: the model's phases, then the target, with the margin."""
+    spacing: Tensor
+    """Voxel spacing in mm, `(3,)`, float64."""
+    degradation: str
+    """The records of the model's phases, a JSON list."""
+    rotation: str
+    """The rotations of the augmentation, a JSON list of axis and turns."""
     study_id: str
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a sample is made from a study.
-
-    Args:
-        phases: The phases that the model takes, in stacking order.
-        target: The phase that it restores.
-        degradation: What the phases are degraded with, each by its own draw; None leaves them.
-        window: The HU window mapped to [0, 1].
-        seed: Of all random draws.
-    """
-
-    phases: tuple[Phase, ...]
-    target: Phase
-    degradation: Preset | None
-    window: Window = ABDOMEN
-    seed: int = 0
-
-    @property
-    def loaded(self) -> tuple[Phase, ...]:
-        """The phases to read: those of the model, and the target last."""
-        return (*(phase for phase in self.phases if phase is not self.target), self.target)
-
-    def degrade(
-        self, hu: NDArray[np.int16], spacing: Sequence[float], rng: np.random.Generator
-    ) -> dict[Phase, Tensor]:
-        """Degrades each phase by a draw of its own.
-
-        Args:
-            hu: `(phase, x, y, z)` in the order of `loaded`.
-            spacing: Voxel spacing in mm.
-            rng: Moves on by a fixed number of draws a phase.
-
-        Returns:
-            HU `(x, y, z)`, float32, of each phase of the model.
-        """
-        seeds = rng.integers(2**31, size=len(Phase))
-        degraded = {}
-        for phase in self.phases:
-            clean = _as_float(hu[self.loaded.index(phase)])
-            if self.degradation is not None:
-                # By the phase's place among all phases: a model of one phase sees what a model of three sees.
-                parameters = sample_parameters(self.degradation, int(seeds[list(Phase).index(phase)]))
-                clean = apply_parameters(clean, spacing, parameters)
-            degraded[phase] = clean
-        return degraded
 
 
 @dataclass(frozen=True)
@@ -97,27 +58,88 @@ class PatchSampling:
     margin: int = 4
     min_body: float = 0.3
 
+    @property
+    def edge(self) -> int:
+        """Edge of a patch with its margin."""
+        return self.size + 2 * self.margin
+
+    def trim(self, hu: Tensor) -> Tensor:
+        """Cuts the margin off the last three axes."""
+        inside = slice(self.margin, self.margin + self.size)
+        return hu[..., inside, inside, inside]
+
+
+@dataclass(frozen=True)
+class Patch:
+    """A place in a study, drawn.
+
+    Args:
+        study: Where the voxels come from.
+        corner: The first voxel, the margin included.
+        size: Voxels along each axis; less than the patch's edge in a small volume.
+        target: What the last phase of the study holds there.
+        epoch: Of the draw.
+        draw: The number of the sample within study and epoch.
+        augmentation_seed: Of the augmentation.
+    """
+
+    study: PatchSource
+    corner: Index3
+    size: Index3
+    target: NDArray[np.int16]
+    epoch: int
+    draw: int
+    augmentation_seed: int
+
+    def read(self, phases: int) -> NDArray[np.int16]:
+        """The patch of all phases of the study."""
+        stop = self.corner + self.size
+        others = [self.study.box(place, self.corner, stop) for place in range(phases - 1)]
+        return np.stack([*others, self.target])
+
+    def read_slab(self, phases: int) -> NDArray[np.int16]:
+        """The whole cross-sections of all phases that the patch lies in."""
+        first, last = int(self.corner[2]), int(self.corner[2] + self.size[2])
+        width, depth, _ = self.study.shape
+        start, stop = np.array([0, 0, first]), np.array([width, depth, last])
+        return np.stack([self.study.box(place, start, stop) for place in range(phases)])
+
+    def within_slab(self, slab: Tensor) -> Tensor:
+        """The patch in the last three axes of its slab."""
+        x, y = (slice(int(c), int(c + s)) for c, s in zip(self.corner[:2], self.size[:2], strict=True))
+        return slab[..., x, y, :]
+
+
+Made = TypeVar("Made", covariant=True)
+
+
+class PatchMaker(Protocol[Made]):
+    """Makes a sample of a patch."""
+
+    def __call__(self, patch: Patch, recipe: Recipe, sampling: PatchSampling) -> Made:
+        """The sample."""
+
 
 @dataclass
-class PatchDataset(Dataset[Sample]):
-    """Random degraded patches; the sample is a function of (seed, epoch, study, draw) alone.
+class PatchDataset(Dataset[Made], Generic[Made]):
+    """Random patches; the sample is a function of (seed, epoch, study, draw) alone.
 
     Args:
         studies: Where the voxels come from.
         recipe: How a patch is degraded and windowed.
+        make: Makes the sample: `DegradedPatches` or `RawPatches`.
         sampling: Where patches come from.
-        augmentation: A TorchIO transform of the patch, alike for all phases and the target.
     """
 
     studies: PatchSources
     recipe: Recipe
+    make: PatchMaker[Made]
     sampling: PatchSampling = field(default_factory=PatchSampling)
-    augmentation: tio.Transform | None = None
 
     def __len__(self) -> int:
         return len(self.studies) * self.sampling.per_study
 
-    def __getitem__(self, key: int | tuple[int, int]) -> Sample:
+    def __getitem__(self, key: int | tuple[int, int]) -> Made:
         """The sample of (epoch, index), or of an index in epoch 0."""
         epoch, index = key if isinstance(key, tuple) else (0, key)
         if not 0 <= index < len(self):
@@ -125,155 +147,129 @@ class PatchDataset(Dataset[Sample]):
         place, draw = divmod(index, self.sampling.per_study)
         study = self.studies[place]
         rng = sample_generator(self.recipe.seed, epoch, study.study_id, draw)
-        patch = self._crop(study, rng)
-        degraded = self.recipe.degrade(patch, study.spacing, rng)
-        clean = _as_float(patch[self.recipe.loaded.index(self.recipe.target)])
-        images = {str(phase): self._trim(hu) for phase, hu in degraded.items()}
-        images = self._augment(images | {TARGET: self._trim(clean)}, study.affine, int(rng.integers(2**31)))
-        return {
-            "phases": self._windowed([images[str(phase)] for phase in self.recipe.phases]),
-            "target": self._windowed([images[TARGET]]),
-            "study_id": study.study_id,
-        }
+        corner, target = self._place(study, rng)
+        size = np.array(target.shape)
+        patch = Patch(study, corner, size, target, epoch, draw, int(rng.integers(2**31)))
+        return self.make(patch, self.recipe, self.sampling)
 
-    def _crop(self, study: PatchSource, rng: np.random.Generator) -> NDArray[np.int16]:
-        """A patch with its margin, `(phase, x, y, z)`; the last phase chooses where, the others follow."""
-        edge = self.sampling.size + 2 * self.sampling.margin
-        size = np.minimum(edge, study.shape)
+    def _place(self, study: PatchSource, rng: np.random.Generator) -> tuple[Index3, NDArray[np.int16]]:
+        """Where a patch lies, and the target there, which decides; the other phases follow."""
+        size = np.minimum(self.sampling.edge, study.shape)
         corners = (rng.random((LOCATION_DRAWS, 3)) * (np.array(study.shape) - size + 1)).astype(int)
-        *others, last = range(len(self.recipe.loaded))
+        last = len(self.recipe.loaded) - 1
         best, place, most = np.empty((0, 0, 0), np.int16), corners[0], -1.0
         for corner in corners:
-            reference = study.box(last, corner, corner + size)
-            body = float((reference > BODY_HU).mean())
+            target = study.box(last, corner, corner + size)
+            body = float((target > BODY_HU).mean())
             if body > most:
-                best, place, most = reference, corner, body
+                best, place, most = target, corner, body
             if body >= self.sampling.min_body:
                 break
-        boxes = [*(study.box(phase, place, place + size) for phase in others), best]
-        return _padded(boxes, edge)
-
-    def _trim(self, hu: Tensor) -> Tensor:
-        margin = self.sampling.margin
-        inside = slice(margin, margin + self.sampling.size)
-        return hu[inside, inside, inside]
-
-    def _windowed(self, scans: Sequence[Tensor]) -> Tensor:
-        """Scans stacked and mapped to [0, 1], in NumPy's memory; see `_as_float`."""
-        return torch.from_numpy(self.recipe.window.normalize(np.stack([scan.numpy() for scan in scans])))
-
-    def _augment(
-        self, images: dict[str, Tensor], affine: NDArray[np.float64], seed: int
-    ) -> dict[str, Tensor]:
-        if self.augmentation is None:
-            return images
-        subject = tio.Subject(
-            {name: tio.ScalarImage(tensor=hu.unsqueeze(0), affine=affine) for name, hu in images.items()}
-        )
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            augmented = self.augmentation(subject)
-        return {name: image.data[0] for name, image in augmented.get_images_dict().items()}
+        return place, best
 
 
-@dataclass
-class VolumeDataset(Dataset[Sample]):
-    """Whole degraded volumes; always the same for a seed.
+@dataclass(frozen=True)
+class DegradedPatches:
+    """Degrades, augments and windows patches where they are read.
 
     Args:
-        cache: Loads the studies.
-        recipe: How a volume is degraded and windowed.
+        augmentation: A TorchIO transform of the patch, alike for all phases and the target.
     """
 
-    cache: StudyCache
-    recipe: Recipe
+    augmentation: tio.Transform | None = None
 
-    def __len__(self) -> int:
-        return len(self.cache.studies)
-
-    def __getitem__(self, index: int) -> Sample:
-        """The volume of a study: `(P, x, y, z)` and `(1, x, y, z)`."""
-        if not 0 <= index < len(self):
-            raise IndexError(index)
-        study = self.cache[index]
-        degraded = degrade_study(study, self.recipe)
-        target = torch.from_numpy(study.hu[self.recipe.loaded.index(self.recipe.target)]).float()
-        window = self.recipe.window
+    def __call__(self, patch: Patch, recipe: Recipe, sampling: PatchSampling) -> Sample:
+        """The sample in [0, 1]: `(P, x, y, z)` and `(1, x, y, z)`."""
+        images = (_of_slab if recipe.whole_slices else _of_patch)(patch, recipe, sampling.edge)
+        images = self._augment({name: sampling.trim(hu) for name, hu in images.items()}, patch)
         return {
-            "phases": torch.stack(
-                [window.normalize(torch.from_numpy(degraded[phase]).float()) for phase in self.recipe.phases]
-            ),
-            "target": window.normalize(target).unsqueeze(0),
-            "study_id": study.study_id,
+            "phases": _windowed([images[str(phase)] for phase in recipe.phases], recipe),
+            "target": _windowed([images[TARGET]], recipe),
+            "study_id": patch.study.study_id,
         }
 
-
-def degrade_study(study: LoadedStudy, recipe: Recipe) -> dict[Phase, NDArray[np.int16]]:
-    """Degrades the whole phases of a study, the same for a seed wherever it is done.
-
-    Args:
-        study: The phases of `recipe.loaded`.
-        recipe: How.
-
-    Returns:
-        HU `(x, y, z)`, whole numbers as a scan on disk has, of each phase of the model.
-    """
-    rng = sample_generator(recipe.seed, 0, study.study_id, 0)
-    degraded = recipe.degrade(study.hu, study.spacing, rng)
-    return {phase: as_int16(hu.numpy()) for phase, hu in degraded.items()}
+    def _augment(self, images: dict[str, Tensor], patch: Patch) -> dict[str, Tensor]:
+        if self.augmentation is None:
+            return images
+        subject = _augmented(self.augmentation, images, patch)
+        return {name: image.data[0] for name, image in subject.get_images_dict().items()}
 
 
-class EpochSampler(Sampler[tuple[int, int]]):
-    """Yields (epoch, index), so that samples know their epoch in whatever worker they are made.
-
-    Studies are drawn in a new order each epoch and taken in groups; within a group their patches are mixed.
-    So a loader needs the studies of one group in memory at a time, not the cohort.
-
-    Lightning calls `set_epoch`; without Lightning call it before each epoch.
+@dataclass(frozen=True)
+class RawPatches:
+    """Leaves patches clean, with what is to be done to them on the device.
 
     Args:
-        studies: How many.
-        per_study: Patches a study and epoch.
-        seed: Of the order.
-        group: Studies whose patches are mixed.
+        rotation: A `RandomRotation90` or `Rotation90`.
     """
 
-    def __init__(self, studies: int, per_study: int, seed: int, group: int = MIXED_STUDIES) -> None:
-        self.studies = studies
-        self.per_study = per_study
-        self.seed = seed
-        self.group = group
-        self.epoch = 0
+    rotation: tio.Transform | None = None
 
-    def set_epoch(self, epoch: int) -> None:
-        """Says which epoch comes next."""
-        self.epoch = epoch
+    def __call__(self, patch: Patch, recipe: Recipe, sampling: PatchSampling) -> RawSample:
+        """The clean patch with its margin, and the records of its degradation and rotation."""
+        hu = patch.read(len(recipe.loaded))
+        places = [recipe.loaded.index(phase) for phase in (*recipe.phases, recipe.target)]
+        parameters = recipe.parameters(patch.study.study_id, patch.epoch, patch.draw)
+        return {
+            "raw": torch.from_numpy(_padded(hu[places], sampling.edge, AIR_HU)),
+            "spacing": torch.tensor(patch.study.spacing, dtype=torch.float64),
+            "degradation": json.dumps([parameters[phase] for phase in recipe.phases]),
+            "rotation": json.dumps(self._turns(patch)),
+            "study_id": patch.study.study_id,
+        }
 
-    def __len__(self) -> int:
-        return self.studies * self.per_study
-
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        rng = np.random.default_rng([self.seed, self.epoch])
-        order = rng.permutation(self.studies)
-        for start in range(0, self.studies, self.group):
-            members = order[start : start + self.group]
-            indices = (members[:, None] * self.per_study + np.arange(self.per_study)).ravel()
-            yield from ((self.epoch, int(index)) for index in rng.permutation(indices))
-
-
-def _as_float(hu: NDArray[np.int16]) -> Tensor:
-    """HU as float32 in memory that NumPy allocates.
-
-    What PyTorch allocates is aligned, and glibc before 2.38 seldom uses such memory again while other blocks
-    lie between: workers that make batches of large patches would grow from epoch to epoch.
-    """
-    return torch.from_numpy(hu.astype(np.float32))
+    def _turns(self, patch: Patch) -> list[tuple[int, int]]:
+        """What the rotation draws for the patch: it turns a single voxel and tells."""
+        if self.rotation is None:
+            return []
+        done = _augmented(self.rotation, {TARGET: torch.zeros(1, 1, 1)}, patch).history
+        return [(turn.axis, turn.turns) for turn in done if isinstance(turn, Rotation90)]
 
 
-def _padded(boxes: Sequence[NDArray[np.int16]], edge: int) -> NDArray[np.int16]:
-    """The boxes stacked, each in the middle of a cube of air."""
-    patch = np.full((len(boxes), edge, edge, edge), AIR_HU, np.int16)
-    x, y, z = (slice((edge - side) // 2, (edge - side) // 2 + side) for side in boxes[0].shape)
-    for place, box in enumerate(boxes):
-        patch[place, x, y, z] = box
-    return patch
+def _of_patch(patch: Patch, recipe: Recipe, edge: int) -> dict[str, Tensor]:
+    """The degraded phases and the target of a patch with its margin, in HU."""
+    return _degraded(_padded(patch.read(len(recipe.loaded)), edge, AIR_HU), patch, recipe)
+
+
+def _of_slab(patch: Patch, recipe: Recipe, edge: int) -> dict[str, Tensor]:
+    """The same, degraded as part of whole cross-sections."""
+    slabs = _degraded(patch.read_slab(len(recipe.loaded)), patch, recipe)
+    inside = {name: patch.within_slab(slab).numpy()[None] for name, slab in slabs.items()}
+    return {name: torch.from_numpy(_padded(hu, edge, AIR_HU)[0]) for name, hu in inside.items()}
+
+
+def _degraded(hu: NDArray[np.int16], patch: Patch, recipe: Recipe) -> dict[str, Tensor]:
+    parameters = recipe.parameters(patch.study.study_id, patch.epoch, patch.draw)
+    degraded = recipe.degrade(hu, patch.study.spacing, parameters)
+    return {str(phase): each for phase, each in degraded.items()} | {TARGET: as_float(hu[-1])}
+
+
+def _augmented(augmentation: tio.Transform, images: dict[str, Tensor], patch: Patch) -> tio.Subject:
+    affine = patch.study.affine
+    subject = tio.Subject(
+        {name: tio.ScalarImage(tensor=hu.unsqueeze(0), affine=affine) for name, hu in images.items()}
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(patch.augmentation_seed)
+        augmented = augmentation(subject)
+    assert isinstance(augmented, tio.Subject)
+    return augmented
+
+
+def _windowed(scans: Sequence[Tensor], recipe: Recipe) -> Tensor:
+    """Scans stacked and mapped to [0, 1], in NumPy's memory; see `as_float`."""
+    return torch.from_numpy(recipe.window.normalize(np.stack([scan.numpy() for scan in scans])))
+
+
+Voxel = TypeVar("Voxel", np.int16, np.float32)
+
+
+def _padded(boxes: NDArray[Voxel], edge: int, value: float) -> NDArray[Voxel]:
+    """The boxes, `(phase, x, y, z)`, each in the middle of a cube."""
+    shape = boxes.shape[1:]
+    if shape == (edge, edge, edge):
+        return boxes
+    cubes = np.full((len(boxes), edge, edge, edge), value, boxes.dtype)
+    x, y, z = (slice((edge - side) // 2, (edge - side) // 2 + side) for side in shape)
+    cubes[:, x, y, z] = boxes
+    return cubes

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from mpfnl.data.manifest import Manifest, Split, Study
-from mpfnl.data.patches import Recipe, degrade_study
+from mpfnl.data.recipe import Recipe, degrade_study
 from mpfnl.data.studies import load_study
 from mpfnl.errors import InputError
 from mpfnl.inference.enhance import EnhanceOptions, enhance_study
@@ -24,6 +24,7 @@ from mpfnl.phases import PHASES, Phase, Window
 from mpfnl.study.cases import Case, read_cases, write_cases
 from mpfnl.study.provenance import check_same_run, provenance
 from mpfnl.study.tables import BASELINE, MetricTable, tabulate, write_summary
+from mpfnl.transforms import Sharing
 from mpfnl.transforms.degradation import SECOND_ORDER_V1, Preset
 from mpfnl.volumes import Volume, read_volume, write_volume
 
@@ -39,6 +40,7 @@ class EvaluateOptions:
     Args:
         split: Which studies.
         degradation: What each phase is degraded with.
+        sharing: What the degraded phases of a study have in common.
         seed: Of the degradation.
         tiling: Tile and overlap in voxels.
         precision: Of the convolutions; chosen by the device if None.
@@ -47,6 +49,7 @@ class EvaluateOptions:
 
     split: Split = Split.TEST
     degradation: Preset = SECOND_ORDER_V1
+    sharing: Sharing = Sharing.NOTHING
     seed: int = 0
     tiling: Tiling = field(default_factory=Tiling)
     precision: torch.dtype | None = None
@@ -96,7 +99,7 @@ def evaluate(
     target = _common_target(models)
     device = next(iter(models.values())).device
     enhancing = EnhanceOptions(options.tiling, options.precision or preferred_precision(device))
-    recipe = Recipe(PHASES, target, options.degradation, seed=options.seed)
+    recipe = Recipe(PHASES, target, options.degradation, seed=options.seed, sharing=options.sharing)
     folder.mkdir(parents=True, exist_ok=True)
     cases = read_cases(folder / CASES)
     record = provenance(manifest, studies, models, recipe, enhancing)

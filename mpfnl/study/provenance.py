@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mpfnl.data.manifest import Manifest, Study
-from mpfnl.data.patches import Recipe
+from mpfnl.data.recipe import Recipe
 from mpfnl.errors import InputError
 from mpfnl.files import file_digest, write_text
 from mpfnl.inference.enhance import EnhanceOptions
@@ -51,6 +51,7 @@ def provenance(
         "region": "whole volume",
         "ssim": {"sigma_voxels": 1.5, "window_voxels": 11, "weights": "gaussian"},
         "degradation": None if recipe.degradation is None else asdict(recipe.degradation),
+        "sharing": str(recipe.sharing),
         "seed": recipe.seed,
         "tiling": asdict(options.tiling),
         "precision": str(options.precision).removeprefix("torch."),

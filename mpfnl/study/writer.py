@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import BasePredictionWriter
 from torch import Tensor
 
 from mpfnl.data.datamodule import MultiphaseDataModule
-from mpfnl.data.patches import degrade_study
+from mpfnl.data.recipe import degrade_study
 from mpfnl.data.studies import load_study
 from mpfnl.errors import InputError
 from mpfnl.inference.restore import restore_hu

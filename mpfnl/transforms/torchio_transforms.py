@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 import torchio as tio
 from torchio.transforms.augmentation import RandomTransform
@@ -19,8 +18,15 @@ from torchio.transforms.spatial_transform import SpatialTransform
 from mpfnl.errors import InputError
 from mpfnl.phases import ABDOMEN, PHASES, Phase
 from mpfnl.phases import Window as HUWindow
-from mpfnl.transforms.degradation import SECOND_ORDER_V1, Preset, apply_parameters, sample_parameters
+from mpfnl.transforms.degradation import (
+    SECOND_ORDER_V1,
+    Preset,
+    apply_parameters,
+    find_preset,
+    sample_parameters,
+)
 from mpfnl.transforms.rotation import rotate90, rotate90_affine
+from mpfnl.transforms.seeds import Sharing, phase_draws
 
 Names = Sequence[str] | None
 """Names of images in a subject; None stands for no restriction."""
@@ -116,10 +122,11 @@ class RandomDegradation(RandomTransform, IntensityTransform):
     Args:
         phases: The phases to degrade, by the names of the subject's images; those that the subject
             lacks are skipped.
-        preset: The ranges to draw from.
+        preset: The ranges to draw from, or the name of a preset.
         p: Probability that the subject is degraded.
         seed: Where the draws start; None takes it from torch's global generator. With a seed every call
-            draws the same, and a phase's draw does not depend on which other phases there are.
+            draws the same for a subject of the same `study_id`: what `MultiphaseDataModule` tests on.
+        sharing: What the phases have in common; `acquisition` is one scanner and protocol for all.
         copy: Whether the subject is copied first.
         include: Names of the only images to transform.
         exclude: Names of images to leave alone.
@@ -129,9 +136,10 @@ class RandomDegradation(RandomTransform, IntensityTransform):
     def __init__(
         self,
         phases: Sequence[Phase] = PHASES,
-        preset: Preset = SECOND_ORDER_V1,
+        preset: Preset | str = SECOND_ORDER_V1,
         p: float = 1.0,
         seed: int | None = None,
+        sharing: Sharing = Sharing.NOTHING,
         copy: bool = True,
         include: Names = None,
         exclude: Names = None,
@@ -139,8 +147,9 @@ class RandomDegradation(RandomTransform, IntensityTransform):
     ) -> None:
         super().__init__(p=p, copy=copy, include=include, exclude=exclude, keep=keep)  # type: ignore[no-untyped-call]
         self.phases = tuple(Phase(phase) for phase in phases)
-        self.preset = preset
+        self.preset = find_preset(preset) if isinstance(preset, str) else preset
         self.seed = seed
+        self.sharing = Sharing(sharing)
 
     def apply_transform(self, subject: tio.Subject) -> tio.Subject:
         """Draws for each phase and degrades.
@@ -154,8 +163,11 @@ class RandomDegradation(RandomTransform, IntensityTransform):
             names = ", ".join(self.phases)
             raise InputError(f"the subject has no image to degrade: name its images {names}")
         seed = self._get_random_seed() if self.seed is None else self.seed
+        study = str(subject.get("study_id", ""))
         parameters = {
-            phase.value: sample_parameters(self.preset, np.random.default_rng([seed, PHASES.index(phase)]))
+            phase.value: sample_parameters(
+                self.preset, phase_draws(seed, 0, study, phase, sharing=self.sharing)
+            )
             for phase in present
         }
         degraded = Degradation(parameters, copy=False, include=self.include, exclude=self.exclude)(subject)

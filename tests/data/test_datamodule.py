@@ -14,7 +14,9 @@ import torchio as tio
 
 from mpfnl.data.datamodule import MultiphaseDataModule
 from mpfnl.data.manifest import Quality, Split, read_manifest, write_manifest
-from mpfnl.data.patches import EpochSampler, PatchDataset, PatchSampling, Recipe
+from mpfnl.data.patches import DegradedPatches, PatchDataset, PatchSampling
+from mpfnl.data.recipe import Recipe
+from mpfnl.data.sampler import EpochSampler
 from mpfnl.data.studies import StudyCache, StudyReader
 from mpfnl.errors import InputError
 from mpfnl.phases import ABDOMEN, PHASES, Phase
@@ -87,7 +89,7 @@ def test_the_other_phases_are_read_at_the_chosen_place_alone(
 ) -> None:
     studies = StudyReader(StudyCache(read_manifest(unpacked).split("train").studies, PHASES, 10**9))
     recipe = Recipe(PHASES, Phase.PORTAL_VENOUS, None)
-    dataset = PatchDataset(studies, recipe, PatchSampling(8, per_study=20, min_body=0.9))
+    dataset = PatchDataset(studies, recipe, DegradedPatches(), PatchSampling(8, per_study=20, min_body=0.9))
     whole = studies[0].files.read_box  # type: ignore[attr-defined]
     read: list[str] = []
     monkeypatch.setattr(
@@ -186,7 +188,9 @@ def test_patches_prefer_the_body(cohort: Path) -> None:
     cache = StudyCache(studies, recipe.loaded, 10**9)
 
     def air(min_body: float) -> float:
-        dataset = PatchDataset(cache, recipe, PatchSampling(8, per_study=20, margin=0, min_body=min_body))
+        dataset = PatchDataset(
+            cache, recipe, DegradedPatches(), PatchSampling(8, per_study=20, margin=0, min_body=min_body)
+        )
         return float(np.mean([(dataset[i]["target"] == 0).float().mean() for i in range(len(dataset))]))
 
     assert air(0.9) < 0.6 * air(0.0)

@@ -19,7 +19,7 @@ from mpfnl.transforms.degradation import (
     SECOND_ORDER_V1,
     Preset,
     Resize,
-    Stage,
+    SecondOrderStage,
     apply_parameters,
     operations_of,
     sample_parameters,
@@ -184,7 +184,7 @@ def test_what_is_not_a_volume_is_refused() -> None:
 
 
 def test_a_stage_refuses_impossible_ranges() -> None:
-    stage: Stage = SECOND_ORDER_V1.stages[0]
+    stage: SecondOrderStage = SECOND_ORDER_V1.stages[0]
     with pytest.raises(ValueError, match="probabilities"):
         replace(stage, blur_probability=1.5)
     with pytest.raises(ValueError, match="ranges"):

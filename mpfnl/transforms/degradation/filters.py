@@ -1,23 +1,25 @@
-"""Gaussian blur and resampling along the axes of a volume, in physical units.
+"""Convolutions along the axes of volumes, in physical units.
 
-Every operator is a sum of shifted copies: an addition and a multiplication at a time, never a
-fused one. The result is therefore the same bit by bit for any number of threads, whatever
-precision the caller has set for matrix products and convolutions.
+Every convolution is a sum of shifted copies: an addition and a multiplication at a time, never a fused
+one. The result is therefore the same bit by bit for any number of threads, alone or in a batch, whatever
+precision the caller has set for matrix products and convolutions. On the CPU the sums run in NumPy, block by
+block: they are so short that what PyTorch spends on starting an operation would be most of the time.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
-from functools import partial
+from collections.abc import Iterator, Sequence
+from enum import Enum, auto
+from typing import TypeAlias
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from mpfnl.phases import SpatialVolume
+from mpfnl.transforms.degradation.memory import empty
 
 FWHM_PER_SIGMA = 2 * math.sqrt(2 * math.log(2))
 """The full width at half maximum of a Gaussian of standard deviation 1."""
@@ -25,29 +27,23 @@ FWHM_PER_SIGMA = 2 * math.sqrt(2 * math.log(2))
 TRUNCATION = 4.0
 """A Gaussian kernel ends after this many standard deviations (6e-5 of its mass is left out)."""
 
-_BLOCK_ELEMENTS = 2**17  # a block of columns and its intermediates stay in the cache of one core
+BLOCK_ELEMENTS = 2**16
+"""A block of this size and its intermediates stay in the cache of one CPU core."""
+
+Kernel: TypeAlias = tuple[float, ...]
+"""The right half of a symmetric kernel: the weights at offsets 0, 1, ..., r."""
 
 
-class Interpolation(StrEnum):
-    """How a volume is brought to a coarser grid, or back from it."""
+class Border(Enum):
+    """What lies beyond the border of a volume."""
 
-    AREA = "area"
-    """The mean over the coarse voxel: partial volume, as a scanner's own voxels have it."""
-    LINEAR = "linear"
-    """Linear between the two nearest samples; not smoothed first, so noise keeps its strength."""
-    CUBIC = "cubic"
-    """Keys' cubic convolution (a = -1/2) of four samples; not smoothed first."""
+    NEAREST = auto()
+    """The nearest voxel continues."""
+    WRAP = auto()
+    """The opposite border follows: what is stationary stays so up to the border."""
 
 
-@dataclass(frozen=True)
-class Taps:
-    """A linear operator along one axis: output `i` is the sum of `weights[k, i] * input[indices[k, i]]`."""
-
-    indices: Tensor
-    weights: Tensor
-
-
-def gaussian_kernel(sigma: float) -> tuple[float, ...]:
+def gaussian_kernel(sigma: float) -> Kernel:
     """The right half of a normalised, sampled Gaussian.
 
     Args:
@@ -75,132 +71,149 @@ def gaussian_blur(hu: SpatialVolume, spacing: Sequence[float], fwhm_mm: Sequence
     Returns:
         The blurred volume, on the same grid.
     """
-    for axis in range(3):
-        kernel = gaussian_kernel(fwhm_mm[axis] / FWHM_PER_SIGMA / spacing[axis])
-        if len(kernel) > 1:
-            hu = along_axis(hu, axis, partial(_convolve_replicated, kernel=kernel))
-    return hu
+    return gaussian_blurs(hu[None], [spacing], [fwhm_mm])[0]
 
 
-def convolve_valid(volume: SpatialVolume, axis: int, kernel: Sequence[float]) -> Tensor:
-    """Convolves one axis with a symmetric kernel, only where the kernel fits.
+def gaussian_blurs(
+    hu: Tensor, spacings: Sequence[Sequence[float]], fwhms_mm: Sequence[Sequence[float]]
+) -> Tensor:
+    """Blurs each volume of a batch with its own Gaussian; see `gaussian_blur`.
 
     Args:
-        volume: Volume `(x, y, z)`.
-        axis: 0, 1 or 2.
-        kernel: The right half of the kernel, r + 1 weights.
-
-    Returns:
-        A volume that is 2 r shorter along `axis`.
+        hu: Volumes `(batch, x, y, z)`.
+        spacings: Of each volume, in mm.
+        fwhms_mm: For each volume, in mm along x, y, z.
     """
-    return along_axis(volume, axis, partial(_convolve, kernel=kernel))
-
-
-def resample_and_return(
-    hu: SpatialVolume,
-    factors: Sequence[float],
-    down: Interpolation,
-    up: Interpolation,
-) -> SpatialVolume:
-    """Takes a volume to a coarser grid and back to its own.
-
-    The coarse grid is centred on the volume and covers it; its voxels are `factor` fine voxels
-    wide. No structure is shifted, whether or not the size is divisible by the factor.
-
-    Args:
-        hu: Volume `(x, y, z)`.
-        factors: Coarse voxel size over fine voxel size along x, y, z; 1 or less leaves that axis.
-        down: The way to the coarse grid.
-        up: The way back; linear or cubic.
-
-    Returns:
-        The volume with the detail of the coarse grid, on its own grid.
-
-    Raises:
-        ValueError: `up` is `Interpolation.AREA`.
-    """
-    if up is Interpolation.AREA:
-        raise ValueError("the way back to the fine grid is linear or cubic, not area")
-    for axis in range(3):
-        if factors[axis] > 1:
-            there_and_back = _resampling_taps(hu.shape[axis], factors[axis], down, up)
-            hu = along_axis(hu, axis, partial(_apply_all, operators=there_and_back))
-    return hu
-
-
-def along_axis(volume: Tensor, axis: int, operator: Callable[[Tensor], Tensor]) -> Tensor:
-    """Applies `operator`, which maps `(n, columns)` to `(m, columns)`, along one axis of a volume."""
-    front = volume.movedim(axis, 0)
-    flat = front.reshape(front.shape[0], -1)
-    columns = max(1, _BLOCK_ELEMENTS // front.shape[0]) if volume.device.type == "cpu" else flat.shape[1]
-    blocks = [operator(block) for block in flat.split(columns, dim=1)]
-    result = blocks[0] if len(blocks) == 1 else torch.cat(blocks, dim=1)
-    return result.reshape(-1, *front.shape[1:]).movedim(0, axis)
-
-
-def _convolve_replicated(block: Tensor, kernel: Sequence[float]) -> Tensor:
-    margin = len(kernel) - 1
-    first, last = block[:1].expand(margin, -1), block[-1:].expand(margin, -1)
-    return _convolve(torch.cat([first, block, last]), kernel)
-
-
-def _convolve(padded: Tensor, kernel: Sequence[float]) -> Tensor:
-    radius = len(kernel) - 1
-    length = padded.shape[0] - 2 * radius
-    total = padded.narrow(0, radius, length) * kernel[0]
-    for offset in range(1, radius + 1):
-        pair = padded.narrow(0, radius - offset, length) + padded.narrow(0, radius + offset, length)
-        total += pair.mul_(kernel[offset])
-    return total
-
-
-def _apply_all(block: Tensor, operators: Sequence[Taps]) -> Tensor:
-    for taps in operators:
-        block = _apply(taps, block)
-    return block
-
-
-def _apply(taps: Taps, block: Tensor) -> Tensor:
-    indices, weights = taps.indices.to(block.device), taps.weights.to(block)
-    total = block.index_select(0, indices[0]) * weights[0, :, None]
-    for index, weight in zip(indices[1:], weights[1:], strict=True):
-        total += block.index_select(0, index).mul_(weight[:, None])
-    return total
-
-
-def _resampling_taps(length: int, factor: float, down: Interpolation, up: Interpolation) -> tuple[Taps, Taps]:
-    coarse_length = max(1, math.ceil(length / factor - 1e-6))
-    start = (length - coarse_length * factor) / 2  # the left edge of the coarse grid, in fine voxels
-    lower_edges = start + factor * np.arange(coarse_length)
-    if down is Interpolation.AREA:
-        to_coarse = _area_taps(lower_edges, factor, length)
-    else:
-        to_coarse = _interpolation_taps(lower_edges + (factor - 1) / 2, down, length)
-    fine_centres = (np.arange(length) + 0.5 - start) / factor - 0.5
-    return to_coarse, _interpolation_taps(fine_centres, up, coarse_length)
-
-
-def _area_taps(lower_edges: np.ndarray, width: float, length: int) -> Taps:
-    first = np.floor(lower_edges)
-    voxels = first + np.arange(math.ceil(width) + 1)[:, None]
-    overlap = np.minimum(voxels + 1, lower_edges + width) - np.maximum(voxels, lower_edges)
-    return _taps(voxels, overlap.clip(0) / width, length)
-
-
-def _interpolation_taps(positions: np.ndarray, kind: Interpolation, length: int) -> Taps:
-    first = np.floor(positions)
-    t = positions - first
-    if kind is Interpolation.LINEAR:
-        return _taps(np.stack([first, first + 1]), np.stack([1 - t, t]), length)
-    weights = [
-        ((2 - t) * t - 1) * t / 2,
-        ((3 * t - 5) * t * t + 2) / 2,
-        ((4 - 3 * t) * t + 1) * t / 2,
-        (t - 1) * t * t / 2,
+    kernels = [
+        [gaussian_kernel(fwhm[axis] / FWHM_PER_SIGMA / spacing[axis]) for axis in range(3)]
+        for fwhm, spacing in zip(fwhms_mm, spacings, strict=True)
     ]
-    return _taps(first + np.arange(-1, 3)[:, None], np.stack(weights), length)
+    return convolve_separable(hu, kernels)
 
 
-def _taps(voxels: np.ndarray, weights: np.ndarray, length: int) -> Taps:
-    indices = voxels.astype(np.int64).clip(0, length - 1)
-    return Taps(torch.from_numpy(indices), torch.from_numpy(weights.astype(np.float32)))
+def convolve_separable(
+    volumes: Tensor,
+    kernels: Sequence[Sequence[Kernel]],
+    border: Border = Border.NEAREST,
+    out: Tensor | None = None,
+) -> Tensor:
+    """Convolves each volume of a batch with even kernels of its own along x, y and z.
+
+    Args:
+        volumes: `(batch, x, y, z)`.
+        kernels: For each volume, along x, y, z.
+        border: What lies beyond the border.
+        out: Where to write the result; may be `volumes` itself.
+
+    Returns:
+        Volumes of the same shape; the input itself where all kernels are `(1.0,)` and there is no `out`.
+    """
+    for axis in range(3):
+        along = [each[axis] for each in kernels]
+        if any(kernel != (1.0,) for kernel in along):
+            volumes = out = convolve(volumes, axis, along, border, out=out)
+    return volumes
+
+
+def convolve(
+    volumes: Tensor,
+    axis: int,
+    kernels: Sequence[Kernel],
+    border: Border = Border.NEAREST,
+    out: Tensor | None = None,
+) -> Tensor:
+    """Convolves each volume of a batch along one axis with an even kernel of its own.
+
+    Args:
+        volumes: `(batch, x, y, z)`; not changed.
+        axis: 0, 1 or 2 for x, y, z.
+        kernels: For each volume.
+        border: What lies beyond the border.
+
+        out: Where to write the result, contiguous; may be `volumes` itself.
+
+    Returns:
+        Volumes of the same shape.
+    """
+    batch, *shape = volumes.shape
+    result = empty(volumes.shape, volumes.device) if out is None else out
+    lines = (batch, math.prod(shape[:axis]), shape[axis], math.prod(shape[axis + 1 :]))
+    flat, written = volumes.reshape(lines), result.view(lines)
+    if volumes.device.type == "cpu":
+        for volume, kernel, target in zip(flat.numpy(), kernels, written.numpy(), strict=True):
+            _convolve_on_cpu(volume, kernel, border, target)
+    else:
+        _convolve_together(flat, _stacked(kernels, flat), border, written)
+    return result
+
+
+def blocks(lines: NDArray[np.float32]) -> Iterator[tuple[slice, slice, slice]]:
+    """Cuts `(before, length, after)` into parts that fit the cache; the length stays whole."""
+    before, length, after = lines.shape
+    whole = slice(None)
+    if length * after > BLOCK_ELEMENTS:
+        step = max(1, BLOCK_ELEMENTS // length)
+        for line in range(before):
+            for first in range(0, after, step):
+                yield slice(line, line + 1), whole, slice(first, first + step)
+        return
+    step = BLOCK_ELEMENTS // (length * after)
+    for first in range(0, before, step):
+        yield slice(first, first + step), whole, whole
+
+
+def _convolve_on_cpu(
+    lines: NDArray[np.float32], kernel: Kernel, border: Border, out: NDArray[np.float32]
+) -> None:
+    """Convolves `(before, length, after)` along the length; `out` may be `lines`."""
+    radius = len(kernel) - 1
+    weights = [np.float32(weight) for weight in kernel]
+    for block in blocks(lines):
+        padded = _padded(lines[block], radius, border)
+        length, after = padded.shape[1] - 2 * radius, padded.shape[2]
+        # Seen as one row, a step along the axis is a shift by `after`; what runs over the end of a line lands
+        # in its padding, which is left out at the end.
+        row = padded.reshape(-1)
+        kept = row.size - 2 * radius * after
+        total = np.empty_like(row)
+        sums, pair = total[:kept], np.empty(kept, np.float32)
+        np.multiply(row[radius * after : radius * after + kept], weights[0], out=sums)
+        for offset in range(1, radius + 1):
+            left, right = (radius - offset) * after, (radius + offset) * after
+            np.add(row[right : right + kept], row[left : left + kept], out=pair)
+            np.multiply(pair, weights[offset], out=pair)
+            np.add(sums, pair, out=sums)
+        out[block] = total.reshape(padded.shape)[:, :length]
+
+
+def _padded(block: NDArray[np.float32], radius: int, border: Border) -> NDArray[np.float32]:
+    before, length, after = block.shape
+    padded = np.empty((before, length + 2 * radius, after), np.float32)
+    padded[:, radius : radius + length] = block
+    if border is Border.NEAREST:
+        padded[:, :radius] = block[:, :1]
+        padded[:, radius + length :] = block[:, -1:]
+    else:
+        padded[:, :radius] = block[:, np.arange(-radius, 0) % length]
+        padded[:, radius + length :] = block[:, np.arange(radius) % length]
+    return padded
+
+
+def _convolve_together(lines: Tensor, kernel: Sequence[Tensor], border: Border, out: Tensor) -> None:
+    """The same for a batch `(batch, before, length, after)`, all at once."""
+    length, radius = lines.shape[2], len(kernel) - 1
+    around = torch.arange(-radius, length + radius, device=lines.device)
+    around = around.clamp(0, length - 1) if border is Border.NEAREST else around % length
+    padded = lines.index_select(2, around)
+    total = padded.narrow(2, radius, length) * kernel[0]
+    for offset in range(1, radius + 1):
+        left, right = padded.narrow(2, radius - offset, length), padded.narrow(2, radius + offset, length)
+        total += (right + left).mul_(kernel[offset])
+    out.copy_(total)
+
+
+def _stacked(kernels: Sequence[Kernel], like: Tensor) -> list[Tensor]:
+    """The weights by offset, each `(batch, 1, 1, 1)`; short kernels end in zeros."""
+    longest = max(map(len, kernels))
+    padded = [list(kernel) + [0.0] * (longest - len(kernel)) for kernel in kernels]
+    return list(torch.tensor(padded, dtype=like.dtype).to(like.device).t()[:, :, None, None, None])

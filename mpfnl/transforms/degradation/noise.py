@@ -1,4 +1,4 @@
-"""Noise in HU. It is drawn on the CPU from a recorded seed, so that all devices agree."""
+"""Noise in HU, from a recorded seed; the same on all devices."""
 
 from __future__ import annotations
 
@@ -9,35 +9,56 @@ import torch
 from torch import Tensor
 
 from mpfnl.phases import SpatialVolume
-from mpfnl.transforms.degradation.filters import convolve_valid, gaussian_kernel
+from mpfnl.transforms.degradation.filters import Border, Kernel, convolve_separable, gaussian_kernel
+from mpfnl.transforms.degradation.memory import empty
+from mpfnl.transforms.degradation.random_field import normal_fields
 
 
-def unit_noise(shape: Sequence[int], spacing: Sequence[float], correlation_mm: float, seed: int) -> Tensor:
-    """Stationary normal noise of mean 0 and standard deviation 1, on the CPU.
+def unit_noise(
+    shape: Sequence[int],
+    spacing: Sequence[float],
+    correlation_mm: float,
+    seed: int,
+    device: torch.device | str = "cpu",
+) -> Tensor:
+    """Stationary normal noise of mean 0 and standard deviation 1.
 
     White noise is filtered with a Gaussian of standard deviation `correlation_mm` and scaled back
     to standard deviation 1: the autocorrelation at distance d is exp(-d^2 / (4 correlation_mm^2)), a little
     less along an axis whose spacing exceeds 1.5 correlation lengths, where the filter is sampled coarsely.
+    To the filter, opposite borders of the volume are neighbours, so the noise at the border is like that
+    inside.
 
     Args:
         shape: Size `(x, y, z)` in voxels.
         spacing: Voxel spacing in mm along x, y, z.
         correlation_mm: Correlation length in mm; 0 is white noise.
-        seed: Seed of the torch generator, 0 or more.
+        seed: Of the noise; see `normal_field`.
+        device: Where to make it.
 
     Returns:
         A float32 volume of that shape.
     """
-    kernels = [gaussian_kernel(correlation_mm / step) for step in spacing]
-    # A margin is drawn too, so that the border has the same statistics as the interior.
-    drawn = [size + 2 * (len(kernel) - 1) for size, kernel in zip(shape, kernels, strict=True)]
-    field = torch.randn(drawn, generator=torch.Generator().manual_seed(seed))
-    gain = 1.0
-    for axis, kernel in enumerate(kernels):
-        if len(kernel) > 1:
-            field = convolve_valid(field, axis, kernel)
-            gain *= math.sqrt(kernel[0] ** 2 + 2 * sum(weight**2 for weight in kernel[1:]))
-    return field if gain == 1.0 else field / gain
+    return unit_noises(shape, [spacing], [correlation_mm], [seed], device)[0]
+
+
+def unit_noises(
+    shape: Sequence[int],
+    spacings: Sequence[Sequence[float]],
+    correlations_mm: Sequence[float],
+    seeds: Sequence[int],
+    device: torch.device | str = "cpu",
+) -> Tensor:
+    """Noise for each volume of a batch, `(batch, x, y, z)`; see `unit_noise`."""
+    fields = normal_fields(shape, seeds, device)
+    kernels = [
+        [
+            _unit_energy(gaussian_kernel(correlation / step), size)
+            for step, size in zip(spacing, shape, strict=True)
+        ]
+        for correlation, spacing in zip(correlations_mm, spacings, strict=True)
+    ]
+    return convolve_separable(fields, kernels, Border.WRAP, out=fields)
 
 
 def gaussian_noise(
@@ -57,7 +78,7 @@ def gaussian_noise(
     """
     if sd_hu == 0:
         return hu
-    return hu + unit_noise(hu.shape, spacing, correlation_mm, seed).mul_(sd_hu).to(hu)
+    return unit_noise(hu.shape, spacing, correlation_mm, seed, hu.device).mul_(sd_hu).add_(hu)
 
 
 def poisson_noise(
@@ -84,5 +105,21 @@ def poisson_noise(
     """
     if sd_water_hu == 0:
         return hu
-    sd = (hu * 1e-3 + 1.0).clamp_(min=0.0).sqrt_().mul_(sd_water_hu)
-    return hu + sd.mul_(unit_noise(hu.shape, spacing, correlation_mm, seed).to(hu))
+    noise = unit_noise(hu.shape, spacing, correlation_mm, seed, hu.device).mul_(sd_water_hu)
+    return noise.mul_(counting_sd(hu)).add_(hu)
+
+
+def counting_sd(hu: Tensor) -> Tensor:
+    """The standard deviation of counting noise relative to that in water: sqrt(max(0, 1 + HU / 1000))."""
+    return torch.mul(hu, 1e-3, out=empty(hu.shape, hu.device)).add_(1.0).clamp_(min=0.0).sqrt_()
+
+
+def _unit_energy(kernel: Kernel, length: int) -> Kernel:
+    """The kernel scaled so that it leaves the variance of white noise, on a circle of `length` voxels."""
+    if len(kernel) == 1:
+        return (1.0,)
+    folded = [0.0] * length
+    for offset in range(1 - len(kernel), len(kernel)):
+        folded[offset % length] += kernel[abs(offset)]
+    gain = math.sqrt(sum(weight**2 for weight in folded))
+    return tuple(weight / gain for weight in kernel)

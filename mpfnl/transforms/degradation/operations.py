@@ -1,20 +1,28 @@
 """The operations of a degradation: plain numbers in physical units that know how to apply themselves.
 
-A new kind of degradation is one more frozen dataclass here, listed in `KINDS`.
+Here are those of the second-order model; what happens in a scanner is in `scanner`. A new kind is one more
+frozen dataclass, listed in `records.KINDS`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from enum import StrEnum
-from typing import Any, ClassVar, Protocol, TypeAlias
+from typing import Any, ClassVar, Protocol, Self, TypeAlias
 
+import torch
 from torch import Tensor
 
-from mpfnl.errors import InputError
-from mpfnl.transforms.degradation.filters import Interpolation, gaussian_blur, resample_and_return
-from mpfnl.transforms.degradation.noise import gaussian_noise, poisson_noise
+from mpfnl.transforms.degradation.filters import gaussian_blur, gaussian_blurs
+from mpfnl.transforms.degradation.memory import empty
+from mpfnl.transforms.degradation.noise import counting_sd, gaussian_noise, poisson_noise, unit_noises
+from mpfnl.transforms.degradation.random_field import MAX_SEED
+from mpfnl.transforms.degradation.resampling import (
+    Interpolation,
+    resample_and_return,
+    resample_and_return_each,
+)
 
 Triple: TypeAlias = tuple[float, float, float]
 Json: TypeAlias = dict[str, Any]
@@ -23,13 +31,19 @@ Json: TypeAlias = dict[str, Any]
 class Operation(Protocol):
     """One step of a degradation, with every number that it needs."""
 
-    @property
-    def kind(self) -> str:
-        """The name under which the operation is recorded."""
-        ...
+    kind: ClassVar[str]
+    """The name under which the operation is recorded."""
+
+    whole_slices: ClassVar[bool]
+    """Whether it must see whole cross-sections of the body; the others work on patches too."""
 
     def apply(self, hu: Tensor, spacing: Sequence[float]) -> Tensor:
         """Applies the step to a volume `(x, y, z)` in HU with spacing in mm; never in place."""
+        ...
+
+    @classmethod
+    def apply_each(cls, operations: Sequence[Self], hu: Tensor, spacings: Sequence[Triple]) -> Tensor:
+        """Applies to each volume of a batch `(batch, x, y, z)` its own step of this kind."""
         ...
 
     def to_json(self) -> Json:
@@ -37,10 +51,21 @@ class Operation(Protocol):
         ...
 
 
-class _Recorded:
-    """Writes a frozen dataclass as plain JSON."""
+class Recorded:
+    """Base of the kinds: writes a frozen dataclass as plain JSON, and goes through a batch one by one."""
 
     kind: ClassVar[str]
+    whole_slices: ClassVar[bool] = False
+
+    def apply(self, hu: Tensor, spacing: Sequence[float]) -> Tensor:
+        """Applies the step; each kind says how."""
+        raise NotImplementedError
+
+    @classmethod
+    def apply_each(cls, operations: Sequence[Self], hu: Tensor, spacings: Sequence[Triple]) -> Tensor:
+        """Applies to each volume its own step, one after the other."""
+        each = zip(operations, hu, spacings, strict=True)
+        return torch.stack([operation.apply(volume, spacing) for operation, volume, spacing in each])
 
     def to_json(self) -> Json:
         """The kind and the numbers, as JSON has them."""
@@ -49,7 +74,7 @@ class _Recorded:
 
 
 @dataclass(frozen=True)
-class Clip(_Recorded):
+class Clip(Recorded):
     """Limits the volume to an HU window.
 
     Args:
@@ -62,15 +87,15 @@ class Clip(_Recorded):
     upper_hu: float
 
     def __post_init__(self) -> None:
-        _require(self.lower_hu < self.upper_hu, "a clip's lower_hu must be below its upper_hu")
+        require(self.lower_hu < self.upper_hu, "a clip's lower_hu must be below its upper_hu")
 
     def apply(self, hu: Tensor, spacing: Sequence[float]) -> Tensor:
         """Clips; the spacing does not matter."""
-        return hu.clamp(self.lower_hu, self.upper_hu)
+        return torch.clamp(hu, self.lower_hu, self.upper_hu, out=empty(hu.shape, hu.device))
 
 
 @dataclass(frozen=True)
-class Blur(_Recorded):
+class Blur(Recorded):
     """A Gaussian point spread function aligned to the axes.
 
     Args:
@@ -81,16 +106,21 @@ class Blur(_Recorded):
     fwhm_mm: Triple
 
     def __post_init__(self) -> None:
-        _require(min(self.fwhm_mm) >= 0, "a blur's fwhm_mm must be 0 or more")
-        object.__setattr__(self, "fwhm_mm", _triple(self.fwhm_mm))
+        require(min(self.fwhm_mm) >= 0, "a blur's fwhm_mm must be 0 or more")
+        object.__setattr__(self, "fwhm_mm", triple(self.fwhm_mm))
 
     def apply(self, hu: Tensor, spacing: Sequence[float]) -> Tensor:
         """Blurs; see `gaussian_blur`."""
         return gaussian_blur(hu, spacing, self.fwhm_mm)
 
+    @classmethod
+    def apply_each(cls, operations: Sequence[Self], hu: Tensor, spacings: Sequence[Triple]) -> Tensor:
+        """Blurs all volumes at once."""
+        return gaussian_blurs(hu, spacings, [operation.fwhm_mm for operation in operations])
+
 
 @dataclass(frozen=True)
-class Resize(_Recorded):
+class Resize(Recorded):
     """To coarser voxels and back to the grid.
 
     The factor along an axis is the coarse voxel over the spacing, at least 1 (an axis that is
@@ -110,11 +140,11 @@ class Resize(_Recorded):
     max_factor: float = 4.0
 
     def __post_init__(self) -> None:
-        _require(min(self.voxel_mm) >= 0, "a resize's voxel_mm must be 0 or more")
-        object.__setattr__(self, "voxel_mm", _triple(self.voxel_mm))
+        require(min(self.voxel_mm) >= 0, "a resize's voxel_mm must be 0 or more")
+        object.__setattr__(self, "voxel_mm", triple(self.voxel_mm))
         object.__setattr__(self, "down", Interpolation(self.down))
         object.__setattr__(self, "up", Interpolation(self.up))
-        _require(self.up is not Interpolation.AREA, "a resize's way up is linear or cubic")
+        require(self.up is not Interpolation.AREA, "a resize's way up is linear or cubic")
 
     def factors(self, spacing: Sequence[float]) -> Triple:
         """The factor along each axis for a volume of that spacing in mm."""
@@ -128,9 +158,17 @@ class Resize(_Recorded):
         """Resizes and returns; see `resample_and_return`."""
         return resample_and_return(hu, self.factors(spacing), self.down, self.up)
 
+    @classmethod
+    def apply_each(cls, operations: Sequence[Self], hu: Tensor, spacings: Sequence[Triple]) -> Tensor:
+        """Resizes all volumes at once."""
+        factors = [
+            operation.factors(spacing) for operation, spacing in zip(operations, spacings, strict=True)
+        ]
+        return resample_and_return_each(hu, factors, [(each.down, each.up) for each in operations])
+
 
 @dataclass(frozen=True)
-class GaussianNoise(_Recorded):
+class GaussianNoise(Recorded):
     """Normal noise, equally strong everywhere.
 
     Args:
@@ -145,16 +183,29 @@ class GaussianNoise(_Recorded):
     seed: int
 
     def __post_init__(self) -> None:
-        _require(self.sd_hu >= 0, "a noise's sd_hu must be 0 or more")
-        _require(self.correlation_mm >= 0, "a noise's correlation_mm must be 0 or more")
+        require(self.sd_hu >= 0, "a noise's sd_hu must be 0 or more")
+        require(self.correlation_mm >= 0, "a noise's correlation_mm must be 0 or more")
+        require_seed(self.seed)
 
     def apply(self, hu: Tensor, spacing: Sequence[float]) -> Tensor:
         """Adds the noise; see `gaussian_noise`."""
         return gaussian_noise(hu, spacing, self.sd_hu, self.correlation_mm, self.seed)
 
+    @classmethod
+    def apply_each(cls, operations: Sequence[Self], hu: Tensor, spacings: Sequence[Triple]) -> Tensor:
+        """Adds the noise of all volumes at once."""
+        noise = unit_noises(
+            hu.shape[1:],
+            spacings,
+            [operation.correlation_mm for operation in operations],
+            [operation.seed for operation in operations],
+            hu.device,
+        )
+        return noise.mul_(_by_volume([operation.sd_hu for operation in operations], hu)).add_(hu)
+
 
 @dataclass(frozen=True)
-class PoissonNoise(_Recorded):
+class PoissonNoise(Recorded):
     """Noise with a variance proportional to the attenuation.
 
     Args:
@@ -169,55 +220,54 @@ class PoissonNoise(_Recorded):
     seed: int
 
     def __post_init__(self) -> None:
-        _require(self.sd_water_hu >= 0, "a noise's sd_water_hu must be 0 or more")
-        _require(self.correlation_mm >= 0, "a noise's correlation_mm must be 0 or more")
+        require(self.sd_water_hu >= 0, "a noise's sd_water_hu must be 0 or more")
+        require(self.correlation_mm >= 0, "a noise's correlation_mm must be 0 or more")
+        require_seed(self.seed)
 
     def apply(self, hu: Tensor, spacing: Sequence[float]) -> Tensor:
         """Adds the noise; see `poisson_noise`."""
         return poisson_noise(hu, spacing, self.sd_water_hu, self.correlation_mm, self.seed)
 
-
-KINDS: dict[str, type[Clip | Blur | Resize | GaussianNoise | PoissonNoise]] = {
-    cls.kind: cls for cls in (Clip, Blur, Resize, GaussianNoise, PoissonNoise)
-}
-"""Every operation by the name under which it is recorded."""
-
-
-def operation_from_json(record: Mapping[str, Any]) -> Operation:
-    """Reads an operation back from plain JSON.
-
-    Args:
-        record: What `Operation.to_json` wrote.
-
-    Returns:
-        The operation, equal to the one that was written.
-
-    Raises:
-        InputError: The kind is unknown, or the numbers are not the kind's.
-    """
-    cls = KINDS.get(str(record.get("kind")))
-    if cls is None:
-        known = ", ".join(KINDS)
-        raise InputError(f"unknown degradation operation {record.get('kind')!r}: use one of {known}")
-    numbers = {name: value for name, value in record.items() if name != "kind"}
-    try:
-        return cls(**numbers)
-    except (TypeError, ValueError) as error:
-        names = ", ".join(field.name for field in fields(cls))
-        raise InputError(f"bad degradation operation {cls.kind!r} (it takes {names}): {error}") from error
+    @classmethod
+    def apply_each(cls, operations: Sequence[Self], hu: Tensor, spacings: Sequence[Triple]) -> Tensor:
+        """Adds the noise of all volumes at once."""
+        noise = unit_noises(
+            hu.shape[1:],
+            spacings,
+            [operation.correlation_mm for operation in operations],
+            [operation.seed for operation in operations],
+            hu.device,
+        )
+        noise.mul_(_by_volume([operation.sd_water_hu for operation in operations], hu))
+        return noise.mul_(counting_sd(hu)).add_(hu)
 
 
-def _plain(value: object) -> object:
-    if isinstance(value, tuple):
-        return list(value)
-    return value.value if isinstance(value, StrEnum) else value
-
-
-def _triple(values: Sequence[float]) -> Triple:
+def triple(values: Sequence[float]) -> Triple:
+    """Three numbers as a tuple, whatever sequence JSON made of them."""
     x, y, z = values
     return x, y, z
 
 
-def _require(condition: bool, message: str) -> None:
+def require(condition: bool, message: str) -> None:
+    """Raises ValueError with the message unless the condition holds."""
     if not condition:
         raise ValueError(message)
+
+
+def require_seed(seed: object) -> None:
+    """Raises ValueError unless the seed is one of `normal_field`."""
+    require(
+        isinstance(seed, int) and 0 <= seed <= MAX_SEED, "a noise's seed is a whole number from 0 to 2^63 - 1"
+    )
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, (tuple, list)):
+        return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items()}
+    return value.value if isinstance(value, StrEnum) else value
+
+
+def _by_volume(numbers: Sequence[float], like: Tensor) -> Tensor:
+    return torch.tensor(numbers, dtype=like.dtype).to(like.device)[:, None, None, None]

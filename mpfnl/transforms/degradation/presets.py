@@ -1,65 +1,18 @@
-"""The ranges that degradations are drawn from, in mm and HU, by name and version."""
+"""The presets: the ranges that degradations are drawn from, in mm and HU, by name and version."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeAlias
 
 from mpfnl.phases import ABDOMEN, Window
-
-Range: TypeAlias = tuple[float, float]
-"""Lower and upper bound of a uniform distribution."""
-
-
-@dataclass(frozen=True)
-class Stage:
-    """The ranges of one stage: blur, then resizing, then noise, each with its probability.
-
-    Args:
-        blur_probability: That the stage blurs.
-        anisotropic_probability: That a blur has a width of its own along each axis.
-        blur_fwhm_mm: Full width at half maximum of the blur in mm.
-        resize_probability: That the stage resizes.
-        inplane_voxel_mm: Coarse voxel in mm along x and y.
-        slice_voxel_mm: Coarse voxel in mm along z.
-        max_factor: Largest factor of resizing.
-        noise_probability: That the stage adds noise.
-        poisson_probability: That the noise is Poisson, not Gaussian.
-        noise_sd_hu: Standard deviation of the noise in HU (for Poisson: in water).
-        noise_correlation_mm: Correlation length of the noise in mm.
-    """
-
-    blur_probability: float
-    anisotropic_probability: float
-    blur_fwhm_mm: Range
-    resize_probability: float
-    inplane_voxel_mm: Range
-    slice_voxel_mm: Range
-    max_factor: float
-    noise_probability: float
-    poisson_probability: float
-    noise_sd_hu: Range
-    noise_correlation_mm: Range
-
-    def __post_init__(self) -> None:
-        chances = (
-            self.blur_probability,
-            self.anisotropic_probability,
-            self.resize_probability,
-            self.noise_probability,
-            self.poisson_probability,
-        )
-        ranges = (
-            self.blur_fwhm_mm,
-            self.inplane_voxel_mm,
-            self.slice_voxel_mm,
-            self.noise_sd_hu,
-            self.noise_correlation_mm,
-        )
-        if not all(0 <= chance <= 1 for chance in chances):
-            raise ValueError("a stage's probabilities lie between 0 and 1")
-        if not all(0 <= low <= high for low, high in ranges):
-            raise ValueError("a stage's ranges are (low, high) with 0 <= low <= high")
+from mpfnl.transforms.degradation.stages import (
+    LowDoseStage,
+    MetalStage,
+    MotionStage,
+    SecondOrderStage,
+    Stage,
+    ThickSlicesStage,
+)
 
 
 @dataclass(frozen=True)
@@ -78,6 +31,11 @@ class Preset:
     stages: tuple[Stage, ...]
     clip_to: Window | None = None
 
+    @property
+    def whole_slices(self) -> bool:
+        """Whether it must see whole cross-sections of the body; if not, it works on patches too."""
+        return any(stage.whole_slices for stage in self.stages)
+
 
 SECOND_ORDER_V1 = Preset(
     name="second-order-v1",
@@ -87,7 +45,7 @@ SECOND_ORDER_V1 = Preset(
     clip_to=ABDOMEN,
     stages=(
         # The scanner: focal spot, detector, motion, dose, and voxels coarser than they could be.
-        Stage(
+        SecondOrderStage(
             blur_probability=0.8,  # not 1: a sharp but noisy scan exists too
             anisotropic_probability=0.5,  # motion and the slice profile prefer a direction
             blur_fwhm_mm=(1.0, 2.2),  # from a sharp kernel's resolution to slight motion
@@ -101,7 +59,7 @@ SECOND_ORDER_V1 = Preset(
             noise_correlation_mm=(0.0, 0.5),  # white, to the 0.59 at 0.74 mm measured in low-dose CT
         ),
         # The reconstruction: it smooths the first noise, interpolates, and leaves noise of its own.
-        Stage(
+        SecondOrderStage(
             blur_probability=0.5,
             anisotropic_probability=0.5,
             blur_fwhm_mm=(0.6, 1.2),  # from less than a pixel to a smooth body kernel
@@ -124,3 +82,51 @@ then adjusted until the mean degraded scan scored what the paper's did on two re
 `benchmarks/degradation_calibration.py` prints that, and draws that were held out. Both scores depend on how
 much air the crop holds. HU outside the window are lost, as the clip comes first.
 """
+
+
+LOW_DOSE_V1 = Preset(
+    name="low-dose-v1",
+    version=1,
+    stages=(LowDoseStage(dose_fraction=(0.1, 0.5)),),  # from a tenth of the dose to half of it
+)
+"""The noise of a lower dose alone."""
+
+THICK_SLICES_V1 = Preset(
+    name="thick-slices-v1",
+    version=1,
+    stages=(
+        ThickSlicesStage(
+            thickness_mm=(3.0, 7.5),  # abdominal slices as they are archived, to those of old protocols
+            overlap=(0.0, 0.5),  # contiguous, to half overlapping as is usual for helical scans
+        ),
+    ),
+)
+"""Thick slices alone."""
+
+MOTION_V1 = Preset(
+    name="motion-v1",
+    version=1,
+    stages=(
+        MotionStage(
+            inplane_mm=(0.0, 3.0),  # the belly's wall, and what hangs on it
+            slice_mm=(2.0, 10.0),  # organs move 10 to 20 mm in a quiet breath; a slice sees part of it
+            double_exposure=(0.0, 0.6),
+        ),
+    ),
+)
+"""Motion during the acquisition alone."""
+
+METAL_V1 = Preset(
+    name="metal-v1",
+    version=1,
+    stages=(
+        MetalStage(
+            count=(1, 3),  # a clip or a stent, to a pair of screws and more
+            place=(0.3, 0.7),
+            radius_mm=(1.0, 4.0),  # a clip, to the head of a spinal screw
+            length_mm=(5.0, 40.0),
+            streak_hu=(20.0, 80.0),
+        ),
+    ),
+)
+"""Implants and their streaks alone."""

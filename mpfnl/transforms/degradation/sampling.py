@@ -9,47 +9,30 @@ from typing import Any
 import numpy as np
 import torch
 
-from mpfnl.errors import InputError
 from mpfnl.phases import SpatialVolume
-from mpfnl.transforms.degradation.filters import Interpolation
-from mpfnl.transforms.degradation.operations import (
-    Blur,
-    Clip,
-    GaussianNoise,
-    Json,
-    Operation,
-    PoissonNoise,
-    Resize,
-    Triple,
-    operation_from_json,
-)
-from mpfnl.transforms.degradation.presets import Preset, Range, Stage
-
-_DECIMALS = 4  # of the recorded numbers: finer than anything that shows in a scan
-_DOWN = tuple(Interpolation)
-_UP = (Interpolation.LINEAR, Interpolation.CUBIC)
+from mpfnl.transforms.degradation.operations import Clip, Json
+from mpfnl.transforms.degradation.presets import Preset
+from mpfnl.transforms.degradation.records import operations_of
+from mpfnl.transforms.seeds import Draws
 
 
-def sample_parameters(preset: Preset, generator: np.random.Generator | int) -> Json:
+def sample_parameters(preset: Preset, generator: Draws | np.random.Generator | int) -> Json:
     """Draws one degradation.
-
-    Two stages of blur, resizing and noise, each taken by chance (arXiv 2501.14013, section II.C;
-    the order within a stage is that of Wang et al., Real-ESRGAN, 2021, section 3).
 
     Args:
         preset: The ranges to draw from.
-        generator: A NumPy generator, which moves on, or a seed.
+        generator: What `phase_draws` gives for a phase; or a NumPy generator, which moves on, or a seed.
 
     Returns:
         Plain JSON: `preset`, `version` and `operations`, a list in the order in which they apply;
         each has its `stage` (from 1; 0 for the clip before them), its `kind`, its numbers in mm and HU,
         and noise its seed.
     """
-    rng = np.random.default_rng(generator)
+    draws = generator if isinstance(generator, Draws) else Draws.one(generator)
     operations: list[Json] = [
         {"stage": number} | operation.to_json()
         for number, stage in enumerate(preset.stages, start=1)
-        for operation in _sample_stage(stage, rng)
+        for operation in stage.sample(draws)
     ]
     if operations and preset.clip_to is not None:
         clip = Clip(preset.clip_to.lower, preset.clip_to.upper)
@@ -79,61 +62,16 @@ def apply_parameters(
     """
     if hu.ndim != 3 or not hu.is_floating_point():
         raise ValueError(f"expected a float volume (x, y, z), got {tuple(hu.shape)} of {hu.dtype}")
-    if len(spacing) != 3 or not all(math.isfinite(step) and step > 0 for step in spacing):
-        raise ValueError(f"the spacing must be three positive numbers in mm, got {tuple(spacing)}")
+    check_spacing(spacing)
     with torch.no_grad():
         degraded = hu
         for operation in operations_of(parameters):
             degraded = operation.apply(degraded, spacing)
-        return degraded.clone() if degraded is hu else degraded.contiguous()
+        shared = degraded.data_ptr() == hu.data_ptr()  # nothing was done, or a view was returned
+        return degraded.clone() if shared else degraded.contiguous()
 
 
-def operations_of(parameters: Mapping[str, Any]) -> list[Operation]:
-    """The operations of a record, in the order in which they apply.
-
-    Raises:
-        InputError: The record has no list of operations, or one of them cannot be read.
-    """
-    records = parameters.get("operations")
-    if not isinstance(records, list) or not all(isinstance(record, Mapping) for record in records):
-        raise InputError("the degradation's record has no list 'operations' of blur, ...: record it again")
-    return [
-        operation_from_json({name: value for name, value in record.items() if name != "stage"})
-        for record in records
-    ]
-
-
-def _sample_stage(stage: Stage, rng: np.random.Generator) -> list[Operation]:
-    operations: list[Operation] = []
-    if rng.random() < stage.blur_probability:
-        operations.append(_sample_blur(stage, rng))
-    if rng.random() < stage.resize_probability:
-        operations.append(_sample_resize(stage, rng))
-    if rng.random() < stage.noise_probability:
-        operations.append(_sample_noise(stage, rng))
-    return operations
-
-
-def _sample_blur(stage: Stage, rng: np.random.Generator) -> Blur:
-    if rng.random() < stage.anisotropic_probability:
-        x, y, z = (_uniform(stage.blur_fwhm_mm, rng) for _ in range(3))
-        return Blur((x, y, z))
-    width = _uniform(stage.blur_fwhm_mm, rng)
-    return Blur((width, width, width))
-
-
-def _sample_resize(stage: Stage, rng: np.random.Generator) -> Resize:
-    inplane = _uniform(stage.inplane_voxel_mm, rng)
-    voxel: Triple = (inplane, inplane, _uniform(stage.slice_voxel_mm, rng))
-    down, up = _DOWN[rng.integers(len(_DOWN))], _UP[rng.integers(len(_UP))]
-    return Resize(voxel, down, up, stage.max_factor)
-
-
-def _sample_noise(stage: Stage, rng: np.random.Generator) -> GaussianNoise | PoissonNoise:
-    kind = PoissonNoise if rng.random() < stage.poisson_probability else GaussianNoise
-    sd, correlation = _uniform(stage.noise_sd_hu, rng), _uniform(stage.noise_correlation_mm, rng)
-    return kind(sd, correlation, int(rng.integers(2**31)))
-
-
-def _uniform(bounds: Range, rng: np.random.Generator) -> float:
-    return round(float(rng.uniform(*bounds)), _DECIMALS)
+def check_spacing(spacing: Sequence[float]) -> None:
+    """Raises ValueError unless the spacing is three positive numbers."""
+    if len(spacing) != 3 or not all(math.isfinite(step) and step > 0 for step in spacing):
+        raise ValueError(f"the spacing must be three positive numbers in mm, got {tuple(spacing)}")

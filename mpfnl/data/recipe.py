@@ -1,0 +1,120 @@
+"""How a sample is made from a study: its phases, its degradation, its window."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypedDict
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mpfnl.data.studies import LoadedStudy, as_int16
+from mpfnl.phases import ABDOMEN, Phase, Window
+from mpfnl.transforms.degradation import Preset, apply_parameters, sample_parameters
+from mpfnl.transforms.seeds import Sharing, phase_draws
+
+
+class Sample(TypedDict):
+    """One element of a batch; see `mpfnl.phases.StudyBatch`."""
+
+    phases: Tensor
+    target: Tensor
+    study_id: str
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a sample is made from a study.
+
+    Args:
+        phases: The phases that the model takes, in stacking order.
+        target: The phase that it restores.
+        degradation: What the phases are degraded with; None leaves them.
+        window: The HU window mapped to [0, 1].
+        seed: Of all random draws.
+        sharing: What the degraded phases of a study have in common.
+    """
+
+    phases: tuple[Phase, ...]
+    target: Phase
+    degradation: Preset | None
+    window: Window = ABDOMEN
+    seed: int = 0
+    sharing: Sharing = Sharing.NOTHING
+
+    @property
+    def loaded(self) -> tuple[Phase, ...]:
+        """The phases to read: those of the model, and the target last."""
+        return (*(phase for phase in self.phases if phase is not self.target), self.target)
+
+    @property
+    def whole_slices(self) -> bool:
+        """Whether the degradation must see whole cross-sections, not patches alone."""
+        return self.degradation is not None and self.degradation.whole_slices
+
+    def parameters(self, study_id: str, epoch: int = 0, draw: int = 0) -> dict[Phase, dict[str, Any]]:
+        """What the phases of a sample are degraded with, by (seed, epoch, study, phase, draw) alone.
+
+        Args:
+            study_id: The study's name.
+            epoch: The training epoch; 0 for data that do not change.
+            draw: The number of the sample within study and epoch.
+
+        Returns:
+            The record of each phase of the model; without a degradation, records of no operation.
+        """
+        if self.degradation is None:
+            return {phase: {"operations": []} for phase in self.phases}
+        return {
+            phase: sample_parameters(
+                self.degradation, phase_draws(self.seed, epoch, study_id, phase, draw, self.sharing)
+            )
+            for phase in self.phases
+        }
+
+    def degrade(
+        self,
+        hu: NDArray[np.int16],
+        spacing: Sequence[float],
+        parameters: Mapping[Phase, Mapping[str, Any]],
+    ) -> dict[Phase, Tensor]:
+        """Degrades each phase as recorded.
+
+        Args:
+            hu: `(phase, x, y, z)` in the order of `loaded`.
+            spacing: Voxel spacing in mm.
+            parameters: See `parameters`.
+
+        Returns:
+            HU `(x, y, z)`, float32, of each phase of the model.
+        """
+        return {
+            phase: apply_parameters(as_float(hu[self.loaded.index(phase)]), spacing, parameters[phase])
+            for phase in self.phases
+        }
+
+
+def degrade_study(study: LoadedStudy, recipe: Recipe) -> dict[Phase, NDArray[np.int16]]:
+    """Degrades the whole phases of a study, the same for a seed wherever it is done.
+
+    Args:
+        study: The phases of `recipe.loaded`.
+        recipe: How.
+
+    Returns:
+        HU `(x, y, z)`, whole numbers as a scan on disk has, of each phase of the model.
+    """
+    degraded = recipe.degrade(study.hu, study.spacing, recipe.parameters(study.study_id))
+    return {phase: as_int16(hu.numpy()) for phase, hu in degraded.items()}
+
+
+def as_float(hu: NDArray[np.int16]) -> Tensor:
+    """HU as float32 in memory that NumPy allocates.
+
+    What PyTorch allocates is aligned, and glibc before 2.38 seldom uses such memory again while other blocks
+    lie between: workers that make batches of large patches would grow from epoch to epoch.
+    """
+    return torch.from_numpy(hu.astype(np.float32))

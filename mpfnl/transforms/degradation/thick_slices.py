@@ -1,0 +1,108 @@
+"""Thick slices: the slice sensitivity profile of a scanner, not only a coarser grid."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import ndtr
+
+from mpfnl.phases import SpatialVolume
+from mpfnl.transforms.degradation.filters import FWHM_PER_SIGMA, TRUNCATION
+from mpfnl.transforms.degradation.resampling import (
+    Interpolation,
+    Taps,
+    apply_taps,
+    interpolation_taps,
+    sampled_taps,
+)
+
+_FEWEST_SLICES = 1e-6  # a grid that covers the volume up to this part of a slice covers it
+
+
+class SliceProfile(StrEnum):
+    """How sensitive a slice is to what lies at a distance from its centre."""
+
+    RECTANGLE = "rectangle"
+    """As thick as the slice: an axial (step-and-shoot) scan, or the mean of thin slices."""
+    BELL = "bell"
+    """A Gaussian whose full width at half maximum is the thickness: a helical scan."""
+
+
+def thick_slices(
+    hu: SpatialVolume,
+    spacing: Sequence[float],
+    thickness_mm: float,
+    increment_mm: float,
+    profile: SliceProfile,
+) -> SpatialVolume:
+    """Sees a volume through thick slices and brings them back to its grid.
+
+    The section sensitivity profile of an axial scan is near a rectangle of the nominal thickness; a helical
+    scan's is bell-shaped and is described by its full width at half maximum (Polacin, Kalender and Marchal,
+    Radiology 1992;185:29-35). Each thick slice is the volume's mean weighted by the profile around its
+    centre; the centres lie `increment_mm` apart, in a grid that is centred on the volume. Between the centres
+    the slices are interpolated linearly, as a viewer or a resampler does.
+
+    The slices of the volume are taken for contiguous boxes as thick as their spacing, each the mean over
+    its box. A profile is integrated over these boxes exactly. A rectangle whose faces lie on faces of the boxes
+    is therefore met exactly, any other is up to a box wider. The boxes add spacing^2 / 6 to the
+    variance of a bell, which is made so much narrower first; at thickness = spacing next to nothing is left of it.
+    Slices are never made thinner than they are, nor placed more densely: a smaller thickness or increment
+    counts as the spacing. At the ends, the part of the profile inside the volume is weighted up to 1.
+
+    Args:
+        hu: Volume `(x, y, z)`; the slices lie along z.
+        spacing: Voxel spacing in mm along x, y, z.
+        thickness_mm: Full width at half maximum of the profile in mm, positive.
+        increment_mm: Distance between the slices' centres in mm, positive; gaps and overlaps are allowed.
+        profile: Rectangle or bell.
+
+    Returns:
+        The volume, on its own grid; the input itself where its slices are as thick and as far apart already.
+
+    Raises:
+        ValueError: The thickness or the increment is not a positive number.
+    """
+    profile = SliceProfile(profile)
+    for name, value in (("thickness_mm", thickness_mm), ("increment_mm", increment_mm)):
+        if not 0 < value < math.inf:
+            raise ValueError(f"the {name} of thick slices must be a positive number, got {value}")
+    step = spacing[2]
+    if thickness_mm <= step and increment_mm <= step:
+        return hu
+    width, increment = max(thickness_mm / step, 1.0), max(increment_mm / step, 1.0)
+    length = hu.shape[2]
+    count = max(1, math.ceil(length / increment - _FEWEST_SLICES))
+    offset = (length - count * increment) / 2  # the left edge of the thick slices' grid, in voxels
+    centres = offset + increment * (np.arange(count) + 0.5)
+    chain = [slice_taps(centres, width, profile, length)]
+    if increment > 1:
+        positions = (np.arange(length) + 0.5 - offset) / increment - 0.5
+        chain.append(interpolation_taps(positions, Interpolation.LINEAR, count))
+    return apply_taps(hu[None], 2, [chain])[0]
+
+
+def slice_taps(centres: NDArray[np.float64], width: float, profile: SliceProfile, length: int) -> Taps:
+    """The weights of voxels in thick slices: the profile's integral over each voxel, of sum 1.
+
+    Args:
+        centres: Of the slices, in voxels from the volume's edge.
+        width: Full width at half maximum of the profile in voxels, 1 or more.
+        profile: Rectangle or bell.
+        length: Of the axis, in voxels.
+    """
+    if profile is SliceProfile.RECTANGLE:
+        reach, scale = width / 2, width
+    else:
+        scale = math.sqrt((width / FWHM_PER_SIGMA) ** 2 - 1 / 6)
+        reach = TRUNCATION * scale
+    first = np.floor(centres - reach)
+    voxels = first + np.arange(math.ceil(2 * reach) + 1)[:, None]
+    faces = np.concatenate([voxels, voxels[-1:] + 1]) - centres
+    below = (faces / scale + 0.5).clip(0, 1) if profile is SliceProfile.RECTANGLE else ndtr(faces / scale)
+    weights = np.diff(below, axis=0) * ((voxels >= 0) & (voxels < length))
+    return sampled_taps(voxels, weights / weights.sum(0), length)

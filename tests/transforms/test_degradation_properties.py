@@ -1,0 +1,202 @@
+"""What every operation of a degradation keeps to: the acceptance list of the model, as properties."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torchio as tio
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mpfnl.transforms import LowDose as LowDoseTransform
+from mpfnl.transforms import MetalStreaks as MetalStreaksTransform
+from mpfnl.transforms import MotionBlur as MotionBlurTransform
+from mpfnl.transforms import RandomDegradation
+from mpfnl.transforms import ThickSlices as ThickSlicesTransform
+from mpfnl.transforms.degradation import (
+    PRESETS,
+    Blur,
+    GaussianNoise,
+    Implant,
+    Interpolation,
+    LowDose,
+    MetalStreaks,
+    MotionBlur,
+    Operation,
+    PoissonNoise,
+    Resize,
+    SliceProfile,
+    ThickSlices,
+    apply_parameters,
+    operation_from_json,
+    sample_parameters,
+)
+from mpfnl.transforms.degradation.low_dose import mean_shift_hu
+from mpfnl.transforms.degradation.records import KINDS
+
+SPACING = (0.8, 0.8, 2.5)
+SCREWS = (
+    Implant((0.4, 0.6, 0.5), (3.0, 3.0), 20.0),
+    Implant((0.6, 0.6, 0.5), (2.0, 4.0), 12.5),
+)
+
+millimetres = st.floats(0.5, 6.0)
+seeds = st.integers(0, 2**63 - 1)
+operations = st.one_of(
+    st.builds(Blur, st.tuples(millimetres, millimetres, millimetres)),
+    st.builds(
+        Resize,
+        st.tuples(millimetres, millimetres, millimetres),
+        st.sampled_from(list(Interpolation)),
+        st.sampled_from([Interpolation.LINEAR, Interpolation.CUBIC]),
+    ),
+    st.builds(GaussianNoise, st.floats(1, 60), st.floats(0, 2), seeds),
+    st.builds(PoissonNoise, st.floats(1, 60), st.floats(0, 2), seeds),
+    st.builds(LowDose, st.floats(0.05, 0.9), seeds),
+    st.builds(ThickSlices, millimetres, millimetres, st.sampled_from(list(SliceProfile))),
+    st.builds(MotionBlur, st.tuples(millimetres, millimetres, millimetres), st.floats(0, 1)),
+    st.builds(MetalStreaks, st.just(SCREWS), st.floats(1, 100), seeds),
+)
+
+NOTHING: list[Operation] = [
+    Blur((0.0, 0.0, 0.0)),
+    Resize((0.0, 0.0, 0.0), Interpolation.AREA, Interpolation.LINEAR),
+    GaussianNoise(0.0, 0.5, 1),
+    PoissonNoise(0.0, 0.5, 1),
+    LowDose(1.0, 1),
+    ThickSlices(SPACING[2], SPACING[2]),
+    MotionBlur((0.0, 0.0, 0.0), 0.5),
+    MetalStreaks(SCREWS, 0.0, 1),
+]
+
+
+def scan(*shape: int) -> torch.Tensor:
+    """Tissue in air, so that there is a body for whatever needs one."""
+    hu = torch.full(shape, -1000.0)
+    x, y = (slice(size // 6, size - size // 6) for size in shape[:2])
+    noise = torch.randn(shape, generator=torch.Generator().manual_seed(0)) * 30
+    hu[x, y] = 50 + noise[x, y]
+    return hu
+
+
+def applied(hu: torch.Tensor, operation: Operation) -> torch.Tensor:
+    return apply_parameters(hu, SPACING, {"operations": [operation.to_json()]})
+
+
+@pytest.mark.parametrize("operation", NOTHING, ids=lambda operation: operation.kind)
+def test_strength_zero_is_the_identity(operation: Operation) -> None:
+    hu = scan(24, 20, 12)
+    result = applied(hu, operation)
+    assert torch.equal(result, hu)
+    assert result.data_ptr() != hu.data_ptr()
+
+
+def test_every_kind_is_among_these_tests() -> None:
+    assert {operation.kind for operation in NOTHING} | {"clip"} == set(KINDS)
+
+
+@settings(deadline=None, max_examples=60)
+@given(operation=operations, shape=st.tuples(st.integers(1, 26), st.integers(1, 26), st.integers(1, 9)))
+def test_a_record_replays_exactly(operation: Operation, shape: tuple[int, int, int]) -> None:
+    hu = scan(*shape)
+    before = hu.clone()
+    record = json.loads(json.dumps(operation.to_json()))
+    assert operation_from_json(record) == operation
+    threads = torch.get_num_threads()
+    first = applied(hu, operation)
+    torch.set_num_threads(3 - min(threads, 2))
+    try:
+        again = apply_parameters(hu, SPACING, {"operations": [record]})
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(first, again)
+    assert first.shape == hu.shape
+    assert torch.isfinite(first).all()
+    assert torch.equal(hu, before)
+
+
+@settings(deadline=None, max_examples=40)
+@given(operation=operations, tissue_hu=st.sampled_from([-100.0, 0.0, 60.0, 200.0]))
+def test_the_mean_of_a_uniform_region_stays_within_1_hu(operation: Operation, tissue_hu: float) -> None:
+    hu = torch.full((64, 64, 16), tissue_hu)
+    degraded = applied(hu, operation)
+    if isinstance(operation, MetalStreaks):  # all but the metal, which next to no streaks leave alone
+        metal = (applied(hu, MetalStreaks(SCREWS, 1e-6, operation.seed)) - hu).abs() > 1e-3
+        assert 0 < metal.float().mean() < 0.2
+        degraded = degraded[~metal]
+    shift = mean_shift_hu(operation.dose_fraction) if isinstance(operation, LowDose) else 0.0
+    assert abs(shift) <= 1.0
+    # Noise of standard deviation s leaves the mean an uncertainty: voxels of a correlated field count less.
+    correlated = 8 * (1 + getattr(operation, "correlation_mm", 0.5)) ** 3
+    uncertainty = 4.5 * float(degraded.std()) * (correlated / hu.numel()) ** 0.5
+    noisy = isinstance(operation, (GaussianNoise, PoissonNoise, LowDose))
+    assert abs(float(degraded.double().mean()) - tissue_hu - shift) <= (uncertainty if noisy else 1.0)
+
+
+def labelled() -> tio.Subject:
+    labels = torch.randint(0, 5, (1, 24, 24, 12), generator=torch.Generator().manual_seed(1))
+    affine = np.diag([*SPACING, 1.0])
+    return tio.Subject(
+        arterial=tio.ScalarImage(tensor=scan(24, 24, 12)[None], affine=affine),
+        portal_venous=tio.ScalarImage(tensor=scan(24, 24, 12)[None], affine=affine),
+        organs=tio.LabelMap(tensor=labels, affine=affine),
+    )
+
+
+TRANSFORMS: list[tio.Transform] = [
+    LowDoseTransform(0.25, seed=3),
+    ThickSlicesTransform(6.0),
+    MotionBlurTransform((0.0, 2.0, 6.0), 0.5),
+    MetalStreaksTransform(SCREWS, 40.0),
+    *(RandomDegradation(preset=preset, seed=2) for preset in PRESETS),
+]
+
+
+@pytest.mark.parametrize(
+    "transform", TRANSFORMS, ids=lambda each: getattr(each, "preset", each).__class__.__name__
+)
+def test_torchio_leaves_labels_and_replays_its_history(transform: tio.Transform) -> None:
+    subject = labelled()
+    degraded = transform(subject)
+    assert torch.equal(degraded["organs"].data, subject["organs"].data)
+    for phase in ("arterial", "portal_venous"):
+        assert not torch.equal(degraded[phase].data, subject[phase].data)
+        np.testing.assert_array_equal(degraded[phase].affine, subject[phase].affine)
+    replayed = degraded.get_composed_history()(subject)
+    for phase in ("arterial", "portal_venous"):
+        assert torch.equal(replayed[phase].data, degraded[phase].data)
+
+
+def test_each_image_has_noise_of_its_own() -> None:
+    degraded = LowDoseTransform(0.25, seed=3)(labelled())
+    change = [degraded[phase].data - scan(24, 24, 12)[None] for phase in ("arterial", "portal_venous")]
+    correlation = np.corrcoef(change[0].flatten().numpy(), change[1].flatten().numpy())[0, 1]
+    assert abs(correlation) < 0.2
+    assert torch.equal(LowDoseTransform(0.25, seed=3)(labelled())["arterial"].data, degraded["arterial"].data)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: LowDoseTransform(0.0), "dose_fraction"),
+        (lambda: LowDoseTransform(0.5, seed=-1), "seed"),
+        (lambda: ThickSlicesTransform(-1.0), "thickness_mm"),
+        (lambda: MotionBlurTransform((0.0, 0.0, 1.0), 2.0), "double_exposure"),
+        (lambda: MetalStreaksTransform(SCREWS, -3.0), "streak_hu"),
+    ],
+)
+def test_impossible_numbers_are_refused_at_once(make: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_records_plainly_and_by_name(name: str) -> None:
+    record = sample_parameters(PRESETS[name], 3)
+    assert record["preset"] == name
+    assert json.loads(json.dumps(record)) == record
+    assert record["operations"]

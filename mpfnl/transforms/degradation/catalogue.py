@@ -7,13 +7,17 @@ from mpfnl.transforms.degradation.presets import (
     LOW_DOSE_V1,
     METAL_V1,
     MOTION_V1,
+    SECOND_ORDER_MILD_V1,
+    SECOND_ORDER_SEVERE_V1,
     SECOND_ORDER_V1,
     THICK_SLICES_V1,
     Preset,
 )
 
 SHORT_NAMES: dict[str, Preset] = {
+    "mild": SECOND_ORDER_MILD_V1,
     "paper": SECOND_ORDER_V1,
+    "severe": SECOND_ORDER_SEVERE_V1,
     "low-dose": LOW_DOSE_V1,
     "thick-slices": THICK_SLICES_V1,
     "motion": MOTION_V1,

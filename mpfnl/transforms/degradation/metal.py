@@ -21,18 +21,19 @@ IMPLANT_HU = 3071.0
 NEAR_MM = 100.0
 """The strength of the streaks is measured up to this distance from the implants' centres."""
 
-# Titanium (4.5 g/cm^3) and water, from NIST's table of X-ray mass attenuation coefficients: at 70 keV, and the
-# ratio of their standard deviations over a 120 kV spectrum behind a body (50 to 100 keV). To two digits at most.
+# Titanium (4.5 g/cm^3) and water, from NIST's tables of mass attenuation coefficients: at 70 keV, and the
+# ratio of their standard deviations over what a body leaves of a 120 kV spectrum (50 to 100 keV, roughly).
 _TITANIUM_PER_MM = 0.25
 _WATER_PER_MM = 0.0193
 _WATER_OVER_TITANIUM = 0.013
 _OPAQUE = 6.0  # attenuation from which on a detector no longer tells more metal from less
 
 _NOISES = 4  # noise images of a set of implants; each slice takes its own mixture of them
-_FEWEST_ANGLES = 180
+_FEWEST_ANGLES = 360
 _BODY_SHARE = 0.01  # a plane with less body, against the fullest, lies outside the body's box
 _BLOOMING = (_TITANIUM_PER_MM / _WATER_PER_MM * 1000 - 1000 - AIR_HU) / (IMPLANT_HU - AIR_HU)
 _FAINT = 0.01  # a smaller share of metal in a pixel is ripple of the reconstruction
+_NO_STREAKS = 1e-3  # streaks weaker than this, against their peak in the metal, may be reconstruction errors
 _FLAT = 1e-30  # the square of streaks that are none
 
 
@@ -71,23 +72,28 @@ def metal_streaks(
 ) -> SpatialVolume:
     """Puts metal implants into a volume, with the streaks that they give.
 
-    Two errors of the projections are made and reconstructed by filtered backprojection; the image of
-    the errors is added to the volume.
+    Two errors that metal makes in the projections are reconstructed by filtered backprojection and added.
 
-    - Beam hardening. A polychromatic beam is attenuated less than in proportion. To second order a ray with P mm of
-      metal and W mm of body lacks a multiple of (P + k W)^2, of which the correction for water takes back
-      (k W)^2: the error is -(P^2 + 2 k P W), with k = 0.013 for titanium. Its cross terms give the dark bands between
-      two implants and along the longest way through the body (see Park, Chung and Seo, Phil Trans R Soc A
-      2015;373:20140388). The body is an ellipse as wide as the box around it.
-    - Photon starvation. Behind metal few photons are left, and the logarithm of a count N has the variance 1 / N:
-      rays through metal get normal noise of the variance (exp(m P) - 1) exp(w W), with m and w the
-      attenuation of titanium (from m P = 6 on constant) and of water. It gives the fine bright and dark rays.
+    - Beam hardening. The attenuation of a polychromatic beam grows less than in proportion. To second
+      order a ray with P mm of metal and W mm of body lacks a multiple of (P + k W)^2, of which the
+      correction for water gives (k W)^2 back: the error is -(P^2 + 2 k P W), with k = 0.013 for titanium. Its
+      cross terms give dark bands between two implants and along the longest way through the body (Park,
+      Chung and Seo, Phil Trans R Soc A 2015;373:20140388). The body is an ellipse in the box around it.
+    - Photon starvation. Behind metal few photons are left, and the logarithm of a count N has the variance
+      1 / N: rays through metal get normal noise of the variance (exp(m P) - 1) exp(w W), with m and w the
+      attenuation of titanium (from m P = 6 on constant) and of water. It gives fine bright and dark rays.
 
-    Streaks are scaled so that their root mean square over the body within 100 mm of the centres of a slice's
-    implants, the implants left out, all slices with metal together, is `streak_hu`. In each slice their mean
-    over the body outside the implants is 0. A slice that an implant covers in part takes that part of it. The
-    noise of neighbouring slices is a mixture of a few noise images: different in each, but not independent.
-    Values are not limited to what a scanner stores. Scatter and the cone of the beam are not modelled.
+    The streaks' root mean square is `streak_hu`, taken over all slices with metal together, in the body up
+    to 100 mm from the centres of a slice's implants and outside of what they cover. Their mean over the body
+    of a slice is 0, so a uniform region keeps its mean. The implants are shown as the same reconstruction
+    shows them: blurred at the edge, and a little wider than they are, as titanium is three times brighter
+    than the scale reaches. No streaks lie on what they cover. A slice that an implant fills in part has
+    that part of its metal and streaks.
+
+    One round implant in a round body hardens the beam alike from all sides, which gives no streaks: there
+    noise makes up for them, and without noise they stay weaker than `streak_hu`. The noise of each slice is
+    another mixture of a few noise images: slices differ, but are not independent. Scatter and the beam's
+    cone are not modelled, and streaks may leave the range that a scanner stores.
 
     Args:
         hu: Volume `(x, y, z)` in HU.
@@ -99,8 +105,8 @@ def metal_streaks(
         seed: Seed of the noise, 0 or more.
 
     Returns:
-        The volume with metal (3071 HU, with partial volume at its edge) and streaks; slices without metal keep
-        their values. The input itself where there are no implants or `streak_hu` is 0.
+        The volume with metal of 3071 HU and its streaks; slices without metal keep their values. The input
+        itself where `streak_hu` is 0 or no implant reaches into the volume.
 
     Raises:
         ValueError: The strength is negative or not a number, or the share does not lie between 0 and 1.
@@ -122,16 +128,16 @@ def metal_streaks(
     metal, rim = scene.metal(sections, touched)
     outside = np.moveaxis(body[:, :, touched], -1, 0) & ~rim
     near = scene.near(touched) & outside
-    streaks = math.sqrt(1 - starvation) * _standardised(hardening, outside, near)
+    streaks = math.sqrt(1 - starvation) * _scaled(hardening, outside, near, _NO_STREAKS)
     if noise is not None:
-        streaks += math.sqrt(starvation) * _standardised(noise, outside, near)
-    streaks = np.where(rim, np.float32(0), np.float32(streak_hu) * _standardised(streaks, outside, near))
-    return _with_metal(hu, touched, streaks, metal)
+        streaks += math.sqrt(starvation) * _scaled(noise, outside, near)
+        streaks = _scaled(streaks, outside, near)
+    return _with_metal(hu, touched, np.where(rim, np.float32(0), streak_hu * streaks), metal)
 
 
 @dataclass(frozen=True)
 class _Scene:
-    """Where body and implants are: in the slice in mm from its centre, along z in slices from the lowest face."""
+    """Where body and implants are: in mm from the slices' centre, along z in slices from the lowest face."""
 
     shape: tuple[int, ...]
     pixel_mm: Pair
@@ -144,7 +150,8 @@ class _Scene:
         step = np.array(spacing, dtype=float)
         low, high = np.array([_extent(body, axis) for axis in range(3)], dtype=float).T
         centres = [low + np.array(implant.position) * (high - low) for implant in implants]
-        halves = [implant.length_mm / 2 / step[2] for implant in implants]
+        heights = [float(centre[2]) for centre in centres]
+        halves = [implant.length_mm / 2 / spacing[2] for implant in implants]
 
         def place(faces: Floats) -> Pair:
             x, y, _ = ((faces - np.array(body.shape) / 2) * step).tolist()
@@ -156,17 +163,14 @@ class _Scene:
             (float(step[0]), float(step[1])),
             Ellipse(place((low + high) / 2), (x, y)),
             tuple(Ellipse(place(at), each.radius_mm) for at, each in zip(centres, implants, strict=True)),
-            tuple(
-                (float(at[2] - half), float(at[2] + half)) for at, half in zip(centres, halves, strict=True)
-            ),
+            tuple((at - half, at + half) for at, half in zip(heights, halves, strict=True)),
         )
 
     @property
     def axes(self) -> tuple[Floats, Floats]:
         """The pixels' centres along x and y in mm."""
-        x, y = (
-            (np.arange(n) - (n - 1) / 2) * step for n, step in zip(self.shape, self.pixel_mm, strict=False)
-        )
+        sizes = zip(self.shape[:2], self.pixel_mm, strict=True)
+        x, y = (step * (np.arange(size, dtype=np.float64) - (size - 1) / 2) for size, step in sizes)
         return x, y
 
     def covered(self, low: float, high: float) -> Floats:
@@ -184,10 +188,10 @@ class _Scene:
         return shares
 
     def metal(self, sections: Singles, slices: NDArray[np.intp]) -> tuple[Singles, NDArray[np.bool_]]:
-        """What metal does to some slices: how far it takes a voxel to the largest HU, 0 to 1, and which it touches.
+        """What metal does to slices: how far it takes voxels to the largest HU (0 to 1), and which it covers.
 
         Args:
-            sections: Of each implant, as the scanner's kernel shows it: its share of each pixel, `(implants, x, y)`.
+            sections: Each implant's share of each pixel as reconstructed, `(implants, x, y)`.
             slices: Which slices.
 
         Returns:
@@ -211,13 +215,13 @@ class _Scene:
         return result
 
     def beam(self) -> ParallelBeam:
-        """Rays so dense that where they leave the array, those through an implant lie 1.5 bins apart."""
+        """Directions so dense that rays through an implant leave the array two pixels apart at most."""
         corner = np.array([axis[-1] for axis in self.axes])
-        pitch = min(self.pixel_mm)
+        pixel = min(self.pixel_mm)
         far = max(float(np.hypot(*(corner + np.abs(rod.centre)))) for rod in self.rods)
         widest = max(float(np.hypot(*rod.centre)) + max(rod.radius) for rod in self.rods)
-        bins = 2 * math.ceil(max(float(np.hypot(*corner)), widest) / pitch) + 3
-        return ParallelBeam(max(_FEWEST_ANGLES, math.ceil(math.pi * far / (1.5 * pitch))), bins, pitch)
+        angles = max(_FEWEST_ANGLES, math.ceil(math.pi * far / (2 * pixel)))
+        return ParallelBeam(angles, max(float(np.hypot(*corner)), widest), pixel)
 
 
 def _extent(body: NDArray[np.bool_], axis: int) -> tuple[int, int]:
@@ -230,30 +234,29 @@ def _extent(body: NDArray[np.bool_], axis: int) -> tuple[int, int]:
 def _reconstructed(
     scene: _Scene, slices: NDArray[np.intp], starvation: float, seed: int
 ) -> tuple[Singles, Singles, Singles | None]:
-    """Sections of the implants `(implants, x, y)`, beam hardening and noise in some slices `(slices, x, y)`."""
+    """Sections of the implants `(implants, x, y)`; hardening and noise of some slices `(slices, x, y)`."""
     beam, parts = scene.beam(), scene.parts()
     chords = np.stack([beam.chords(rod) for rod in scene.rods])
     water = beam.chords(scene.body)
     metal = np.stack([chords[list(cut)].sum(0) for cut in parts])
     hardening = -(metal**2) - 2 * _WATER_OVER_TITANIUM * metal * water
     shares = np.stack([share[slices] for share in parts.values()]).astype(np.float32)
-    sinograms, ends = [chords, hardening], np.cumsum([len(chords), len(parts)])
+    sinograms = [chords, hardening]
     if starvation > 0:
         noise, mixture = _noise(beam, metal, water, len(slices), seed)
         sinograms.append(noise)
-    sections, hardened, *grains = np.split(
-        beam.reconstruct(np.concatenate(sinograms), *scene.axes), ends[: len(sinograms) - 1]
-    )
-    if not grains:
+    images = beam.reconstruct(np.concatenate(sinograms, dtype=np.float32), *scene.axes)
+    sections, hardened, noisy = np.split(images, [len(chords), len(chords) + len(parts)])
+    if starvation == 0:
         return sections, _mixed(shares, hardened), None
     weights = (mixture[:, None] * shares).reshape(-1, len(slices))
-    return sections, _mixed(shares, hardened), _mixed(weights, grains[0])
+    return sections, _mixed(shares, hardened), _mixed(weights, noisy)
 
 
 def _noise(
     beam: ParallelBeam, metal: Floats, water: Floats, slices: int, seed: int
 ) -> tuple[Floats, Singles]:
-    """Noise of each set's rays, `(noises x sets, angles, bins)`, and each slice's mixture, `(noises, slices)`."""
+    """Noise of the rays `(noises x sets, angles, bins)`; each slice's mixture of it `(noises, slices)`."""
     shape = (_NOISES, 1, beam.angles, beam.bins)
     normal = normal_field((math.prod(shape) + _NOISES * slices,), seed).numpy()
     variance = np.expm1((_TITANIUM_PER_MM * metal).clip(max=_OPAQUE)) * np.exp(
@@ -273,13 +276,19 @@ def _mixed(weights: Singles, images: Singles) -> Singles:
     return total
 
 
-def _standardised(streaks: Singles, measured: NDArray[np.bool_], near: NDArray[np.bool_]) -> Singles:
-    """Mean 0 over the body in each slice, root mean square 1 near the implants; 0 where nothing is near."""
-    for streak, inside in zip(streaks, measured, strict=True):
+def _scaled(
+    streaks: Singles, outside: NDArray[np.bool_], near: NDArray[np.bool_], least: float = 0.0
+) -> Singles:
+    """Mean 0 over the outside in each slice, root mean square 1 near the implants; 0 where nothing is near.
+
+    Streaks weaker than `least` times their peak, which lies in the metal, are not made up to 1.
+    """
+    for streak, inside in zip(streaks, outside, strict=True):
         if inside.any():
             streak -= streak[inside].mean(dtype=np.float64)
-    square = np.square(streaks[near], dtype=np.float64).mean() if near.any() else 0.0
-    return streaks / np.float32(math.sqrt(square)) if square > _FLAT else np.zeros_like(streaks)
+    square = float(np.square(streaks[near], dtype=np.float64).mean()) if near.any() else 0.0
+    strength = max(math.sqrt(square), least * float(np.abs(streaks).max()))
+    return streaks / np.float32(strength) if square > _FLAT else np.zeros_like(streaks)
 
 
 def _with_metal(

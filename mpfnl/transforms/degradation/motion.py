@@ -34,17 +34,18 @@ def motion_blur(
 ) -> SpatialVolume:
     """Averages a volume over a straight motion centred on where the volume is.
 
-    The body moves from one end of a line to the other, `amplitude_mm` apart. With `double_exposure` = 0 it is
-    everywhere for the same time: edges across the motion are smeared. With 1 it is at either end for half of the
-    time: contours are doubled, as where a breath is let go. Between, the two are mixed. Nothing is
-    displaced on average.
+    The body moves from one end of a line to the other, `amplitude_mm` apart. With `double_exposure` = 0 it
+    dwells everywhere alike: edges across the motion are smeared. With 1 it is at either end for half of the
+    time, as where a breath is let go: contours double. Between, the two are mixed. Nothing is displaced on
+    average.
 
     A position between voxels is reached by trilinear interpolation. The mean over all positions is exact, not
     a sum over some, see `motion_shifts`.
 
-    Here every ray sees every position. In a real scan each direction of rays sees the body at another moment,
-    which also gives streaks and crescents, and slices taken at different moments are displaced against each other;
-    neither is modelled. All of the body moves alike: a breath moves the liver, not the spine.
+    Here every ray sees every position. In a real scan each direction of rays sees the body at another
+    moment, which also gives streaks and crescents, and slices taken at different moments are displaced
+    against each other; neither is modelled. All of the body moves alike, while a breath moves the liver and
+    not the spine.
 
     Args:
         hu: Volume `(x, y, z)`; beyond the border the nearest voxel continues.

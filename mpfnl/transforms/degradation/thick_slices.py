@@ -47,12 +47,12 @@ def thick_slices(
     centre; the centres lie `increment_mm` apart, in a grid that is centred on the volume. Between the centres
     the slices are interpolated linearly, as a viewer or a resampler does.
 
-    The slices of the volume are taken for contiguous boxes as thick as their spacing, each the mean over
-    its box. A profile is integrated over these boxes exactly. A rectangle whose faces lie on faces of the boxes
-    is therefore met exactly, any other is up to a box wider. The boxes add spacing^2 / 6 to the
-    variance of a bell, which is made so much narrower first; at thickness = spacing next to nothing is left of it.
-    Slices are never made thinner than they are, nor placed more densely: a smaller thickness or increment
-    counts as the spacing. At the ends, the part of the profile inside the volume is weighted up to 1.
+    The slices of the volume are taken for contiguous boxes as thick as their spacing, each the mean over its
+    box, and the profile is integrated over these boxes exactly. A rectangle whose faces lie on faces of boxes
+    is therefore met exactly; any other is up to a box wider. The boxes add spacing^2 / 6 to the variance of a
+    bell, which is taken off first; at thickness = spacing nearly nothing is left of it. Slices are never
+    made thinner than they are, nor placed more densely: a smaller thickness or increment counts as the
+    spacing. At the ends, what lies inside the volume of a profile is weighted up to 1.
 
     Args:
         hu: Volume `(x, y, z)`; the slices lie along z.
@@ -78,7 +78,7 @@ def thick_slices(
     length = hu.shape[2]
     count = max(1, math.ceil(length / increment - _FEWEST_SLICES))
     offset = (length - count * increment) / 2  # the left edge of the thick slices' grid, in voxels
-    centres = offset + increment * (np.arange(count) + 0.5)
+    centres = offset + increment * (np.arange(count, dtype=np.float64) + 0.5)
     chain = [slice_taps(centres, width, profile, length)]
     if increment > 1:
         positions = (np.arange(length) + 0.5 - offset) / increment - 0.5

@@ -11,18 +11,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import matplotlib as mpl
 import numpy as np
 import torch
 from nibabel.orientations import apply_orientation, io_orientation
 from torch import Tensor
 
-mpl.use("Agg")
-
 from mpfnl.cli.degradation import in_words
 from mpfnl.data.phantom import SMALL, PhantomConfig, generate_study
 from mpfnl.metrics.image import psnr
-from mpfnl.phases import ABDOMEN, Phase
+from mpfnl.phases import ABDOMEN, BODY_HU, Phase
 from mpfnl.plots.gallery import ENLARGED, Panel, PlaneName, Section, cut, gallery
 from mpfnl.plots.overlays import to_png
 from mpfnl.transforms.degradation import (
@@ -132,7 +129,7 @@ def phantom_case(config: PhantomConfig) -> Case:
     """A phantom, cropped around its body."""
     study = generate_study(0, 0, config)
     scan = study.phases[Phase.PORTAL_VENOUS]
-    inside = scan[:, :, scan.shape[2] // 2] > -300
+    inside = scan[:, :, scan.shape[2] // 2] > BODY_HU
     sides = [np.flatnonzero(inside.any(axis=1 - axis)) for axis in range(2)]
     box = tuple(slice(max(side[0] - BODY_MARGIN, 0), side[-1] + BODY_MARGIN + 1) for side in sides)
     hu = torch.from_numpy(scan[box].astype(np.float32))

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from mpfnl.cli.commands import demo, enhance, evaluate, manifest, phantom
+from mpfnl.cli.degradation import degrade
 from mpfnl.cli.parsing import Command
 from mpfnl.cli.preparation import prepare
 from mpfnl.errors import IncompleteError, MpfnlError
@@ -13,6 +14,9 @@ from mpfnl.errors import IncompleteError, MpfnlError
 COMMANDS = {
     command.name: command
     for command in (
+        Command(
+            degrade, "mpfnl degrade scan.nii.gz -o low.nii.gz --preset paper --seed 1 --record params.json"
+        ),
         Command(demo, "mpfnl demo -o demo"),
         Command(
             enhance,

@@ -103,5 +103,10 @@ _METAVARS = {
     "misalignment": "X",
     "masks": "FOLDER",
     "steps": "STEP",
+    "preset": "NAME",
+    "degradation": "NAME",
+    "phase": "{noncontrast,arterial,portal_venous}",
+    "study": "ID",
+    "sharing": "{nothing,acquisition}",
     "scheduler": "ADDRESS",
 }

@@ -26,6 +26,9 @@ from mpfnl.phases import Phase, PhaseName, resolve_phases
 from mpfnl.transforms import RandomRotation90, Rotation90, Sharing
 from mpfnl.transforms.degradation import SECOND_ORDER_V1, Preset, find_preset
 
+LEAST_MARGIN = 4
+"""Voxels around every patch, so that most presets, and none, see the same patches."""
+
 
 class DegradeOn(StrEnum):
     """Where patches are degraded."""
@@ -105,8 +108,9 @@ class MultiphaseDataModule(LightningDataModule):
         self.recipe = Recipe(
             resolve_phases(phases, target), Phase(target), preset, seed=seed, sharing=Sharing(sharing)
         )
-        self.train_sampling = PatchSampling(patch_size, patches_per_study)
-        self.val_sampling = PatchSampling(patch_size, val_patches_per_study)
+        margin = max(LEAST_MARGIN, 0 if preset is None else preset.margin)
+        self.train_sampling = PatchSampling(patch_size, patches_per_study, margin)
+        self.val_sampling = PatchSampling(patch_size, val_patches_per_study, margin)
         self.batch_size = batch_size
         self.augmentation = augmentation
         self.degrade_on = DegradeOn(degrade_on)
@@ -171,7 +175,9 @@ class MultiphaseDataModule(LightningDataModule):
         """Degrades a batch of raw patches on the device that it is on by now; leaves other batches."""
         if not isinstance(batch, dict) or "raw" not in batch:
             return batch
-        return DeviceDegradation(self.recipe, self.train_sampling)(cast(RawBatch, batch))
+        made = DeviceDegradation(self.recipe, self.train_sampling)(cast(RawBatch, batch))
+        # The trainer has converted its batch by now; what is made here must follow (precision=bf16-true).
+        return made if self.trainer is None else self.trainer.precision_plugin.convert_input(made)
 
     def _patches(
         self, split: Split, sampling: PatchSampling, augmentation: tio.Transform | None

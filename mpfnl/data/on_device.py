@@ -20,7 +20,6 @@ class RawBatch(TypedDict):
     """A batch of `RawSample`."""
 
     raw: Tensor
-    spacing: Tensor
     degradation: list[str]
     rotation: list[str]
     study_id: list[str]
@@ -39,11 +38,12 @@ class DeviceDegradation:
     sampling: PatchSampling
 
     def __call__(self, batch: RawBatch) -> StudyBatch:
-        """The batch in [0, 1]: `(batch, P, x, y, z)` and `(batch, 1, x, y, z)`, on the device of `raw`."""
+        """The batch in [0, 1]: `(batch, P, x, y, z)` and `(batch, 1, x, y, z)`, float32, where `raw` is."""
         clean = batch["raw"].float()
         count, phases = len(clean), clean.shape[1] - 1
-        records = [record for sample in batch["degradation"] for record in json.loads(sample)]
-        spacings = [spacing for spacing in batch["spacing"].tolist() for _ in range(phases)]
+        samples = [json.loads(sample) for sample in batch["degradation"]]
+        records = [record for sample in samples for record in sample["records"]]
+        spacings = [sample["spacing_mm"] for sample in samples for _ in range(phases)]
         degraded = apply_batch(clean[:, :-1].flatten(0, 1), spacings, records)
         hu = torch.cat([degraded.unflatten(0, (count, phases)), clean[:, -1:]], dim=1)
         turned = [

@@ -31,10 +31,8 @@ class RawSample(TypedDict):
 
     raw: Tensor
     """Clean HU `(P + 1, x, y, z)`, int16: the model's phases, then the target, with the margin."""
-    spacing: Tensor
-    """Voxel spacing in mm, `(3,)`, float64."""
     degradation: str
-    """The records of the model's phases, a JSON list."""
+    """JSON: `spacing_mm`, and `records`, those of the model's phases."""
     rotation: str
     """The rotations of the augmentation, a JSON list of axis and turns."""
     study_id: str
@@ -47,8 +45,8 @@ class PatchSampling:
     Args:
         size: Edge of a patch in voxels.
         per_study: Patches a study and epoch.
-        margin: Voxels around a patch that are degraded with it and cut off, so that its border is degraded
-            like its inside.
+        margin: Voxels around a patch that are degraded with it and cut off; beyond them the nearest voxel
+            continues. The border is then degraded nearly like the inside; see `Preset.margin`.
         min_body: Share of a patch that should be brighter than -300 HU; of eight places drawn the first
             that has it is taken, else the one that has most.
     """
@@ -212,8 +210,12 @@ class RawPatches:
         parameters = recipe.parameters(patch.study.study_id, patch.epoch, patch.draw)
         return {
             "raw": torch.from_numpy(_padded(hu[places], sampling.edge, AIR_HU)),
-            "spacing": torch.tensor(patch.study.spacing, dtype=torch.float64),
-            "degradation": json.dumps([parameters[phase] for phase in recipe.phases]),
+            "degradation": json.dumps(
+                {
+                    "spacing_mm": patch.study.spacing,
+                    "records": [parameters[phase] for phase in recipe.phases],
+                }
+            ),
             "rotation": json.dumps(self._turns(patch)),
             "study_id": patch.study.study_id,
         }

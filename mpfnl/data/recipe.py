@@ -14,7 +14,7 @@ from torch import Tensor
 from mpfnl.data.studies import LoadedStudy, as_int16
 from mpfnl.phases import ABDOMEN, Phase, Window
 from mpfnl.transforms.degradation import Preset, apply_parameters, sample_parameters
-from mpfnl.transforms.seeds import Sharing, phase_draws
+from mpfnl.transforms.seeds import Sharing, checked_run_seed, phase_draws
 
 
 class Sample(TypedDict):
@@ -36,6 +36,9 @@ class Recipe:
         window: The HU window mapped to [0, 1].
         seed: Of all random draws.
         sharing: What the degraded phases of a study have in common.
+
+    Raises:
+        InputError: The seed is negative.
     """
 
     phases: tuple[Phase, ...]
@@ -44,6 +47,9 @@ class Recipe:
     window: Window = ABDOMEN
     seed: int = 0
     sharing: Sharing = Sharing.NOTHING
+
+    def __post_init__(self) -> None:
+        checked_run_seed(self.seed)
 
     @property
     def loaded(self) -> tuple[Phase, ...]:

@@ -8,6 +8,7 @@ from enum import StrEnum
 
 import numpy as np
 
+from mpfnl.errors import InputError
 from mpfnl.phases import PHASES, Phase
 
 _PROTOCOL = 1  # one number for each purpose, so that no two generators are the same
@@ -82,16 +83,21 @@ def phase_draws(
 
 def named_seed(seed: int, name: str) -> int:
     """A seed of its own for each name, such as that of an image in a subject."""
-    return int(np.random.default_rng([_checked(seed), _number(name)]).integers(2**63))
+    return int(np.random.default_rng([checked_run_seed(seed), _number(name)]).integers(2**63))
 
 
 def _key(seed: int, epoch: int, study_id: str, draw: int) -> list[int]:
-    return [_checked(seed), epoch, _number(study_id), draw]
+    return [checked_run_seed(seed), epoch, _number(study_id), draw]
 
 
-def _checked(seed: int) -> int:
+def checked_run_seed(seed: int) -> int:
+    """The seed of a run.
+
+    Raises:
+        InputError: It is negative.
+    """
     if seed < 0:
-        raise ValueError(f"a seed is 0 or more, got {seed}")
+        raise InputError(f"the seed is {seed}; give 0 or more")
     return seed
 
 

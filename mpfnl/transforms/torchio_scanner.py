@@ -12,13 +12,13 @@ from collections.abc import Sequence
 import torchio as tio
 from torchio.transforms.intensity_transform import IntensityTransform
 
-from mpfnl.errors import InputError
 from mpfnl.transforms import degradation
 from mpfnl.transforms.degradation.low_dose import FULL_DOSE_SD_HU
 from mpfnl.transforms.degradation.metal import Implant
 from mpfnl.transforms.degradation.operations import Operation, Triple
 from mpfnl.transforms.degradation.thick_slices import SliceProfile
 from mpfnl.transforms.seeds import named_seed
+from mpfnl.transforms.torchio_images import degrade_image
 
 Names = Sequence[str] | None
 
@@ -34,13 +34,10 @@ class _ScannerTransform(IntensityTransform):
         """Applies it.
 
         Raises:
-            InputError: An image has more than one channel.
+            InputError: An image has more than one channel, or its slices do not lie along the third axis.
         """
         for name, image in self.get_images_dict(subject).items():
-            if image.num_channels != 1:
-                raise InputError(f"phase {name}: {image.num_channels} channels; give a CT with one")
-            spacing = [float(step) for step in image.spacing]
-            image.set_data(self.operation(name).apply(image.data[0].float(), spacing)[None])
+            degrade_image(name, image, {"operations": [self.operation(name).to_json()]})
         return subject
 
 

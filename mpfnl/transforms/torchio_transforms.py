@@ -21,12 +21,12 @@ from mpfnl.phases import Window as HUWindow
 from mpfnl.transforms.degradation import (
     SECOND_ORDER_V1,
     Preset,
-    apply_parameters,
     find_preset,
     sample_parameters,
 )
 from mpfnl.transforms.rotation import rotate90, rotate90_affine
 from mpfnl.transforms.seeds import Sharing, phase_draws
+from mpfnl.transforms.torchio_images import degrade_image
 
 Names = Sequence[str] | None
 """Names of images in a subject; None stands for no restriction."""
@@ -97,7 +97,8 @@ class Degradation(IntensityTransform):
         """Degrades the images that the parameters name.
 
         Raises:
-            InputError: The subject lacks one of them, or it has more than one channel.
+            InputError: The subject lacks one of them, or it has more than one channel, or its slices do not
+                lie along the third axis.
         """
         images = self.get_images_dict(subject)
         for name, record in self.parameters.items():
@@ -105,11 +106,7 @@ class Degradation(IntensityTransform):
                 raise InputError(
                     f"phase {name}: the subject has no such image to degrade; add it or drop the record"
                 )
-            image = images[name]
-            if image.num_channels != 1:
-                raise InputError(f"phase {name}: {image.num_channels} channels; give a CT with one")
-            spacing = [float(step) for step in image.spacing]
-            image.set_data(apply_parameters(image.data[0].float(), spacing, record)[None])
+            degrade_image(name, images[name], record)
         return subject
 
 

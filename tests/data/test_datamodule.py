@@ -20,6 +20,7 @@ from mpfnl.data.sampler import EpochSampler
 from mpfnl.data.studies import StudyCache, StudyReader
 from mpfnl.errors import InputError
 from mpfnl.phases import ABDOMEN, PHASES, Phase
+from mpfnl.transforms.degradation import SECOND_ORDER_V1
 from mpfnl.volumes import read_volume
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec.*")
@@ -135,12 +136,14 @@ def test_without_degradation_the_target_phase_is_the_target(cohort: Path) -> Non
 
 def test_degradation_is_independent_between_phases_and_spares_the_target(cohort: Path) -> None:
     clean = next(iter(module(cohort, degradation=None, augmentation=None).train_dataloader()))
-    degraded = next(iter(module(cohort, augmentation=None).train_dataloader()))
+    noise = [replace(stage, blur_probability=0.0, resize_probability=0.0) for stage in SECOND_ORDER_V1.stages]
+    preset = replace(SECOND_ORDER_V1, stages=tuple(noise))
+    degraded = next(iter(module(cohort, degradation=preset, augmentation=None).train_dataloader()))
     assert torch.equal(clean["target"], degraded["target"])
     change = (degraded["phases"] - clean["phases"]).flatten(2)
     for batch in change:
         correlation = np.corrcoef(batch.numpy())
-        assert np.abs(correlation[~np.eye(3, dtype=bool)]).max() < 0.5
+        assert np.abs(correlation[~np.eye(3, dtype=bool)]).max() < 0.1
 
 
 def test_a_single_phase_model_sees_the_phase_that_a_multiphase_model_sees(cohort: Path) -> None:

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 import torch
 import torchio as tio
+from lightning.pytorch import LightningModule, Trainer
 
 from mpfnl.data.datamodule import DegradeOn, MultiphaseDataModule
 from mpfnl.data.manifest import read_manifest
 from mpfnl.data.recipe import Recipe, degrade_study
 from mpfnl.data.studies import load_study
 from mpfnl.errors import InputError
-from mpfnl.phases import PHASES, Phase
+from mpfnl.phases import PHASES, Phase, StudyBatch
 from mpfnl.transforms import RandomDegradation, RandomRotation90, Sharing
 from mpfnl.transforms.degradation import SECOND_ORDER_V1, find_preset
 
@@ -68,6 +69,46 @@ def test_so_it_is_on_a_gpu(cohort: Path) -> None:
         found = data.on_after_batch_transfer(moved, 0)
         assert found["phases"].is_cuda
         torch.testing.assert_close(found["phases"].cpu(), one["phases"], rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("precision", "dtype"),
+    [("32-true", torch.float32), ("bf16-true", torch.bfloat16), ("64-true", torch.float64)],
+)
+def test_a_trainer_gets_it_in_its_own_precision(cohort: Path, precision: Any, dtype: torch.dtype) -> None:
+    seen: list[torch.dtype] = []
+
+    class Network(LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = torch.nn.Conv3d(3, 1, 1)
+
+        def training_step(self, batch: StudyBatch, batch_idx: int) -> torch.Tensor:
+            seen.extend((batch["phases"].dtype, batch["target"].dtype))
+            return torch.nn.functional.mse_loss(self.layer(batch["phases"]), batch["target"])
+
+        def validation_step(self, batch: StudyBatch, batch_idx: int) -> None:
+            seen.append(self.layer(batch["phases"]).dtype)
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.SGD(self.parameters(), lr=0.1)
+
+    trainer = Trainer(
+        fast_dev_run=2, precision=precision, accelerator="cpu", logger=False, enable_progress_bar=False
+    )
+    trainer.fit(Network(), module(cohort, degrade_on="device"))
+    assert len(seen) > 4
+    assert set(seen) == {dtype}
+
+
+def test_a_negative_seed_is_refused_at_once(cohort: Path) -> None:
+    with pytest.raises(InputError, match="seed is -1"):
+        module(cohort, seed=-1)
+
+
+def test_the_margin_follows_the_preset(cohort: Path) -> None:
+    for preset, margin in ((None, 4), ("paper", 4), ("motion", 8)):
+        assert module(cohort, degradation=preset).train_sampling.margin == margin
 
 
 def test_what_cannot_be_done_on_the_device_is_refused(cohort: Path) -> None:

@@ -18,12 +18,24 @@ def noise_volume(*shape: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("spacing", SPACINGS)
-@pytest.mark.parametrize("fwhm", [(2.0, 2.0, 2.0), (1.0, 3.0, 6.0), (0.0, 2.0, 0.0), (12.0, 12.0, 30.0)])
-def test_blur_equals_scipy(spacing: tuple[float, ...], fwhm: tuple[float, ...]) -> None:
+@pytest.mark.parametrize("sigma", [(1.0, 1.0, 1.0), (1.1, 2.5, 4.0), (0.0, 1.7, 0.0), (6.0, 6.0, 12.0)])
+def test_blur_equals_scipy(spacing: tuple[float, ...], sigma: tuple[float, ...]) -> None:
     volume = noise_volume(17, 9, 12)
-    sigma = [width / FWHM_PER_SIGMA / step for width, step in zip(fwhm, spacing, strict=True)]
+    fwhm = [voxels * FWHM_PER_SIGMA * step for voxels, step in zip(sigma, spacing, strict=True)]
     expected = ndimage.gaussian_filter(volume.double().numpy(), sigma, mode="nearest", truncate=4.0)
     np.testing.assert_allclose(gaussian_blur(volume, spacing, fwhm), expected, rtol=1e-3, atol=1e-3)
+
+
+@given(fwhm=st.floats(0.05, 12.0), step=st.floats(0.5, 5.0))
+def test_a_blur_has_the_variance_of_its_gaussian_also_below_a_voxel(fwhm: float, step: float) -> None:
+    line = torch.zeros(201, 1, 1)
+    line[100] = 1.0
+    blurred = gaussian_blur(line, (step, 1.0, 1.0), (fwhm, 0.0, 0.0)).double().numpy().ravel()
+    assert blurred.sum() == pytest.approx(1.0, abs=1e-5)
+    assert (blurred >= 0).all()
+    variance = (blurred * (np.arange(-100, 101) * step) ** 2).sum()
+    # A kernel that ends after four standard deviations lacks 1 part in 900.
+    assert variance == pytest.approx((fwhm / FWHM_PER_SIGMA) ** 2, rel=3e-3, abs=1e-6)
 
 
 def test_blurred_point_has_the_stated_width_on_an_anisotropic_grid() -> None:

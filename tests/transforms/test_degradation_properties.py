@@ -12,6 +12,7 @@ import torchio as tio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mpfnl.errors import InputError
 from mpfnl.transforms import LowDose as LowDoseTransform
 from mpfnl.transforms import MetalStreaks as MetalStreaksTransform
 from mpfnl.transforms import MotionBlur as MotionBlurTransform
@@ -32,6 +33,7 @@ from mpfnl.transforms.degradation import (
     SliceProfile,
     ThickSlices,
     apply_parameters,
+    find_preset,
     operation_from_json,
     sample_parameters,
 )
@@ -200,3 +202,101 @@ def test_every_preset_records_plainly_and_by_name(name: str) -> None:
     assert record["preset"] == name
     assert json.loads(json.dumps(record)) == record
     assert record["operations"]
+
+
+def sideways() -> tio.Subject:
+    affine = np.array([[0, 0, 0.8, 0], [0, 0.8, 0, 0], [5.0, 0, 0, 0], [0, 0, 0, 1]])
+    return tio.Subject(arterial=tio.ScalarImage(tensor=scan(12, 24, 24)[None], affine=affine))
+
+
+@pytest.mark.parametrize(
+    "transform", [LowDoseTransform(0.5), ThickSlicesTransform(9.0), RandomDegradation(preset="metal", seed=1)]
+)
+def test_slices_along_another_axis_are_refused_where_they_matter(transform: tio.Transform) -> None:
+    with pytest.raises(InputError, match=r"phase arterial: .*third axis.*ToCanonical"):
+        transform(sideways())
+    canonical = tio.ToCanonical()(sideways())
+    assert not torch.equal(transform(canonical)["arterial"].data, canonical["arterial"].data)
+
+
+BAD_NUMBERS = [True, "4", None, [1], float("nan"), float("inf"), 10**400, -(10**9), 1e9, {}]
+
+
+@pytest.mark.parametrize("value", BAD_NUMBERS, ids=lambda value: str(value)[:8])
+@pytest.mark.parametrize(
+    ("operation", "field"),
+    [
+        (operation, field)
+        for operation in NOTHING
+        for field in operation.to_json()
+        if field not in ("kind", "down", "up", "profile", "implants")
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_record_with_an_impossible_number_is_refused_in_one_line(
+    operation: Operation, field: str, value: object
+) -> None:
+    record = operation.to_json()
+    if field == "seed" and value == 1e9:
+        value = 1e9 + 0.5
+    for bad in [value] if not isinstance(record[field], list) else [value, [value] * 3]:
+        with pytest.raises(InputError, match="bad degradation operation") as caught:
+            operation_from_json(record | {field: bad})
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "implants", [5, "ab", [5], [[1, 2]], {"position": 1}, [{"position": [0.5] * 3}], [{"length_mm": 1e9}]]
+)
+def test_implants_that_are_none_are_refused(implants: object) -> None:
+    with pytest.raises(InputError, match="metal_streaks"):
+        operation_from_json(MetalStreaks(SCREWS, 1.0, 1).to_json() | {"implants": implants})
+
+
+def test_any_float_becomes_float32_and_whole_numbers_and_gaps_are_refused() -> None:
+    record = sample_parameters(PRESETS["second-order-v1"], 4)
+    expected = apply_parameters(scan(16, 16, 8), SPACING, record)
+    assert torch.equal(apply_parameters(scan(16, 16, 8).double(), SPACING, record), expected)
+    for bad, message in (
+        (torch.full((4, 4, 4), float("nan")), "NaN"),
+        (torch.full((4, 4, 4), float("-inf")), "infinite"),
+        (torch.zeros(4, 0, 4), "empty"),
+        (torch.zeros(4, 4, 4, dtype=torch.int16), "float"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            apply_parameters(bad, SPACING, record)
+    with pytest.raises(ValueError, match="spacing"):
+        apply_parameters(scan(4, 4, 4), (0.0008, 0.0008, 0.005), record)
+
+
+@pytest.mark.parametrize("name", ["paper", "thick-slices"])
+def test_the_coarse_grid_lies_anywhere(name: str) -> None:
+    # In patches, a grid that always lay alike would tell the network where it is.
+    shifts = [
+        shift
+        for seed in range(40)
+        for operation in sample_parameters(find_preset(name), seed)["operations"]
+        if "grid_shift" in operation
+        for shift in np.atleast_1d(operation["grid_shift"])
+    ]
+    assert len(shifts) > 10
+    assert min(shifts) < -0.25
+    assert max(shifts) > 0.25
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    length=st.integers(1, 30),
+    factor=st.floats(1.01, 8.0),
+    shift=st.floats(-0.5, 0.5),
+    thickness=st.floats(0.1, 40.0),
+)
+def test_a_shifted_grid_keeps_a_uniform_volume(
+    length: int, factor: float, shift: float, thickness: float
+) -> None:
+    hu = torch.full((3, 2, length), 71.0)
+    slices = ThickSlices(thickness, 2.5 * factor, SliceProfile.RECTANGLE, shift)
+    for down in Interpolation:
+        coarse = Resize((1.0, 1.0, 2.5 * factor), down, Interpolation.CUBIC, 8.0, (0.0, 0.0, shift))
+        torch.testing.assert_close(applied(hu, coarse), hu, rtol=0, atol=1e-3)
+    torch.testing.assert_close(applied(hu, slices), hu, rtol=0, atol=1e-3)

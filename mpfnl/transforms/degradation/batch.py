@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mpfnl.transforms.degradation.operations import Operation, Triple, triple
+from mpfnl.transforms.degradation.operations import Operation, Triple
 from mpfnl.transforms.degradation.records import operations_of
-from mpfnl.transforms.degradation.sampling import check_spacing
+from mpfnl.transforms.degradation.sampling import check_spacing, checked_volumes
 
 
 def apply_batch(
@@ -23,26 +23,28 @@ def apply_batch(
     rounding.
 
     Args:
-        hu: Volumes or patches `(batch, x, y, z)` in HU, float32, on any device; not changed.
+        hu: Volumes or patches `(batch, x, y, z)` in HU, of any float type, on any device; not changed.
         spacings: Voxel spacing of each volume in mm along x, y, z.
         parameters: For each volume what `sample_parameters` returned.
 
     Returns:
-        A new tensor of the same shape on the same device.
+        A new tensor of the same shape on the same device, float32.
 
     Raises:
         InputError: A record is not one of a degradation.
-        ValueError: `hu` is not a batch of volumes, or there is not a spacing and a record for each.
+        ValueError: `hu` is not a batch of volumes, is empty or not finite, or there is not a spacing and a
+            record for each.
     """
-    if hu.ndim != 4 or not hu.is_floating_point():
+    if hu.ndim != 4:
         raise ValueError(f"expected float volumes (batch, x, y, z), got {tuple(hu.shape)} of {hu.dtype}")
+    volumes = checked_volumes(hu)
     if not len(hu) == len(spacings) == len(parameters):
         raise ValueError(f"{len(hu)} volumes, {len(spacings)} spacings and {len(parameters)} records")
     for spacing in spacings:
         check_spacing(spacing)
     waiting = [operations_of(record) for record in parameters]
-    steps = [triple(spacing) for spacing in spacings]
-    result = hu.clone()
+    steps = [(float(x), float(y), float(z)) for x, y, z in spacings]
+    result = volumes.clone()
     with torch.no_grad():
         while any(waiting):
             _apply_commonest(waiting, result, steps)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from enum import Enum, auto
+from functools import lru_cache
 from typing import TypeAlias
 
 import numpy as np
@@ -60,13 +61,40 @@ def gaussian_kernel(sigma: float) -> Kernel:
     return tuple(weight / total for weight in raw)
 
 
+@lru_cache(maxsize=256)
+def blur_kernel(sigma: float) -> Kernel:
+    """The right half of a normalised kernel with the variance of a Gaussian, however narrow.
+
+    A Gaussian narrower than a voxel keeps next to no variance when it is sampled; here a wider one is
+    sampled, so that its samples have the variance asked for. From one voxel on it is the sampled Gaussian.
+
+    Args:
+        sigma: Standard deviation in voxels, 0 or more.
+
+    Returns:
+        The weights at offsets 0, 1, ..., r; `(1.0,)` for sigma 0.
+    """
+    if sigma == 0 or sigma >= 1:
+        return gaussian_kernel(sigma)
+    low, high = 0.125, 1.125  # the narrowest of radius 1, whose variance is about 1e-14, and more than enough
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _variance(gaussian_kernel(middle)) < sigma**2 else (low, middle)
+    return gaussian_kernel(high)
+
+
+def _variance(kernel: Kernel) -> float:
+    return 2 * sum(weight * offset**2 for offset, weight in enumerate(kernel))
+
+
 def gaussian_blur(hu: SpatialVolume, spacing: Sequence[float], fwhm_mm: Sequence[float]) -> SpatialVolume:
     """Blurs with a Gaussian aligned to the axes; beyond the border the nearest voxel continues.
 
     Args:
         hu: Volume `(x, y, z)`.
         spacing: Voxel spacing in mm along x, y, z.
-        fwhm_mm: Full width at half maximum in mm along x, y, z; 0 leaves that axis as it is.
+        fwhm_mm: Full width at half maximum in mm along x, y, z; 0 leaves that axis as it is. Below a voxel it
+            is the width of a Gaussian of the same variance.
 
     Returns:
         The blurred volume, on the same grid.
@@ -85,7 +113,7 @@ def gaussian_blurs(
         fwhms_mm: For each volume, in mm along x, y, z.
     """
     kernels = [
-        [gaussian_kernel(fwhm[axis] / FWHM_PER_SIGMA / spacing[axis]) for axis in range(3)]
+        [blur_kernel(fwhm[axis] / FWHM_PER_SIGMA / spacing[axis]) for axis in range(3)]
         for fwhm, spacing in zip(fwhms_mm, spacings, strict=True)
     ]
     return convolve_separable(hu, kernels)

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from mpfnl.phases import AIR_HU, BODY_HU, SpatialVolume
+from mpfnl.transforms.degradation.low_dose_map import MU_WATER_PER_MM
 from mpfnl.transforms.degradation.parallel_beam import Ellipse, Floats, Pair, ParallelBeam, Singles
 from mpfnl.transforms.degradation.random_field import normal_field
 
@@ -24,14 +25,13 @@ NEAR_MM = 100.0
 # Titanium (4.5 g/cm^3) and water, from NIST's tables of mass attenuation coefficients: at 70 keV, and the
 # ratio of their standard deviations over what a body leaves of a 120 kV spectrum (50 to 100 keV, roughly).
 _TITANIUM_PER_MM = 0.25
-_WATER_PER_MM = 0.0193
 _WATER_OVER_TITANIUM = 0.013
 _OPAQUE = 6.0  # attenuation from which on a detector no longer tells more metal from less
 
 _NOISES = 4  # noise images of a set of implants; each slice takes its own mixture of them
 _FEWEST_ANGLES = 360
 _BODY_SHARE = 0.01  # a plane with less body, against the fullest, lies outside the body's box
-_BLOOMING = (_TITANIUM_PER_MM / _WATER_PER_MM * 1000 - 1000 - AIR_HU) / (IMPLANT_HU - AIR_HU)
+_BLOOMING = (_TITANIUM_PER_MM / MU_WATER_PER_MM * 1000 - 1000 - AIR_HU) / (IMPLANT_HU - AIR_HU)
 _FAINT = 0.01  # a smaller share of metal in a pixel is ripple of the reconstruction
 _NO_STREAKS = 1e-3  # streaks weaker than this, against their peak in the metal, may be reconstruction errors
 _FLAT = 1e-30  # the square of streaks that are none
@@ -260,7 +260,7 @@ def _noise(
     shape = (_NOISES, 1, beam.angles, beam.bins)
     normal = normal_field((math.prod(shape) + _NOISES * slices,), seed).numpy()
     variance = np.expm1((_TITANIUM_PER_MM * metal).clip(max=_OPAQUE)) * np.exp(
-        _WATER_PER_MM * (water - water.max())
+        MU_WATER_PER_MM * (water - water.max())
     )
     sinograms = np.sqrt(variance) * normal[: math.prod(shape)].reshape(shape)
     mixture = normal[math.prod(shape) :].reshape(_NOISES, slices)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
+from numbers import Integral, Real
 from typing import Any, ClassVar, Protocol, Self, TypeAlias
 
 import torch
@@ -27,6 +28,12 @@ from mpfnl.transforms.degradation.resampling import (
 Triple: TypeAlias = tuple[float, float, float]
 Json: TypeAlias = dict[str, Any]
 
+MOST_HU = 1e5
+"""Larger HU are none."""
+
+MOST_MM = 100.0
+"""What blurs more than this is no scan."""
+
 
 class Operation(Protocol):
     """One step of a degradation, with every number that it needs."""
@@ -36,6 +43,9 @@ class Operation(Protocol):
 
     whole_slices: ClassVar[bool]
     """Whether it must see whole cross-sections of the body; the others work on patches too."""
+
+    axial: ClassVar[bool]
+    """Whether slices must lie along the third axis; the others take the axes as they are."""
 
     def apply(self, hu: Tensor, spacing: Sequence[float]) -> Tensor:
         """Applies the step to a volume `(x, y, z)` in HU with spacing in mm; never in place."""
@@ -56,6 +66,7 @@ class Recorded:
 
     kind: ClassVar[str]
     whole_slices: ClassVar[bool] = False
+    axial: ClassVar[bool] = False
 
     def apply(self, hu: Tensor, spacing: Sequence[float]) -> Tensor:
         """Applies the step; each kind says how."""
@@ -87,6 +98,8 @@ class Clip(Recorded):
     upper_hu: float
 
     def __post_init__(self) -> None:
+        for value in (self.lower_hu, self.upper_hu):
+            check("a clip's lower_hu and upper_hu", value, -MOST_HU, MOST_HU)
         require(self.lower_hu < self.upper_hu, "a clip's lower_hu must be below its upper_hu")
 
     def apply(self, hu: Tensor, spacing: Sequence[float]) -> Tensor:
@@ -106,8 +119,7 @@ class Blur(Recorded):
     fwhm_mm: Triple
 
     def __post_init__(self) -> None:
-        require(min(self.fwhm_mm) >= 0, "a blur's fwhm_mm must be 0 or more")
-        object.__setattr__(self, "fwhm_mm", triple(self.fwhm_mm))
+        object.__setattr__(self, "fwhm_mm", triple("a blur's fwhm_mm", self.fwhm_mm, 0, MOST_MM))
 
     def apply(self, hu: Tensor, spacing: Sequence[float]) -> Tensor:
         """Blurs; see `gaussian_blur`."""
@@ -131,6 +143,8 @@ class Resize(Recorded):
         down: The way to the coarse grid.
         up: The way back.
         max_factor: The largest factor; the paper's is 4.
+        grid_shift: Of the coarse grid along x, y, z, in coarse voxels, from -1/2 to 1/2; at 0 it is centred
+            on the volume (or patch).
     """
 
     kind: ClassVar[str] = "resize"
@@ -138,10 +152,12 @@ class Resize(Recorded):
     down: Interpolation
     up: Interpolation
     max_factor: float = 4.0
+    grid_shift: Triple = (0.0, 0.0, 0.0)
 
     def __post_init__(self) -> None:
-        require(min(self.voxel_mm) >= 0, "a resize's voxel_mm must be 0 or more")
-        object.__setattr__(self, "voxel_mm", triple(self.voxel_mm))
+        object.__setattr__(self, "voxel_mm", triple("a resize's voxel_mm", self.voxel_mm, 0, MOST_MM))
+        object.__setattr__(self, "grid_shift", triple("a resize's grid_shift", self.grid_shift, -0.5, 0.5))
+        check("a resize's max_factor", self.max_factor, 1, 64)
         object.__setattr__(self, "down", Interpolation(self.down))
         object.__setattr__(self, "up", Interpolation(self.up))
         require(self.up is not Interpolation.AREA, "a resize's way up is linear or cubic")
@@ -156,7 +172,7 @@ class Resize(Recorded):
 
     def apply(self, hu: Tensor, spacing: Sequence[float]) -> Tensor:
         """Resizes and returns; see `resample_and_return`."""
-        return resample_and_return(hu, self.factors(spacing), self.down, self.up)
+        return resample_and_return(hu, self.factors(spacing), self.down, self.up, self.grid_shift)
 
     @classmethod
     def apply_each(cls, operations: Sequence[Self], hu: Tensor, spacings: Sequence[Triple]) -> Tensor:
@@ -164,7 +180,8 @@ class Resize(Recorded):
         factors = [
             operation.factors(spacing) for operation, spacing in zip(operations, spacings, strict=True)
         ]
-        return resample_and_return_each(hu, factors, [(each.down, each.up) for each in operations])
+        ways = [(each.down, each.up) for each in operations]
+        return resample_and_return_each(hu, factors, ways, [each.grid_shift for each in operations])
 
 
 @dataclass(frozen=True)
@@ -183,9 +200,9 @@ class GaussianNoise(Recorded):
     seed: int
 
     def __post_init__(self) -> None:
-        require(self.sd_hu >= 0, "a noise's sd_hu must be 0 or more")
-        require(self.correlation_mm >= 0, "a noise's correlation_mm must be 0 or more")
-        require_seed(self.seed)
+        check("a noise's sd_hu", self.sd_hu, 0, MOST_HU)
+        check("a noise's correlation_mm", self.correlation_mm, 0, MOST_MM)
+        object.__setattr__(self, "seed", checked_seed(self.seed))
 
     def apply(self, hu: Tensor, spacing: Sequence[float]) -> Tensor:
         """Adds the noise; see `gaussian_noise`."""
@@ -220,9 +237,9 @@ class PoissonNoise(Recorded):
     seed: int
 
     def __post_init__(self) -> None:
-        require(self.sd_water_hu >= 0, "a noise's sd_water_hu must be 0 or more")
-        require(self.correlation_mm >= 0, "a noise's correlation_mm must be 0 or more")
-        require_seed(self.seed)
+        check("a noise's sd_water_hu", self.sd_water_hu, 0, MOST_HU)
+        check("a noise's correlation_mm", self.correlation_mm, 0, MOST_MM)
+        object.__setattr__(self, "seed", checked_seed(self.seed))
 
     def apply(self, hu: Tensor, spacing: Sequence[float]) -> Tensor:
         """Adds the noise; see `poisson_noise`."""
@@ -242,8 +259,22 @@ class PoissonNoise(Recorded):
         return noise.mul_(counting_sd(hu)).add_(hu)
 
 
-def triple(values: Sequence[float]) -> Triple:
-    """Three numbers as a tuple, whatever sequence JSON made of them."""
+def check(name: str, value: object, low: float, high: float) -> None:
+    """Raises ValueError unless a value is a number in a range; records are written by hand, too."""
+    number = isinstance(value, Real) and not isinstance(value, bool)
+    require(number and low <= value <= high, f"{name} must be a number from {low:g} to {high:g}")  # type: ignore[operator]
+
+
+def triple(name: str, values: object, low: float, high: float) -> Triple:
+    """Three numbers in a range as a tuple, whatever sequence JSON made of them.
+
+    Raises:
+        ValueError: They are not.
+    """
+    if not isinstance(values, Sequence) or isinstance(values, str) or len(values) != 3:
+        raise ValueError(f"{name} must be three numbers, along x, y and z")
+    for value in values:
+        check(name, value, low, high)
     x, y, z = values
     return x, y, z
 
@@ -254,11 +285,15 @@ def require(condition: bool, message: str) -> None:
         raise ValueError(message)
 
 
-def require_seed(seed: object) -> None:
-    """Raises ValueError unless the seed is one of `normal_field`."""
-    require(
-        isinstance(seed, int) and 0 <= seed <= MAX_SEED, "a noise's seed is a whole number from 0 to 2^63 - 1"
-    )
+def checked_seed(seed: object) -> int:
+    """A seed of `normal_field` as an `int`.
+
+    Raises:
+        ValueError: It is none.
+    """
+    whole = int(seed) if isinstance(seed, Integral) and not isinstance(seed, bool) else -1
+    require(0 <= whole <= MAX_SEED, "a noise's seed must be a whole number from 0 to 2^63 - 1")
+    return whole
 
 
 def _plain(value: object) -> object:

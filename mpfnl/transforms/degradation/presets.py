@@ -36,6 +36,11 @@ class Preset:
         """Whether it must see whole cross-sections of the body; if not, it works on patches too."""
         return any(stage.whole_slices for stage in self.stages)
 
+    @property
+    def margin(self) -> int:
+        """Voxels around a patch to degrade with it, so that its border is much like that in its scan."""
+        return max((stage.margin for stage in self.stages), default=0)
+
 
 SECOND_ORDER_V1 = Preset(
     name="second-order-v1",

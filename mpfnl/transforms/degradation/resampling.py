@@ -41,17 +41,19 @@ def resample_and_return(
     factors: Sequence[float],
     down: Interpolation,
     up: Interpolation,
+    grid_shift: Sequence[float] = (0.0, 0.0, 0.0),
 ) -> SpatialVolume:
     """Takes a volume to a coarser grid and back to its own.
 
-    The coarse grid is centred on the volume and covers it; its voxels are `factor` fine voxels
-    wide. No structure is shifted, whether or not the size is divisible by the factor.
+    The coarse grid covers the volume and is centred on it, but for `grid_shift`; its voxels are `factor` fine
+    voxels wide. No structure is shifted, whether or not the size is divisible by the factor.
 
     Args:
         hu: Volume `(x, y, z)`.
         factors: Coarse voxel size over fine voxel size along x, y, z; 1 or less leaves that axis.
         down: The way to the coarse grid.
         up: The way back; linear or cubic.
+        grid_shift: Of the coarse grid along x, y, z, in coarse voxels, from -1/2 to 1/2.
 
     Returns:
         The volume with the detail of the coarse grid, on its own grid.
@@ -59,13 +61,14 @@ def resample_and_return(
     Raises:
         ValueError: `up` is `Interpolation.AREA`.
     """
-    return resample_and_return_each(hu[None], [factors], [(down, up)])[0]
+    return resample_and_return_each(hu[None], [factors], [(down, up)], [grid_shift])[0]
 
 
 def resample_and_return_each(
     hu: Tensor,
     factors: Sequence[Sequence[float]],
     ways: Sequence[tuple[Interpolation, Interpolation]],
+    grid_shifts: Sequence[Sequence[float]],
 ) -> Tensor:
     """Takes each volume of a batch to a coarser grid of its own and back; see `resample_and_return`.
 
@@ -73,6 +76,7 @@ def resample_and_return_each(
         hu: Volumes `(batch, x, y, z)`.
         factors: For each volume, along x, y, z.
         ways: For each volume, down and up.
+        grid_shifts: For each volume, along x, y, z.
 
     Raises:
         ValueError: A way up is `Interpolation.AREA`.
@@ -82,8 +86,8 @@ def resample_and_return_each(
     for axis in range(3):
         length = hu.shape[axis + 1]
         chains = [
-            _there_and_back(length, factor[axis], *way) if factor[axis] > 1 else ()
-            for factor, way in zip(factors, ways, strict=True)
+            _there_and_back(length, factor[axis], *way, shift[axis]) if factor[axis] > 1 else ()
+            for factor, way, shift in zip(factors, ways, grid_shifts, strict=True)
         ]
         hu = apply_taps(hu, axis, chains)
     return hu
@@ -172,9 +176,10 @@ def _identity(length: int) -> Taps:
     return Taps(torch.arange(length)[None], torch.ones(1, length))
 
 
-def _there_and_back(length: int, factor: float, down: Interpolation, up: Interpolation) -> tuple[Taps, Taps]:
-    coarse_length = max(1, math.ceil(length / factor - 1e-6))
-    start = (length - coarse_length * factor) / 2  # the left edge of the coarse grid, in fine voxels
+def _there_and_back(
+    length: int, factor: float, down: Interpolation, up: Interpolation, shift: float = 0.0
+) -> tuple[Taps, Taps]:
+    coarse_length, start = coarse_grid(length, factor, shift)
     lower_edges = start + factor * np.arange(coarse_length)
     if down is Interpolation.AREA:
         to_coarse = area_taps(lower_edges, factor, length)
@@ -182,6 +187,18 @@ def _there_and_back(length: int, factor: float, down: Interpolation, up: Interpo
         to_coarse = interpolation_taps(lower_edges + (factor - 1) / 2, down, length)
     fine_centres = (np.arange(length) + 0.5 - start) / factor - 0.5
     return to_coarse, interpolation_taps(fine_centres, up, coarse_length)
+
+
+def coarse_grid(length: int, factor: float, shift: float) -> tuple[int, float]:
+    """The number of coarse voxels that cover an axis, and where the first begins, in fine voxels.
+
+    Args:
+        length: Of the axis in fine voxels.
+        factor: Coarse voxel over fine voxel.
+        shift: Of the grid from the middle of the axis, in coarse voxels, from -1/2 to 1/2.
+    """
+    count = max(1, math.ceil(length / factor - 1e-6)) + (shift != 0)
+    return count, (length - count * factor) / 2 + shift * factor
 
 
 def area_taps(lower_edges: np.ndarray, width: float, length: int) -> Taps:

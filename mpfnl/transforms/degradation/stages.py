@@ -30,6 +30,7 @@ Range: TypeAlias = tuple[float, float]
 """Lower and upper bound of a uniform distribution."""
 
 _DECIMALS = 4  # of the recorded numbers: finer than anything that shows in a scan
+_HALF_A_VOXEL = (-0.5, 0.5)  # where the coarse grid lies is chance, in a scanner as in a patch
 _DOWN = tuple(Interpolation)
 _UP = (Interpolation.LINEAR, Interpolation.CUBIC)
 
@@ -39,6 +40,9 @@ class Stage(Protocol):
 
     whole_slices: ClassVar[bool]
     """Whether its operations must see whole cross-sections."""
+
+    margin: ClassVar[int]
+    """Voxels around a patch that its operations should see, so that the patch is degraded as in its scan."""
 
     def sample(self, draws: Draws) -> list[Operation]:
         """Draws; an empty list where chance leaves the stage out."""
@@ -64,6 +68,7 @@ class SecondOrderStage:
     """
 
     whole_slices: ClassVar[bool] = False
+    margin: ClassVar[int] = 4
     blur_probability: float
     anisotropic_probability: float
     blur_fwhm_mm: Range
@@ -98,7 +103,7 @@ class SecondOrderStage:
         if _chance(self.blur_probability, draws.protocol):
             operations.append(self._blur(draws.protocol))
         if _chance(self.resize_probability, draws.protocol):
-            operations.append(self._resize(draws.protocol))
+            operations.append(self._resize(draws))
         if _chance(self.noise_probability, draws.protocol):
             operations.append(self._noise(draws))
         return operations
@@ -110,11 +115,13 @@ class SecondOrderStage:
         width = _uniform(self.blur_fwhm_mm, rng)
         return Blur((width, width, width))
 
-    def _resize(self, rng: np.random.Generator) -> Resize:
+    def _resize(self, draws: Draws) -> Resize:
+        rng = draws.protocol
         inplane = _uniform(self.inplane_voxel_mm, rng)
         voxel: Triple = (inplane, inplane, _uniform(self.slice_voxel_mm, rng))
         down, up = _DOWN[rng.integers(len(_DOWN))], _UP[rng.integers(len(_UP))]
-        return Resize(voxel, down, up, self.max_factor)
+        x, y, z = (_uniform(_HALF_A_VOXEL, draws.own) for _ in range(3))
+        return Resize(voxel, down, up, self.max_factor, (x, y, z))
 
     def _noise(self, draws: Draws) -> GaussianNoise | PoissonNoise:
         kind = PoissonNoise if _chance(self.poisson_probability, draws.protocol) else GaussianNoise
@@ -134,6 +141,7 @@ class LowDoseStage:
     """
 
     whole_slices: ClassVar[bool] = True
+    margin: ClassVar[int] = 0
     dose_fraction: Range
     full_dose_sd_hu: float = FULL_DOSE_SD_HU
     probability: float = 1.0
@@ -162,6 +170,7 @@ class ThickSlicesStage:
     """
 
     whole_slices: ClassVar[bool] = False
+    margin: ClassVar[int] = 8
     thickness_mm: Range
     overlap: Range = (0.0, 0.0)
     bell_probability: float = 0.5
@@ -181,7 +190,7 @@ class ThickSlicesStage:
         thickness = _uniform(self.thickness_mm, rng)
         increment = round(thickness * (1 - _uniform(self.overlap, rng)), _DECIMALS)
         profile = SliceProfile.BELL if _chance(self.bell_probability, rng) else SliceProfile.RECTANGLE
-        return [ThickSlices(thickness, increment, profile)]
+        return [ThickSlices(thickness, increment, profile, _uniform(_HALF_A_VOXEL, draws.own))]
 
 
 @dataclass(frozen=True)
@@ -196,6 +205,7 @@ class MotionStage:
     """
 
     whole_slices: ClassVar[bool] = False
+    margin: ClassVar[int] = 8
     inplane_mm: Range
     slice_mm: Range
     double_exposure: Range = (0.0, 0.0)
@@ -229,6 +239,7 @@ class MetalStage:
     """
 
     whole_slices: ClassVar[bool] = True
+    margin: ClassVar[int] = 0
     count: tuple[int, int]
     place: Range
     radius_mm: Range

@@ -16,11 +16,10 @@ from mpfnl.transforms.degradation.resampling import (
     Interpolation,
     Taps,
     apply_taps,
+    coarse_grid,
     interpolation_taps,
     sampled_taps,
 )
-
-_FEWEST_SLICES = 1e-6  # a grid that covers the volume up to this part of a slice covers it
 
 
 class SliceProfile(StrEnum):
@@ -38,14 +37,15 @@ def thick_slices(
     thickness_mm: float,
     increment_mm: float,
     profile: SliceProfile,
+    grid_shift: float = 0.0,
 ) -> SpatialVolume:
     """Sees a volume through thick slices and brings them back to its grid.
 
     The section sensitivity profile of an axial scan is near a rectangle of the nominal thickness; a helical
     scan's is bell-shaped and is described by its full width at half maximum (Polacin, Kalender and Marchal,
     Radiology 1992;185:29-35). Each thick slice is the volume's mean weighted by the profile around its
-    centre; the centres lie `increment_mm` apart, in a grid that is centred on the volume. Between the centres
-    the slices are interpolated linearly, as a viewer or a resampler does.
+    centre; the centres lie `increment_mm` apart, in a grid that is centred on the volume but for
+    `grid_shift`. Between the centres the slices are interpolated linearly, as a viewer or a resampler does.
 
     The slices of the volume are taken for contiguous boxes as thick as their spacing, each the mean over its
     box, and the profile is integrated over these boxes exactly. A rectangle whose faces lie on faces of boxes
@@ -60,26 +60,28 @@ def thick_slices(
         thickness_mm: Full width at half maximum of the profile in mm, positive.
         increment_mm: Distance between the slices' centres in mm, positive; gaps and overlaps are allowed.
         profile: Rectangle or bell.
+        grid_shift: Of the slices from the middle of the volume, in increments, from -1/2 to 1/2.
 
     Returns:
         The volume, on its own grid; the input itself where its slices are as thick and as far apart already.
 
     Raises:
-        ValueError: The thickness or the increment is not a positive number.
+        ValueError: The thickness or the increment is not a positive number, or the shift is too large.
     """
     profile = SliceProfile(profile)
     for name, value in (("thickness_mm", thickness_mm), ("increment_mm", increment_mm)):
         if not 0 < value < math.inf:
             raise ValueError(f"the {name} of thick slices must be a positive number, got {value}")
+    if not abs(grid_shift) <= 0.5:
+        raise ValueError(f"the grid_shift of thick slices lies between -1/2 and 1/2, got {grid_shift}")
     step = spacing[2]
     if thickness_mm <= step and increment_mm <= step:
         return hu
     width, increment = max(thickness_mm / step, 1.0), max(increment_mm / step, 1.0)
     length = hu.shape[2]
-    count = max(1, math.ceil(length / increment - _FEWEST_SLICES))
-    offset = (length - count * increment) / 2  # the left edge of the thick slices' grid, in voxels
+    count, offset = coarse_grid(length, increment, grid_shift if increment > 1 else 0.0)
     centres = offset + increment * (np.arange(count, dtype=np.float64) + 0.5)
-    chain = [slice_taps(centres, width, profile, length)]
+    chain = [slice_taps(centres.clip(0, length), width, profile, length)]
     if increment > 1:
         positions = (np.arange(length) + 0.5 - offset) / increment - 0.5
         chain.append(interpolation_taps(positions, Interpolation.LINEAR, count))

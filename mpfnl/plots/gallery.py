@@ -1,0 +1,239 @@
+"""Galleries: many versions of one scan, each cut alike, enlarged alike, under one window."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.patheffects import withStroke
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from mpfnl.phases import ABDOMEN
+from mpfnl.plots.overlays import ACROSS, DPI, MARK_COLOUR, MARKS, Colour, Plane, Scan, view
+
+PlaneName: TypeAlias = Literal["axial", "coronal", "sagittal"]
+
+DETAIL_MM = (40.0, 75.0)
+"""Width and height of what is shown enlarged."""
+
+ENLARGED = 3
+"""How many times larger than the whole slice."""
+
+_COARSEST_PIXEL_MM = 1.2
+_BAR_MM = 50.0
+_TITLE, _LINE, _NOTE, _GAP, _SIDE, _HEADING = 20, 16, 22, 16, 16, 36  # pixels
+_BETWEEN = 4  # pixels between the whole and the detail
+_LETTER = 6.6  # pixels that a letter of a panel's text takes, roughly
+_WHITE: Colour = (1.0, 1.0, 1.0)
+_GREY: Colour = (0.72, 0.72, 0.72)
+
+
+@dataclass(frozen=True, eq=False)
+class Cut:
+    """A slice of a scan as pictures, (row, column) in [0, 1] under the window [-175, 275] HU.
+
+    Args:
+        plane: Which plane it lies in.
+        whole: All of it.
+        detail: A part of it, enlarged.
+        corner: Where that part lies in the whole: its left and upper edge in pixels.
+        pixel_mm: The side of the whole's pixels.
+    """
+
+    plane: PlaneName
+    whole: Plane
+    detail: Plane
+    corner: tuple[float, float]
+    pixel_mm: float
+
+
+@dataclass(frozen=True, eq=False)
+class Panel:
+    """One version of the scan.
+
+    Args:
+        title: What was done.
+        text: The numbers; wrapped to the panel's width.
+        note: What stands below the pictures.
+        cut: The pictures.
+    """
+
+    title: str
+    text: str
+    note: str
+    cut: Cut
+
+
+@dataclass(frozen=True, eq=False)
+class Section:
+    """Panels under a heading.
+
+    Args:
+        heading: Of the section.
+        panels: From left to right, then from top to bottom.
+    """
+
+    heading: str
+    panels: Sequence[Panel]
+
+
+def cut(hu: Scan, spacing: Sequence[float], plane: PlaneName, voxel: Sequence[int]) -> Cut:
+    """Cuts a slice out of a scan and enlarges a part of it.
+
+    The whole's pixels are the scan's voxels along x, or a whole part of them where these are coarser than
+    1.2 mm: other pixels would smooth the noise here and keep it there. Between voxels it is interpolated
+    linearly.
+
+    Args:
+        hu: `(x, y, z)`, axes to the right, front and top (RAS).
+        spacing: Voxel size in mm.
+        plane: Axial, coronal or sagittal.
+        voxel: The slice goes through it, and the enlarged part has it in its middle.
+
+    Returns:
+        Pictures with the body's proportions, the patient's right, or front, on the left.
+    """
+    picture = ABDOMEN.normalize(np.asarray(view(hu, plane, voxel), dtype=np.float64))
+    axes = ACROSS[plane]
+    pixel = spacing[0] / math.ceil(spacing[0] / _COARSEST_PIXEL_MM)
+    step = [spacing[axis] / pixel for axis in axes]
+    size = [count * length for count, length in zip(picture.shape, step, strict=True)]
+    part = [min(mm / pixel, side) for mm, side in zip(reversed(DETAIL_MM), size, strict=True)]
+    low = []  # the detail's upper and left edge in pixels of the whole
+    for axis, length, side, extent in zip(axes, step, part, size, strict=True):
+        middle = (hu.shape[axis] - voxel[axis] - 0.5) * length
+        low.append(float(round(min(max(middle - side / 2, 0), extent - side))))
+    whole = _sampled(picture, step, (0, 0), size, 1)
+    return Cut(plane, whole, _sampled(picture, step, low, part, ENLARGED), (low[1], low[0]), pixel)
+
+
+def gallery(title: str, sections: Sequence[Section], caption: str, columns: int = 3) -> Figure:
+    """Draws panels in sections.
+
+    A panel has its title and numbers, the whole slice with a frame around what is enlarged,
+    the enlarged part, and a note. R, or A, marks the side of the patient on the left; the bar is 5 cm.
+
+    Args:
+        title: Of the figure.
+        sections: The panels; all cuts of one size or smaller than the largest.
+        caption: Below everything; wrapped.
+        columns: Panels side by side.
+
+    Returns:
+        The figure, to be saved pixel by pixel with `mpfnl.plots.overlays.to_png`.
+    """
+    cuts = [panel.cut for section in sections for panel in section.panels]
+    tall = max(picture.shape[0] for shown in cuts for picture in (shown.whole, shown.detail))
+    wide = max(shown.whole.shape[1] for shown in cuts)
+    panel_width = wide + _BETWEEN + max(shown.detail.shape[1] for shown in cuts)
+    width = 2 * _SIDE + columns * panel_width + (columns - 1) * _GAP
+    letters = int((panel_width - 4) / _LETTER)
+    captions = textwrap.wrap(caption, int((width - 2 * _SIDE) / _LETTER))
+    rows = [
+        (section.heading if start == 0 else None, section.panels[start : start + columns])
+        for section in sections
+        for start in range(0, len(section.panels), columns)
+    ]
+    lines = [max(len(textwrap.wrap(panel.text, letters)) for panel in panels) for _, panels in rows]
+    heights = [
+        (_HEADING if heading else 0) + _TITLE + _LINE * count + 4 + tall + _NOTE + _GAP
+        for (heading, _), count in zip(rows, lines, strict=True)
+    ]
+    page = _Page(width, 44 + sum(heights) + (len(captions) + 1) * (_LINE + 2))
+    page.write(_SIDE, 14, title, size=14, weight="bold")
+    top = 44
+    for (heading, panels), count, height in zip(rows, lines, heights, strict=True):
+        below = top
+        if heading:
+            page.write(_SIDE, top + 8, heading, size=12, colour=MARK_COLOUR, weight="bold")
+            below += _HEADING
+        for number, panel in enumerate(panels):
+            left = _SIDE + number * (panel_width + _GAP)
+            _draw(page, panel, (left, below), (wide, tall), textwrap.wrap(panel.text, letters), count)
+        top += height
+    for number, line in enumerate(captions):
+        page.write(_SIDE, top + number * (_LINE + 2), line, size=9, colour=_GREY)
+    return page.figure
+
+
+def _draw(
+    page: _Page,
+    panel: Panel,
+    corner: tuple[int, int],
+    size: tuple[int, int],
+    text: Sequence[str],
+    lines: int,
+) -> None:
+    """Draws a panel whose text may take `lines` lines, with the whole slice in the middle of `size`."""
+    (left, top), (wide, tall) = corner, size
+    page.write(left, top, panel.title, size=10.5, weight="bold")
+    for number, line in enumerate(text):
+        page.write(left, top + _TITLE + number * _LINE, line, size=9, colour=_GREY)
+    top += _TITLE + lines * _LINE + 4
+    whole, detail = panel.cut.whole, panel.cut.detail
+    axes = page.place(left + (wide - whole.shape[1]) // 2, top + (tall - whole.shape[0]) // 2, whole)
+    _mark(axes, panel.cut)
+    page.place(left + wide + _BETWEEN, top + (tall - detail.shape[0]) // 2, detail)
+    page.write(left, top + tall + 3, panel.note, size=9.5, colour=_WHITE)
+
+
+def _mark(axes: Axes, shown: Cut) -> None:
+    """Draws the frame of the detail, the side of the patient and 5 cm."""
+    x, y = shown.corner
+    tall, wide = (side / ENLARGED for side in shown.detail.shape)
+    frame = Rectangle(
+        (x - 0.5, y - 0.5),
+        wide,
+        tall,
+        fill=False,
+        edgecolor=MARK_COLOUR,
+        linewidth=72 / DPI,
+        antialiased=False,
+    )
+    axes.add_patch(frame)
+    letter = axes.text(3, 3, MARKS[shown.plane][3], color=MARK_COLOUR, fontsize=9, ha="left", va="top")
+    letter.set_path_effects([withStroke(linewidth=2, foreground="black")])
+    corner = (3.5, shown.whole.shape[0] - 6.5)
+    axes.add_patch(Rectangle(corner, _BAR_MM / shown.pixel_mm, 2, facecolor=MARK_COLOUR, edgecolor="none"))
+
+
+def _sampled(
+    picture: Plane, step: Sequence[float], low: Sequence[float], size: Sequence[float], per_pixel: int
+) -> Plane:
+    """A part of a slice, each pixel divided by `per_pixel`; lengths in pixels from the upper left corner."""
+    places = [
+        (start + (np.arange(round(length * per_pixel)) + 0.5) / per_pixel) / voxel - 0.5
+        for start, length, voxel in zip(low, size, step, strict=True)
+    ]
+    grid = np.meshgrid(*places, indexing="ij")
+    return np.asarray(ndimage.map_coordinates(picture, grid, order=1, mode="nearest"))
+
+
+class _Page:
+    """A black figure on which pictures lie pixel by pixel; positions are from the upper left corner."""
+
+    def __init__(self, width: int, height: int) -> None:
+        self.width, self.height = width, height
+        self.figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor="black")
+
+    def place(self, left: int, top: int, picture: NDArray[np.float64]) -> Axes:
+        tall, wide = picture.shape
+        box = (left / self.width, 1 - (top + tall) / self.height, wide / self.width, tall / self.height)
+        axes = self.figure.add_axes(box)
+        axes.imshow(picture, cmap="gray", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
+        axes.set_axis_off()
+        return axes
+
+    def write(
+        self, left: int, top: int, text: str, *, size: float, colour: Colour = _WHITE, weight: str = "normal"
+    ) -> None:
+        x, y = left / self.width, 1 - top / self.height
+        self.figure.text(x, y, text, fontsize=size, color=colour, weight=weight, va="top", parse_math=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from mpfnl.models.enhancement import EnhancementModule
 from mpfnl.study.cases import read_cases
 from mpfnl.study.evaluate import EvaluateOptions, evaluate
 from mpfnl.study.run import run_evaluation
+from mpfnl.transforms import Sharing, find_preset
 from mpfnl.volumes import read_volume
 
 OPTIONS = EvaluateOptions(tiling=Tiling(48, 8))
@@ -127,6 +129,11 @@ def test_other_settings_are_refused_in_the_same_folder(
 ) -> None:
     with pytest.raises(InputError, match="other settings \\(seed\\)"):
         evaluate(read_manifest(cohort), models, folder, EvaluateOptions(tiling=Tiling(48, 8), seed=1))
+    severe = replace(OPTIONS, degradation=find_preset("severe"))
+    with pytest.raises(InputError, match="other settings \\(degradation\\)"):
+        evaluate(read_manifest(cohort), models, folder, severe)
+    with pytest.raises(InputError, match="other settings \\(sharing\\)"):
+        evaluate(read_manifest(cohort), models, folder, replace(OPTIONS, sharing=Sharing.ACQUISITION))
     other = {"RCAN3D": mpfnl.RCAN3D(channels=16, groups=1, blocks=1), "PFNL3D": models["PFNL3D"]}
     with pytest.raises(InputError, match="other settings \\(models\\)"):
         evaluate(read_manifest(cohort), other, folder, OPTIONS)

@@ -201,7 +201,7 @@ METAL_V1 = Preset(
             place=(0.3, 0.7),
             radius_mm=(1.0, 4.0),  # a clip, to the head of a spinal screw
             length_mm=(5.0, 40.0),
-            streak_hu=(15.0, 60.0),  # a clip, to screws that hide what lies between them
+            streak_hu=(15.0, 50.0),  # a clip, to screws that hide what lies between them
         ),
     ),
 )

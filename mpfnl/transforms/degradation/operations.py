@@ -211,14 +211,7 @@ class GaussianNoise(Recorded):
     @classmethod
     def apply_each(cls, operations: Sequence[Self], hu: Tensor, spacings: Sequence[Triple]) -> Tensor:
         """Adds the noise of all volumes at once."""
-        noise = unit_noises(
-            hu.shape[1:],
-            spacings,
-            [operation.correlation_mm for operation in operations],
-            [operation.seed for operation in operations],
-            hu.device,
-        )
-        return noise.mul_(_by_volume([operation.sd_hu for operation in operations], hu)).add_(hu)
+        return _noises(operations, [each.sd_hu for each in operations], hu, spacings).add_(hu)
 
 
 @dataclass(frozen=True)
@@ -248,15 +241,8 @@ class PoissonNoise(Recorded):
     @classmethod
     def apply_each(cls, operations: Sequence[Self], hu: Tensor, spacings: Sequence[Triple]) -> Tensor:
         """Adds the noise of all volumes at once."""
-        noise = unit_noises(
-            hu.shape[1:],
-            spacings,
-            [operation.correlation_mm for operation in operations],
-            [operation.seed for operation in operations],
-            hu.device,
-        )
-        noise.mul_(_by_volume([operation.sd_water_hu for operation in operations], hu))
-        return noise.mul_(counting_sd(hu)).add_(hu)
+        noises = _noises(operations, [each.sd_water_hu for each in operations], hu, spacings)
+        return noises.mul_(counting_sd(hu)).add_(hu)
 
 
 def check(name: str, value: object, low: float, high: float) -> None:
@@ -304,5 +290,18 @@ def _plain(value: object) -> object:
     return value.value if isinstance(value, StrEnum) else value
 
 
-def _by_volume(numbers: Sequence[float], like: Tensor) -> Tensor:
-    return torch.tensor(numbers, dtype=like.dtype).to(like.device)[:, None, None, None]
+def _noises(
+    operations: Sequence[GaussianNoise] | Sequence[PoissonNoise],
+    sds: Sequence[float],
+    hu: Tensor,
+    spacings: Sequence[Triple],
+) -> Tensor:
+    """The noise of each volume of a batch, of its standard deviation in HU."""
+    noises = unit_noises(
+        hu.shape[1:],
+        spacings,
+        [operation.correlation_mm for operation in operations],
+        [operation.seed for operation in operations],
+        hu.device,
+    )
+    return noises.mul_(torch.tensor(sds, dtype=hu.dtype).to(hu.device)[:, None, None, None])

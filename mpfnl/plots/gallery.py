@@ -13,11 +13,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
-from numpy.typing import NDArray
 from scipy import ndimage
 
 from mpfnl.phases import ABDOMEN
-from mpfnl.plots.overlays import ACROSS, DPI, MARK_COLOUR, MARKS, Colour, Plane, Scan, view
+from mpfnl.plots.overlays import ACROSS, MARK_COLOUR, MARKS, Plane, Scan, view
+from mpfnl.plots.page import BLACK, DPI, WHITE, Colour, Page
 
 PlaneName: TypeAlias = Literal["axial", "coronal", "sagittal"]
 
@@ -32,7 +32,6 @@ _BAR_MM = 50.0
 _TITLE, _LINE, _NOTE, _GAP, _SIDE, _HEADING = 20, 16, 22, 16, 16, 36  # pixels
 _BETWEEN = 4  # pixels between the whole and the detail
 _LETTER = 6.6  # pixels that a letter of a panel's text takes, roughly
-_WHITE: Colour = (1.0, 1.0, 1.0)
 _GREY: Colour = (0.72, 0.72, 0.72)
 
 
@@ -147,7 +146,7 @@ def gallery(title: str, sections: Sequence[Section], caption: str, columns: int 
         (_HEADING if heading else 0) + _TITLE + _LINE * count + 4 + tall + _NOTE + _GAP
         for (heading, _), count in zip(rows, lines, strict=True)
     ]
-    page = _Page(width, 44 + sum(heights) + (len(captions) + 1) * (_LINE + 2))
+    page = Page(width, 44 + sum(heights) + (len(captions) + 1) * (_LINE + 2), paper=BLACK, ink=WHITE)
     page.write(_SIDE, 14, title, size=14, weight="bold")
     top = 44
     for (heading, panels), count, height in zip(rows, lines, heights, strict=True):
@@ -165,7 +164,7 @@ def gallery(title: str, sections: Sequence[Section], caption: str, columns: int 
 
 
 def _draw(
-    page: _Page,
+    page: Page,
     panel: Panel,
     corner: tuple[int, int],
     size: tuple[int, int],
@@ -182,7 +181,7 @@ def _draw(
     axes = page.place(left + (wide - whole.shape[1]) // 2, top + (tall - whole.shape[0]) // 2, whole)
     _mark(axes, panel.cut)
     page.place(left + wide + _BETWEEN, top + (tall - detail.shape[0]) // 2, detail)
-    page.write(left, top + tall + 3, panel.note, size=9.5, colour=_WHITE)
+    page.write(left, top + tall + 3, panel.note, size=9.5, colour=WHITE)
 
 
 def _mark(axes: Axes, shown: Cut) -> None:
@@ -215,25 +214,3 @@ def _sampled(
     ]
     grid = np.meshgrid(*places, indexing="ij")
     return np.asarray(ndimage.map_coordinates(picture, grid, order=1, mode="nearest"))
-
-
-class _Page:
-    """A black figure on which pictures lie pixel by pixel; positions are from the upper left corner."""
-
-    def __init__(self, width: int, height: int) -> None:
-        self.width, self.height = width, height
-        self.figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor="black")
-
-    def place(self, left: int, top: int, picture: NDArray[np.float64]) -> Axes:
-        tall, wide = picture.shape
-        box = (left / self.width, 1 - (top + tall) / self.height, wide / self.width, tall / self.height)
-        axes = self.figure.add_axes(box)
-        axes.imshow(picture, cmap="gray", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
-        axes.set_axis_off()
-        return axes
-
-    def write(
-        self, left: int, top: int, text: str, *, size: float, colour: Colour = _WHITE, weight: str = "normal"
-    ) -> None:
-        x, y = left / self.width, 1 - top / self.height
-        self.figure.text(x, y, text, fontsize=size, color=colour, weight=weight, va="top", parse_math=False)

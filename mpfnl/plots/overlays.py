@@ -16,6 +16,7 @@ from PIL import Image
 from scipy import ndimage
 
 from mpfnl.phases import ABDOMEN
+from mpfnl.plots.page import BLACK, Colour, Page
 
 Scan: TypeAlias = NDArray[np.floating]
 """HU, (x, y, z), axes to the right, front and top (RAS)."""
@@ -26,10 +27,6 @@ Mask: TypeAlias = NDArray[np.bool_]
 Plane: TypeAlias = NDArray[np.float64]
 """A slice as a picture, (row, column) in [0, 1] under the window."""
 
-Colour: TypeAlias = tuple[float, float, float]
-"""Red, green and blue in [0, 1]."""
-
-BLACK: Colour = (0.0, 0.0, 0.0)
 EDGE_COLOUR: Colour = (1.0, 0.8, 0.0)
 MARK_COLOUR: Colour = (0.5, 0.85, 1.0)
 UNSEEN_COLOUR: Colour = (0.14, 0.18, 0.42)
@@ -44,13 +41,7 @@ EDGE_SIGMA_MM = 2.0
 EDGE_LOW_HU, EDGE_HIGH_HU = 3.0, 7.5  # a mm: what an edge must exceed everywhere, and somewhere
 TISSUE_HU = (-20.0, 300.0)  # what the slices are chosen by
 GREYS = 64
-DPI = 100
-TITLE, LINE, GAP, SIDE = (
-    34,
-    17,
-    4,
-    8,
-)  # pixels: heights of the title and of a line, between pictures, at borders
+TITLE, LINE, GAP, SIDE = 34, 17, 4, 8  # pixels: heights of title and line, between pictures, at borders
 MARKS = {"axial": "ALPR", "coronal": "SLIR", "sagittal": "SPIA"}  # top, right, bottom, left
 ACROSS = {"axial": (1, 0), "coronal": (2, 0), "sagittal": (2, 1)}  # axes along rows and columns
 COLUMNS = ("checkerboard, before", "checkerboard, after", "edges of the phase on the reference, after")
@@ -109,7 +100,7 @@ def contact_sheet(
     wide = max(picture.shape[1] for picture in references.values())
     tall = sum(picture.shape[0] + GAP for picture in references.values())
     heads = [LINE * (len(phase.lines) + 2) + 8 for phase in phases]
-    page = _Page(2 * SIDE + 3 * wide + 2 * GAP, TITLE + sum(heads) + len(phases) * tall + SIDE)
+    page = Page(2 * SIDE + 3 * wide + 2 * GAP, TITLE + sum(heads) + len(phases) * tall + SIDE)
     page.write(SIDE, 8, title, size=13, colour=colour, weight="bold")
     top = TITLE
     for phase, head in zip(phases, heads, strict=True):
@@ -267,25 +258,3 @@ def _mark(axes: Axes, letters: str) -> None:
     for letter, (x, y, horizontal, vertical) in zip(letters, places, strict=True):
         text = axes.text(x, y, letter, transform=axes.transAxes, ha=horizontal, va=vertical, fontsize=9)
         text.set(color=MARK_COLOUR, path_effects=[withStroke(linewidth=2.5, foreground="black")])
-
-
-class _Page:
-    """A figure on which pictures lie pixel by pixel; positions are from the upper left corner."""
-
-    def __init__(self, width: int, height: int) -> None:
-        self.width, self.height = width, height
-        self.figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor="white")
-
-    def place(self, left: int, top: int, picture: NDArray[np.float64]) -> Axes:
-        tall, wide = picture.shape[:2]
-        box = (left / self.width, 1 - (top + tall) / self.height, wide / self.width, tall / self.height)
-        axes = self.figure.add_axes(box)
-        axes.imshow(picture, aspect="auto", interpolation="nearest")
-        axes.set_axis_off()
-        return axes
-
-    def write(
-        self, left: int, top: int, text: str, *, size: float, colour: Colour = BLACK, weight: str = "normal"
-    ) -> None:
-        x, y = left / self.width, 1 - top / self.height
-        self.figure.text(x, y, text, fontsize=size, color=colour, weight=weight, va="top", parse_math=False)

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+from mpfnl.cli.commands import Sharing
 from mpfnl.errors import InputError
 
 if TYPE_CHECKING:
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from mpfnl.volumes import Volume
 
 DrawnPhase: TypeAlias = Literal["noncontrast", "arterial", "portal_venous"]
-Shared: TypeAlias = Literal["nothing", "acquisition"]
 Json: TypeAlias = dict[str, Any]
 
 _DEFAULTS: Json = {
@@ -38,7 +38,7 @@ def degrade(
     seed: int | None = None,
     phase: DrawnPhase | None = None,
     study: str | None = None,
-    sharing: Shared | None = None,
+    sharing: Sharing | None = None,
     record: Path | None = None,
     replay: Path | None = None,
 ) -> None:
@@ -189,10 +189,7 @@ def _degraded(volume: Volume, parameters: Json, source: str) -> Any:
         degraded = apply_parameters(hu, volume.spacing, parameters).numpy()
     except InputError:
         raise
-    except (
-        ValueError,
-        MemoryError,
-    ) as error:  # a number that the operation takes, and the scan does not bear
+    except (ValueError, MemoryError) as error:  # the operation takes its numbers, the scan does not bear them
         raise InputError(f"{source}: cannot be applied to {volume.name} ({error})") from error
     if not np.isfinite(degraded).all():
         raise InputError(f"{source}: gives voxels that are no numbers; look for numbers too large in it")

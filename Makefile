@@ -11,7 +11,7 @@ $(VENV)/core.stamp: pyproject.toml constraints.txt
 		|| { echo "mpfnl needs Python 3.11 to 3.13; run  make PYTHON=/path/to/python  $(MAKECMDGOALS)"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing (PyTorch and its libraries: several GB, a few minutes)"
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[segment]'
 	@touch $@
 
 $(VENV)/dev.stamp: $(VENV)/core.stamp
@@ -19,7 +19,7 @@ $(VENV)/dev.stamp: $(VENV)/core.stamp
 	@touch $@
 
 # Waiting threads sleep: much faster where the machine has something else to do.
-demo: $(VENV)/core.stamp ## phantoms, training, enhancement, Table I and the report, in demo/
+demo: $(VENV)/core.stamp ## phantoms, training, enhancement, segmentation, the report, in demo/
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/mpfnl demo --output demo
 
 test: lint ## style, types, layers and all tests that need no GPU

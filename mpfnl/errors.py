@@ -29,6 +29,10 @@ class MissingExtraError(MpfnlError, ImportError):
         super().__init__(f"this needs {package}: install it with  pip install 'mpfnl[{extra}]'")
 
 
+class SegmentationError(MpfnlError):
+    """One scan could not be segmented; the message is one line that says why. Others may go on."""
+
+
 class IncompleteError(MpfnlError):
     """Some parts of a large work failed, the others are done; the command line exits with status 1."""
 

@@ -19,7 +19,7 @@ FLOORS: list[set[str]] = [
     {"ops"},
     {"volumes"},
     {"networks", "losses", "metrics", "transforms", "plots"},
-    {"inference"},
+    {"inference", "segmentation"},
     {"data", "models"},
     {"study"},
     {"cli"},

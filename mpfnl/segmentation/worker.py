@@ -1,0 +1,45 @@
+"""The program in which TotalSegmentator runs: `python -m mpfnl.segmentation.worker`.
+
+It reads requests from its standard input, a line of JSON each, and answers each with a line of JSON. All that
+TotalSegmentator prints goes to its standard error. A process of its own, since TotalSegmentator changes the
+environment, leaves with `sys.exit`, and starts helpers that import the main program again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import Any
+
+
+def main() -> None:
+    """Answers requests until the input ends."""
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    for line in sys.stdin:
+        print(json.dumps(_answer(json.loads(line))), file=answers, flush=True)
+
+
+def _answer(request: dict[str, Any]) -> dict[str, str]:
+    try:
+        _segment(**request)
+    except (SystemExit, Exception) as error:
+        words = " ".join(str(error).split())
+        return {"error": f"{type(error).__name__}: {words}" if words else type(error).__name__}
+    return {"error": ""}
+
+
+def _segment(scan: str, labels: str, **arguments: Any) -> None:
+    """Segments the NIfTI `scan` and saves the label map as `labels`."""
+    import nibabel as nib
+    import numpy as np
+    from totalsegmentator.python_api import totalsegmentator
+
+    load: Any = nib.load  # untyped
+    found = totalsegmentator(load(scan), None, ml=True, quiet=True, nr_thr_saving=1, **arguments)
+    np.savez(labels, labels=np.asarray(found.dataobj).astype(np.uint8), affine=found.affine)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,25 +1,84 @@
-"""Slices as radiologists look at them: from the feet, front up, the patient's right on the left."""
+"""Scans turned to the patient's axes, however they are stored."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
 import numpy as np
-from nibabel.orientations import apply_orientation, io_orientation
+from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 from numpy.typing import NDArray
 
+Element = TypeVar("Element", bound=np.generic)
 
-def axial_slice(volume: NDArray[np.generic], affine: NDArray[np.float64], index: int) -> NDArray[np.generic]:
-    """One slice across the third voxel axis, turned for display.
+SIDES = (("R", "L"), ("A", "P"), ("S", "I"))
+"""The letters of the ends of the x, y and z axes: towards larger coordinates, towards smaller ones."""
+
+
+@dataclass(frozen=True, eq=False)
+class Orientation:
+    """How a stored grid is turned so that its axes run to the right, front and top (RAS).
+
+    An oblique grid is turned to the nearest axes and not resampled.
 
     Args:
-        volume: `(x, y, z)`.
-        affine: Voxel indices to world positions in mm (RAS+).
-        index: Along the third axis, as stored.
-
-    Returns:
-        `(x, y)` with x from the patient's right to left and y from front to back, where the third axis runs
-        along the body; turned as if it did otherwise.
+        affine: Voxel indices to world positions in mm (RAS+), (4, 4).
+        shape: The stored number of voxels along each axis.
     """
-    picked = volume[:, :, index : index + 1]
-    canonical = np.asarray(apply_orientation(picked, io_orientation(affine)))
-    plane = canonical[:, :, 0] if canonical.shape[2] == 1 else volume[:, :, index]
-    return plane[::-1, ::-1]
+
+    affine: NDArray[np.float64]
+    shape: tuple[int, int, int]
+
+    def turned(self, voxels: NDArray[Element]) -> NDArray[Element]:
+        """The voxels (x, y, z) with axes to the right, front and top; a view, no copy."""
+        return np.asarray(apply_orientation(voxels, self._axes))
+
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        """The distance between neighbouring voxels along the turned axes, in mm."""
+        x, y, z = np.linalg.norm((self.affine @ self._back)[:3, :3], axis=0)
+        return float(x), float(y), float(z)
+
+    @property
+    def turned_shape(self) -> tuple[int, int, int]:
+        """The number of voxels along the turned axes."""
+        along = np.argsort(self._axes[:, 0])
+        x, y, z = (self.shape[place] for place in along)
+        return x, y, z
+
+    def position(self, voxel: Sequence[int]) -> NDArray[np.float64]:
+        """The world position in mm (RAS) of a voxel that is counted along the turned axes, (3,)."""
+        return np.asarray((self.affine @ self._back @ [*voxel, 1])[:3])
+
+    def stored_index(self, axis: int, index: int) -> int:
+        """The number, from 0, that a slice has in the file.
+
+        Args:
+            axis: The turned axis that the slice lies across.
+            index: Along it.
+        """
+        along = int(np.nonzero(self._axes[:, 0] == axis)[0][0])
+        return index if self._axes[along, 1] > 0 else self.shape[along] - 1 - index
+
+    def place(self, axis: int, voxel: Sequence[int]) -> str:
+        """Which slice lies across an axis at a voxel, in words: "34 (S 12.5 mm)".
+
+        Args:
+            axis: The turned axis.
+            voxel: Counted along the turned axes.
+        """
+        mm = float(self.position(voxel)[axis])
+        side = SIDES[axis][int(round(mm, 1) < 0)]
+        position = f"({side} {abs(mm):.1f} mm)".replace(" ", "\N{NO-BREAK SPACE}")
+        return f"{self.stored_index(axis, voxel[axis])} {position}"
+
+    @property
+    def _axes(self) -> NDArray[np.float64]:
+        """For each stored axis the turned axis and the direction (1 or -1), (3, 2)."""
+        return np.asarray(io_orientation(self.affine))
+
+    @property
+    def _back(self) -> NDArray[Any]:
+        """Turned indices to stored ones, (4, 4)."""
+        return np.asarray(inv_ornt_aff(self._axes, self.shape))

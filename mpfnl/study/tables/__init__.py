@@ -1,0 +1,53 @@
+"""Tables I and II: image quality and segmentation by method, with intervals and paired tests."""
+
+from mpfnl.study.cases import BASELINE, REFERENCE
+from mpfnl.study.tables.metric import (
+    DSC,
+    IMAGE_METRICS,
+    NSD,
+    PSNR,
+    SEGMENTATION_METRICS,
+    SSIM,
+    Metric,
+    segmentation_metrics,
+)
+from mpfnl.study.tables.notation import Decimals, Notation, Percent, p_text, signed
+from mpfnl.study.tables.printing import (
+    COMPARISON_COLUMNS,
+    cells,
+    columns,
+    comparison_cells,
+    rich_table,
+    table_notes,
+)
+from mpfnl.study.tables.summary import write_summary
+from mpfnl.study.tables.tabulate import MetricTable, tabulate, tabulate_image_quality, tabulate_overlap
+
+__all__ = [
+    "BASELINE",
+    "COMPARISON_COLUMNS",
+    "DSC",
+    "IMAGE_METRICS",
+    "NSD",
+    "PSNR",
+    "REFERENCE",
+    "SEGMENTATION_METRICS",
+    "SSIM",
+    "Decimals",
+    "Metric",
+    "MetricTable",
+    "Notation",
+    "Percent",
+    "cells",
+    "columns",
+    "comparison_cells",
+    "p_text",
+    "rich_table",
+    "segmentation_metrics",
+    "signed",
+    "table_notes",
+    "tabulate",
+    "tabulate_image_quality",
+    "tabulate_overlap",
+    "write_summary",
+]

@@ -3,20 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
+from mpfnl.cli.options import Precision, chosen_device, chosen_precision, chosen_tiling
 from mpfnl.errors import InputError
 
-if TYPE_CHECKING:
-    import torch
-
-    from mpfnl.inference.tiling import Tiling
-    from mpfnl.models.enhancement import EnhancementModule
-
-
-Precision: TypeAlias = Literal["auto", "bf16", "fp32"]
-Split: TypeAlias = Literal["train", "val", "test"]
-Sharing: TypeAlias = Literal["nothing", "acquisition"]
 Dataset: TypeAlias = Literal["vindr", "waw-tace"]
 
 
@@ -59,72 +50,18 @@ def enhance(
     }
     files = {phase: file for phase, file in given.items() if file is not None}
     check_output(output, files.values())
-    model = load_model(weights).to(_device(device))
+    model = load_model(weights).to(chosen_device(device))
     unused = [phase for phase in files if phase not in model.phases]
     if unused:
         print(f"this {type(model).__name__} does not take: {', '.join(unused)}")
     scan = model.enhance(
         {phase: file for phase, file in files.items() if phase not in unused},
         output,
-        tiling=_tiling(tile, overlap),
-        precision=_precision(precision),
+        tiling=chosen_tiling(tile, overlap),
+        precision=chosen_precision(precision),
         progress=True,
     )
     print(f"{output}: {model.target.replace('_', ' ')} phase, {'x'.join(map(str, scan.shape))} voxels")
-
-
-def evaluate(
-    manifest: Path,
-    *,
-    models: list[str],
-    output: Path,
-    split: Split = "test",
-    degradation: str = "paper",
-    sharing: Sharing = "nothing",
-    seed: int = 0,
-    tile: int = 64,
-    overlap: int = 16,
-    device: str = "auto",
-    precision: Precision = "auto",
-) -> None:
-    """Compare models on a cohort: the paper's Table I with intervals and paired tests, and a report.
-
-    Each phase of a clean study is degraded by its own draw; each model gets the degraded phases; PSNR and
-    SSIM compare with the clean scan. Started again with the same arguments, it does only what is missing.
-
-    Args:
-        manifest: The cohort's CSV, with clean scans.
-        models: One or more NAME=WEIGHTS, a weights folder or a checkpoint each.
-        output: The evaluation folder: cases.csv, summary.csv, summary.json, report.html, figures/, volumes/.
-        split: Which studies: train, val or test.
-        degradation: What the scans are degraded with: paper, mild, severe, low-dose, thick-slices, motion or
-            metal.
-        sharing: What a study's phases have in common: nothing, or acquisition (one scanner and protocol).
-        seed: Of the degradation.
-        tile: Edge of the tiles in voxels.
-        overlap: Voxels shared by neighbouring tiles.
-        device: auto, cpu, cuda or cuda:N.
-        precision: auto, bf16 or fp32; auto takes bf16 where the device computes in it.
-    """
-    from mpfnl.data.manifest import Split as CohortSplit
-    from mpfnl.data.manifest import read_manifest
-    from mpfnl.study.evaluate import EvaluateOptions
-    from mpfnl.study.run import run_evaluation
-    from mpfnl.transforms import Sharing as PhaseSharing
-    from mpfnl.transforms import find_preset
-
-    cohort = read_manifest(manifest)
-    loaded = _named_models(models, device)
-    options = EvaluateOptions(
-        CohortSplit(split),
-        degradation=find_preset(degradation),
-        sharing=PhaseSharing(sharing),
-        seed=seed,
-        tiling=_tiling(tile, overlap),
-        precision=_precision(precision),
-        progress=True,
-    )
-    run_evaluation(cohort, loaded, output, options)
 
 
 def phantom(
@@ -202,44 +139,3 @@ def demo(*, output: Path = Path("demo"), seed: int = 0) -> None:
     from mpfnl.study.demo import run_demo
 
     run_demo(output, seed)
-
-
-def _device(name: str) -> torch.device:
-    import torch
-
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError):
-        raise InputError(f"--device {name}: this machine has no such device; give cpu or auto") from None
-    return device
-
-
-def _precision(precision: Precision) -> torch.dtype | None:
-    import torch
-
-    chosen = {"bf16": torch.bfloat16, "fp32": torch.float32}
-    return chosen.get(precision)
-
-
-def _tiling(tile: int, overlap: int) -> Tiling:
-    from mpfnl.inference.tiling import Tiling
-
-    try:
-        return Tiling(tile, overlap)
-    except ValueError as error:
-        raise InputError(f"--tile {tile} --overlap {overlap}: {error}") from None
-
-
-def _named_models(models: list[str], device: str) -> dict[str, EnhancementModule]:
-    from mpfnl.models.loading import load_model
-
-    named: dict[str, EnhancementModule] = {}
-    for entry in models:
-        name, equals, path = entry.partition("=")
-        if not equals or not name or not path or name in named:
-            raise InputError(f"--models {entry}: give NAME=WEIGHTS, each name once")
-        named[name] = load_model(path).to(_device(device))
-    return named

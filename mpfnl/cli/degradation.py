@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from mpfnl.cli.commands import Sharing
+from mpfnl.cli.options import Sharing
 from mpfnl.errors import InputError
 
 if TYPE_CHECKING:

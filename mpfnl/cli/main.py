@@ -5,8 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from mpfnl.cli.commands import demo, enhance, evaluate, manifest, phantom
+from mpfnl.cli.ablation import ablate
+from mpfnl.cli.commands import demo, enhance, manifest, phantom
 from mpfnl.cli.degradation import degrade
+from mpfnl.cli.evaluation import evaluate
 from mpfnl.cli.parsing import Command
 from mpfnl.cli.preparation import prepare
 from mpfnl.errors import IncompleteError, MpfnlError
@@ -14,6 +16,7 @@ from mpfnl.errors import IncompleteError, MpfnlError
 COMMANDS = {
     command.name: command
     for command in (
+        Command(ablate, "mpfnl ablate cohort.csv --small -o ablation"),
         Command(
             degrade, "mpfnl degrade scan.nii.gz -o low.nii.gz --preset paper --seed 1 --record params.json"
         ),
@@ -23,7 +26,10 @@ COMMANDS = {
             "mpfnl enhance --weights demo/weights/PFNL3D --noncontrast nc.nii.gz --arterial art.nii.gz "
             "--portal-venous pv.nii.gz -o enhanced.nii.gz",
         ),
-        Command(evaluate, "mpfnl evaluate cohort.csv --models RCAN3D=rcan3d/ PFNL3D=pfnl3d/ -o evaluation"),
+        Command(
+            evaluate,
+            "mpfnl evaluate cohort.csv --models RCAN3D=rcan3d/ PFNL3D=pfnl3d/ --segment full -o evaluation",
+        ),
         Command(manifest, "mpfnl manifest vindr vindr-multiphase/ -o cohort.csv"),
         Command(prepare, "mpfnl prepare raw.csv -o prepared --jobs 4"),
         Command(phantom, "mpfnl phantom --patients 24 --seed 0 -o phantoms"),
@@ -35,7 +41,7 @@ TRAINER_COMMANDS = {
     "test": "Score a checkpoint on whole test volumes; the same options.",
     "predict": "Write a checkpoint's test volumes as NIfTI into predictions/; the same options.",
 }
-RESUMABLE = ("demo", "evaluate", "phantom", "prepare")
+RESUMABLE = ("ablate", "demo", "evaluate", "phantom", "prepare")
 INCOMPLETE = 1
 BAD_INPUT = 2
 INTERRUPTED = 130

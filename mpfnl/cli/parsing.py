@@ -87,6 +87,9 @@ def _add(parser: ArgumentParser, parameter: inspect.Parameter, hint: Any, text: 
         return
     default = None if required else parameter.default
     extra: dict[str, Any] = {}
+    lists = [choice for choice in get_args(hint) if get_origin(choice) is list]
+    if lists:  # a list, or None where none is given
+        (hint,) = lists
     if get_origin(hint) is list:
         (hint,) = get_args(hint)
         extra["nargs"] = "+"
@@ -98,6 +101,9 @@ def _add(parser: ArgumentParser, parameter: inspect.Parameter, hint: Any, text: 
 _METAVARS = {
     "weights": "PATH",
     "models": "NAME=WEIGHTS",
+    "enhanced": "NAME=FOLDER",
+    "structure": "NAME",
+    "nsd_tolerance": "MM",
     "output": "PATH",
     "device": "DEVICE",
     "misalignment": "X",

@@ -1,36 +1,35 @@
-"""Evaluates models on a cohort: degrades each study, enhances it, scores it against the clean scan."""
+"""Evaluates a cohort: degrades each study, enhances and segments it, scores it against the clean scan."""
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from mpfnl.data.manifest import Manifest, Split, Study
-from mpfnl.data.recipe import Recipe, degrade_study
-from mpfnl.data.studies import load_study
+from mpfnl.data.recipe import Recipe
 from mpfnl.errors import InputError
-from mpfnl.inference.enhance import EnhanceOptions, enhance_study
+from mpfnl.inference.enhance import EnhanceOptions
 from mpfnl.inference.progress import track
 from mpfnl.inference.tiling import Tiling, preferred_precision
-from mpfnl.metrics.image import psnr, ssim
 from mpfnl.models.enhancement import EnhancementModule
-from mpfnl.phases import PHASES, Phase, Window
-from mpfnl.study.cases import Case, read_cases, write_cases
+from mpfnl.phases import PHASES, Phase
+from mpfnl.segmentation.phantom_weights import TRAINING_SEED
+from mpfnl.segmentation.protocol import Segmenter
+from mpfnl.study.cases import BASELINE, REFERENCE, Case, read_cases, write_cases
+from mpfnl.study.files import volume_files
+from mpfnl.study.overlap import OverlapOptions, Segmentations, Truth, has_mask
 from mpfnl.study.provenance import check_same_run, provenance
-from mpfnl.study.tables import BASELINE, MetricTable, tabulate, write_summary
+from mpfnl.study.quality import Methods, score_images
+from mpfnl.study.tables import MetricTable, tabulate_image_quality, tabulate_overlap, write_summary
 from mpfnl.transforms import Sharing
 from mpfnl.transforms.degradation import SECOND_ORDER_V1, Preset
-from mpfnl.volumes import Volume, read_volume, write_volume
 
 CASES = "cases.csv"
-SSIM_WINDOW = 11  # voxels
-VOLUMES = "volumes"
 
 
 @dataclass(frozen=True)
@@ -44,6 +43,7 @@ class EvaluateOptions:
         seed: Of the degradation.
         tiling: Tile and overlap in voxels.
         precision: Of the convolutions; chosen by the device if None.
+        overlap: How segmentations are compared, where there is a segmenter.
         progress: Show a progress bar.
     """
 
@@ -53,6 +53,7 @@ class EvaluateOptions:
     seed: int = 0
     tiling: Tiling = field(default_factory=Tiling)
     precision: torch.dtype | None = None
+    overlap: OverlapOptions = field(default_factory=OverlapOptions)
     progress: bool = False
 
 
@@ -62,13 +63,17 @@ class Evaluation:
 
     Args:
         folder: The evaluation folder.
+        target: The phase that was restored.
         cases: One row a study and method.
-        tables: PSNR and SSIM over the methods.
+        image_tables: PSNR and SSIM over the methods: Table I.
+        overlap_tables: DSC and NSD over the methods: Table II; empty where nothing was segmented.
     """
 
     folder: Path
+    target: Phase
     cases: list[Case]
-    tables: list[MetricTable]
+    image_tables: list[MetricTable]
+    overlap_tables: list[MetricTable]
 
 
 def evaluate(
@@ -76,101 +81,146 @@ def evaluate(
     models: Mapping[str, EnhancementModule],
     folder: Path,
     options: EvaluateOptions | None = None,
+    *,
+    segmenter: Segmenter | None = None,
+    enhanced: Mapping[str, Path] | None = None,
 ) -> Evaluation:
-    """Scores models on the studies of one split, against the clean scan and the degraded one.
+    """Scores methods on the studies of one split, against the clean scan and the degraded one.
 
     Each phase of a study is degraded by its own draw; the models get the degraded phases; PSNR and SSIM
-    compare the target phase with the clean scan over the whole volume, windowed to [0, 1]. Scans are written
-    to `volumes/STUDY/`, rows to `cases.csv` after each study. Started again in the same folder with the same
-    cohort, weights and settings, it does only what is missing.
+    compare the target phase with the clean scan over the whole volume, windowed to [0, 1]. With a segmenter,
+    the clean scan, the degraded one and each method's are segmented, and DSC and NSD compare with the
+    reference mask. Scans and masks are written to `volumes/STUDY/`, rows to `cases.csv` as they come. Started
+    again in the same folder with the same cohort, weights and settings, it does only what is missing, and
+    tries again what failed; models, folders or a segmenter may be added.
 
     Args:
         manifest: The cohort, clean; studies whose preparation failed are left out.
         models: Names and models, all of one target phase.
         folder: The evaluation folder; created.
         options: How.
+        segmenter: Finds the structure; None leaves the segmentation out.
+        enhanced: Names and folders with scans that something else enhanced: STUDY.nii.gz each, in HU, on the
+            grid of the study's clean scan.
 
     Raises:
-        InputError: If no study of the split is usable, a name or a target does not fit, a file cannot be
-            used, or the folder holds the results of another cohort, model or setting.
+        InputError: If no study of the split is usable, a name or a target does not fit, a study's own file
+            cannot be used, no study has a reference mask, or the folder holds the results of another cohort,
+            model or setting.
     """
     options = options or EvaluateOptions()
     studies = manifest.needed(options.split)
+    methods = Methods(models, enhanced or {})
     target = _common_target(models)
-    device = next(iter(models.values())).device
+    _check_names(methods)
+    device = next((model.device for model in models.values()), torch.device("cpu"))
     enhancing = EnhanceOptions(options.tiling, options.precision or preferred_precision(device))
     recipe = Recipe(PHASES, target, options.degradation, seed=options.seed, sharing=options.sharing)
+    segmentations = _segmentations(segmenter, options, target, studies, manifest)
     folder.mkdir(parents=True, exist_ok=True)
-    cases = read_cases(folder / CASES)
-    record = provenance(manifest, studies, models, recipe, enhancing)
-    check_same_run(folder, record, finished={case.study_id for case in cases})
-    steps = track(studies, len(studies), "evaluating") if options.progress else studies
-    for study in steps:
-        if any(case.study_id == study.study_id for case in cases):
-            continue
-        cases += _evaluate_study(study, models, folder / VOLUMES / study.study_id, recipe, enhancing)
-        write_cases(folder / CASES, cases)
-    tables = tabulate(cases)
-    write_summary(folder, tables)
-    return Evaluation(folder, cases, tables)
+    rows = _Rows(folder, studies, methods)
+    record = provenance(manifest, studies, methods, recipe, enhancing, segmentations)
+    check_same_run(folder, record, rows.all)
+    for study in _track(studies, "enhancing", options.progress):
+        wanted = [name for name in methods.names if not rows.scored(study, name)]
+        if wanted:
+            rows.put(score_images(study, methods, wanted, folder, recipe, enhancing))
+    if segmentations is not None:
+        for study in _track(studies, "segmenting", options.progress):
+            files = volume_files(folder, study.study_id, methods.names, target)
+            for name in (REFERENCE, *methods.names):
+                case = rows.get(study, name)
+                if (name == REFERENCE or rows.scored(study, name)) and segmentations.needed(case, folder):
+                    rows.put([segmentations.score(study, case, files.get(name), folder)])
+    images = tabulate_image_quality(rows.all)
+    overlaps = [] if segmentations is None else tabulate_overlap(rows.all, options.overlap.tolerance_mm)
+    write_summary(folder, [*images, *overlaps])
+    return Evaluation(folder, target, rows.all, images, overlaps)
+
+
+class _Rows:
+    """The rows of an evaluation, in memory and on disk."""
+
+    def __init__(self, folder: Path, studies: Sequence[Study], methods: Methods) -> None:
+        self._path = folder / CASES
+        self._rows = {(case.study_id, case.method): case for case in read_cases(self._path)}
+        self._order = [(study.study_id, name) for study in studies for name in (REFERENCE, *methods.names)]
+        unknown = [key for key in self._rows if key not in self._order]
+        if unknown:
+            study, method = unknown[0]
+            raise InputError(
+                f"{self._path}: has results of {method} on study {study}, which are not asked for now; ask"
+                " for them too, or give another output folder"
+            )
+
+    def get(self, study: Study, method: str) -> Case:
+        """The row of a study and method; a new one if there is none."""
+        new = Case(study.study_id, study.patient_id, method)
+        return self._rows.get((study.study_id, method), new)
+
+    @property
+    def all(self) -> list[Case]:
+        """Every row, by study and method."""
+        return [self._rows[key] for key in self._order if key in self._rows]
+
+    def scored(self, study: Study, method: str) -> bool:
+        """Whether a method has a scan of the study, and its image quality is known."""
+        return not math.isnan(self.get(study, method).psnr_db)
+
+    def put(self, cases: Iterable[Case]) -> None:
+        """Adds or replaces rows, and writes all."""
+        self._rows |= {(case.study_id, case.method): case for case in cases}
+        write_cases(self._path, self.all)
+
+
+def _track(studies: Sequence[Study], what: str, progress: bool) -> Iterable[Study]:
+    return track(studies, len(studies), what) if progress else studies
 
 
 def _common_target(models: Mapping[str, EnhancementModule]) -> Phase:
-    targets = {model.target for model in models.values()}
-    if not models:
-        raise InputError("there is no model to evaluate; give at least one")
+    targets = {model.target for model in models.values()} or {Phase.PORTAL_VENOUS}
     if len(targets) != 1:
         raise InputError(
             f"the models restore different phases ({', '.join(sorted(targets))}); evaluate them apart"
         )
-    for name in models:
-        if not re.fullmatch(r"[\w.+-]+", name) or name.startswith((BASELINE, ".")):
-            raise InputError(
-                f"a model cannot be named {name!r}, since it names a file: take letters, digits, '+', '-' "
-                f"and '_', and do not begin with {BASELINE!r}"
-            )
     return targets.pop()
 
 
-def _evaluate_study(
-    study: Study,
-    models: Mapping[str, EnhancementModule],
-    folder: Path,
-    recipe: Recipe,
-    options: EnhanceOptions,
-) -> list[Case]:
-    reference = read_volume(study.file(recipe.target), recipe.target)
-    if min(reference.shape) < SSIM_WINDOW:
+def _check_names(methods: Methods) -> None:
+    names = [*methods.models, *methods.folders]
+    if not names:
+        raise InputError("there is nothing to evaluate; give at least one model or folder")
+    for name in names:
+        if not re.fullmatch(r"[\w.+-]+", name) or name.startswith((BASELINE, ".")) or name == REFERENCE:
+            raise InputError(
+                f"a method cannot be named {name!r}, since it names a file: take letters, digits, '+', '-',"
+                f" '.' and '_', do not begin with {BASELINE!r}, and do not take {REFERENCE!r}"
+            )
+        if names.count(name) > 1:
+            raise InputError(f"both a model and a folder are named {name!r}; give them two names")
+
+
+def _segmentations(
+    segmenter: Segmenter | None,
+    options: EvaluateOptions,
+    target: Phase,
+    studies: Sequence[Study],
+    manifest: Manifest,
+) -> Segmentations | None:
+    if segmenter is None:
+        return None
+    trained_on = [
+        study.study_id for study in studies if study.study_id.startswith(f"phantom-{TRAINING_SEED}-")
+    ]
+    if segmenter.notice and trained_on:
         raise InputError(
-            f"{reference.name}: {'x'.join(map(str, reference.shape))} voxels; SSIM needs {SSIM_WINDOW} a side"
+            f"{manifest.path}: the phantom weights were trained on {trained_on[0]}; take another seed"
         )
-    degraded = _degrade(study, reference, recipe)
-    folder.mkdir(parents=True, exist_ok=True)
-    for phase, volume in degraded.items():
-        write_volume(folder / f"{BASELINE}_{phase}.nii.gz", volume.data, like=volume)
-    results = {BASELINE: degraded[recipe.target].data}
-    for name, model in models.items():
-        output = folder / f"{name}.nii.gz"
-        results[name] = enhance_study(model, degraded, output, options).data
-    return [_score(study, method, hu, reference.data, recipe.window) for method, hu in results.items()]
-
-
-def _degrade(study: Study, reference: Volume, recipe: Recipe) -> dict[Phase, Volume]:
-    degraded = degrade_study(load_study(study, recipe.loaded), recipe)
-    return {
-        phase: replace(reference, data=hu, path=study.file(phase), phase=phase, storage=hu.dtype)
-        for phase, hu in degraded.items()
-    }
-
-
-def _score(
-    study: Study, method: str, hu: NDArray[np.generic], reference: NDArray[np.generic], window: Window
-) -> Case:
-    unit, clean = (window.normalize(torch.as_tensor(scan).float())[None, None] for scan in (hu, reference))
-    return Case(study.study_id, study.patient_id, method, float(psnr(unit, clean)), float(ssim(unit, clean)))
-
-
-def volume_files(folder: Path, study_id: str, methods: Sequence[str], target: Phase) -> dict[str, Path]:
-    """Where an evaluation's scans of a study's target phase lie, by method."""
-    names = {method: f"{BASELINE}_{target}" if method == BASELINE else method for method in methods}
-    return {method: folder / VOLUMES / study_id / f"{name}.nii.gz" for method, name in names.items()}
+    made = Segmentations(segmenter, options.overlap, target, options.degradation.clip_to)
+    structure = options.overlap.structure
+    if options.overlap.truth is Truth.MASK and not any(has_mask(study, structure) for study in studies):
+        raise InputError(
+            f"{manifest.path}: no study of split {options.split} has a reference mask of the {structure};"
+            " name them in the manifest, or compare with what is found in the clean scan (reference-scan)"
+        )
+    return made

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import platform
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -18,6 +19,9 @@ from mpfnl.files import file_digest, write_text
 from mpfnl.inference.enhance import EnhanceOptions
 from mpfnl.models.enhancement import EnhancementModule
 from mpfnl.phases import Phase
+from mpfnl.study.cases import Case
+from mpfnl.study.overlap import Segmentations
+from mpfnl.study.quality import Methods
 from mpfnl.volumes import content_files
 
 FILE = "provenance.json"
@@ -29,20 +33,23 @@ PACKAGES = ("mpfnl", "torch", "lightning", "torchio", "torchmetrics", "nibabel",
 def provenance(
     manifest: Manifest,
     studies: Sequence[Study],
-    models: Mapping[str, EnhancementModule],
+    methods: Methods,
     recipe: Recipe,
     options: EnhanceOptions,
+    segmentations: Segmentations | None,
 ) -> dict[str, Any]:
     """The record of an evaluation, as JSON values.
 
-    `settings` and the digests of the studies define the results; the rest is told beside them.
+    `settings`, `models`, `folders`, `segmentation` and the digests of the studies define the results; the
+    rest is told beside them.
 
     Args:
         manifest: The cohort.
         studies: Those that are evaluated.
-        models: By name.
+        methods: Models and folders by name.
         recipe: How studies are degraded.
         options: How they are enhanced.
+        segmentations: How they are segmented; None if they are not.
     """
     settings = {
         "target": str(recipe.target),
@@ -55,11 +62,13 @@ def provenance(
         "seed": recipe.seed,
         "tiling": asdict(options.tiling),
         "precision": str(options.precision).removeprefix("torch."),
-        "models": {name: _describe(model) for name, model in models.items()},
     }
-    devices = sorted({str(model.device) for model in models.values()})
+    devices = sorted({str(model.device) for model in methods.models.values()})
     return {
         "settings": settings,
+        "models": {name: _describe(model) for name, model in methods.models.items()},
+        "folders": {name: _scans(folder, studies) for name, folder in methods.folders.items()},
+        "segmentation": None if segmentations is None else segmentations.describe(),
         "manifest": manifest.path.name,
         "studies": {study.study_id: _digests(study) for study in studies},
         LEFT_OUT: {study.study_id: _reason(study, studies) for study in manifest if study not in studies},
@@ -74,38 +83,65 @@ def provenance(
     }
 
 
-def check_same_run(folder: Path, record: dict[str, Any], finished: Collection[str]) -> None:
+def check_same_run(folder: Path, record: dict[str, Any], cases: Sequence[Case]) -> None:
     """Checks a record against the one in the folder, and writes it.
 
     Args:
         folder: The evaluation folder.
         record: What `provenance` returned.
-        finished: The studies that the folder has rows of.
+        cases: The rows that the folder has.
 
     Raises:
-        InputError: If the folder holds an evaluation with other settings, or a finished study has changed.
+        InputError: If the folder holds results of other settings, of another model or folder of a name, or
+            of another segmenter, or a finished study has changed.
     """
     path = folder / FILE
     record = json.loads(json.dumps(record))
-    if path.exists():
+    if path.exists() and cases:
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
-            settings, studies = found["settings"], found["studies"]
-        except (json.JSONDecodeError, KeyError, TypeError):
+            differing = _differing(found, record, cases)
+            studies = found["studies"]
+        except (ValueError, KeyError, TypeError, AttributeError):
             raise InputError(f"{path}: not the record of an evaluation; give another output folder") from None
-        differing = [name for name, value in record["settings"].items() if settings.get(name) != value]
-        if differing and finished:
+        if differing:
             raise InputError(
                 f"{folder}: holds an evaluation with other settings ({', '.join(differing)}); "
                 "give another output folder"
             )
-        changed = [name for name in sorted(finished) if studies.get(name) != record["studies"].get(name)]
+        finished = sorted({case.study_id for case in cases})
+        changed = [name for name in finished if studies.get(name) != record["studies"].get(name)]
         if changed:
             raise InputError(
                 f"{folder}: the scans of study {changed[0]} are others than when it was evaluated "
                 f"({len(changed)} such); give another output folder"
             )
     write_text(path, json.dumps(record, indent=2) + "\n")
+
+
+def _differing(found: dict[str, Any], record: dict[str, Any], cases: Sequence[Case]) -> list[str]:
+    """What the rows were made with and is now another."""
+    before, now = found["settings"], record["settings"]
+    differing = [name for name in now if before.get(name) != now[name]]
+    used = {case.method for case in cases}
+    models = found["models"].items()
+    differing += [
+        f"model {name}" for name, model in models if name in used and record["models"].get(name) != model
+    ]
+    folders = {name for which in (found, record) for name in which["folders"]}
+    for name in sorted(used & folders):
+        scored = [case.study_id for case in cases if case.method == name and not math.isnan(case.psnr_db)]
+        old, new = (which["folders"].get(name, {}) for which in (found, record))
+        if any(old.get(study) != new.get(study) for study in scored):
+            differing.append(f"folder {name}")
+    if found["segmentation"] is not None and found["segmentation"] != record["segmentation"]:
+        differing.append("segmentation")
+    return differing
+
+
+def _scans(folder: Path, studies: Sequence[Study]) -> dict[str, str]:
+    files = {study.study_id: folder / f"{study.study_id}.nii.gz" for study in studies}
+    return {name: scan_digest(file) for name, file in files.items() if file.is_file()}
 
 
 def _reason(study: Study, studies: Sequence[Study]) -> str:

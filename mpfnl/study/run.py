@@ -1,21 +1,42 @@
-"""An evaluation from end to end: scores, tables, figures, the report."""
+"""An evaluation from end to end: scores, tables, figures, the phase-leak check, the report."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
 
 from mpfnl.data.manifest import Manifest
+from mpfnl.inference.enhance import EnhanceOptions
+from mpfnl.inference.tiling import preferred_precision
 from mpfnl.models.enhancement import EnhancementModule
 from mpfnl.phases import ABDOMEN
+from mpfnl.segmentation.protocol import Segmenter
+from mpfnl.study.cases import Case, methods_of, studies_of
 from mpfnl.study.evaluate import EvaluateOptions, Evaluation, evaluate
-from mpfnl.study.figures import draw_figures
-from mpfnl.study.report import write_report
+from mpfnl.study.figures import draw_figures, rank_studies
+from mpfnl.study.leaks.check import check_phase_leak
+from mpfnl.study.leaks.swap_table import mean_over_studies, swap_studies
+from mpfnl.study.leaks.table import leak_warnings, summarize_leaks
+from mpfnl.study.overlap import Truth
+from mpfnl.study.provenance import FAILED, FILE, LEFT_OUT
+from mpfnl.study.report import (
+    LeakSection,
+    ReportContents,
+    leak_table,
+    method_lines,
+    swap_table,
+    write_report,
+)
 from mpfnl.study.tables import rich_table
 
-TABLE_WIDTH = 92  # characters that Table I takes
+TABLE_WIDTH = 100  # characters that the tables take
+TRUTHS = {
+    Truth.MASK: "the reference mask",
+    Truth.REFERENCE_SCAN: "what the same segmenter found in the clean scan",
+}
 
 
 def run_evaluation(
@@ -24,8 +45,11 @@ def run_evaluation(
     folder: Path,
     options: EvaluateOptions,
     notice: str = "",
+    *,
+    segmenter: Segmenter | None = None,
+    enhanced: Mapping[str, Path] | None = None,
 ) -> Evaluation:
-    """Evaluates, prints Table I, and writes the figures and the report.
+    """Evaluates, prints Tables I and II, and writes the figures, the phase-leak check and the report.
 
     Args:
         manifest: The cohort, clean.
@@ -33,22 +57,98 @@ def run_evaluation(
         folder: The evaluation folder.
         options: How.
         notice: What a reader must know first; printed and put on top of the report.
+        segmenter: Finds the structure; None leaves the segmentation out.
+        enhanced: Names and folders with scans that something else enhanced.
     """
-    evaluation = evaluate(manifest, models, folder, options)
-    target = next(iter(models.values())).target
-    pictures = draw_figures(manifest, evaluation.cases, target, folder)
-    report = write_report(evaluation, pictures, str(options.split), notice)
-    studies = len({case.study_id for case in evaluation.cases})
+    evaluation = evaluate(manifest, models, folder, options, segmenter=segmenter, enhanced=enhanced)
+    said = segmenter.notice if segmenter else ""
+    pictures = draw_figures(
+        manifest,
+        evaluation.cases,
+        evaluation.target,
+        folder,
+        structure=options.overlap.structure if segmenter else None,
+        notice=said,
+        truth=options.overlap.truth,
+    )
+    record = json.loads((folder / FILE).read_text(encoding="utf-8"))
+    left_out = [name for name, reason in record[LEFT_OUT].items() if reason == FAILED]
+    contents = ReportContents(
+        target=evaluation.target,
+        split=str(options.split),
+        degradation=options.degradation.name,
+        cases=evaluation.cases,
+        image_tables=evaluation.image_tables,
+        methods=method_lines(record),
+        overlap_tables=evaluation.overlap_tables,
+        structure=options.overlap.structure,
+        truth=TRUTHS[options.overlap.truth],
+        tolerance_mm=options.overlap.tolerance_mm,
+        pictures=pictures,
+        leaks=_leaks(manifest, models, evaluation, options),
+        left_out={"since their preparation failed": left_out} if left_out else {},
+        notice=notice,
+        segmentation_notice=said,
+        provenance=record,
+    )
+    report = write_report(folder, contents)
+    _print(contents, manifest, options)
+    Console().print(f"report: {report}", soft_wrap=True, markup=False)
+    return evaluation
+
+
+def _leaks(
+    manifest: Manifest,
+    models: Mapping[str, EnhancementModule],
+    evaluation: Evaluation,
+    options: EvaluateOptions,
+) -> LeakSection:
+    """The phase-leak check of every scan, and the swap test of the studies that the figures show."""
+    cases, folder, target = evaluation.cases, evaluation.folder, evaluation.target
+    names = set(studies_of(cases))
+    studies = [study for study in manifest if study.study_id in names]
+    methods = methods_of(cases)
+    rows = check_phase_leak(studies, methods, folder, target)
+    picked = [
+        pick.study_id for pick in rank_studies(cases, methods[-1], bool(evaluation.overlap_tables)).picks()
+    ]
+    device = next((model.device for model in models.values()), None)
+    precision = options.precision or (preferred_precision(device) if device else None)
+    swapped = swap_studies(
+        [study for study in studies if study.study_id in picked],
+        models,
+        folder,
+        EnhanceOptions(options.tiling, precision),
+    )
+    summaries = summarize_leaks(rows)
+    return LeakSection(
+        table=leak_table(summaries, target) if summaries else None,
+        warnings=leak_warnings(rows, target),
+        swap=swap_table(mean_over_studies(swapped)) if swapped else None,
+        remarks=[f"Swap test: mean over {', '.join(picked)}, the studies of Figure 2."] if swapped else [],
+    )
+
+
+def _print(contents: ReportContents, manifest: Manifest, options: EvaluateOptions) -> None:
     console = Console(width=max(TABLE_WIDTH, Console().width))
-    title = (
-        f"Table I: {target.replace('_', ' ')} phase, n = {studies} studies, "
+    quality = (
+        f"Table I: {contents.target_name} phase, n = {contents.studies} studies, "
         f"window [{ABDOMEN.lower:g}, {ABDOMEN.upper:g}] HU, whole volume"
     )
-    console.print(rich_table(evaluation.tables, title))
-    left_out = manifest.split(options.split).left_out()
-    if left_out:
-        console.print(left_out, soft_wrap=True, markup=False)
-    if notice:
-        console.print(notice)
-    console.print(f"report: {report}", soft_wrap=True)
-    return evaluation
+    console.print(rich_table(contents.image_tables, quality))
+    if contents.overlap_tables:
+        overlap = f"Table II: {contents.structure_name}, n = {contents.studies} studies"
+        console.print(rich_table(contents.overlap_tables, overlap, contents.segmentation_notice))
+    warnings = contents.leaks.warnings if contents.leaks else ()
+    for line in [
+        *_failures(contents.cases),
+        *warnings,
+        manifest.split(options.split).left_out(),
+        contents.notice,
+    ]:
+        if line:
+            console.print(line, soft_wrap=True, markup=False)
+
+
+def _failures(cases: Sequence[Case]) -> list[str]:
+    return [f"study {case.study_id}: {case.method}: {case.failure}" for case in cases if case.failure]

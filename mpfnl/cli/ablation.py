@@ -1,0 +1,99 @@
+"""The command that tells architecture and number of phases apart."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mpfnl.cli.options import (
+    Precision,
+    Segment,
+    TruthName,
+    chosen_device,
+    chosen_precision,
+    chosen_segmenter,
+)
+from mpfnl.errors import InputError
+
+if TYPE_CHECKING:
+    from mpfnl.study.budget import TrainingBudget
+
+
+def ablate(
+    manifest: Path,
+    *,
+    output: Path,
+    small: bool = False,
+    epochs: int | None = None,
+    patches_per_study: int | None = None,
+    batch_size: int | None = None,
+    patch_size: int | None = None,
+    seed: int = 0,
+    segment: Segment = "no",
+    truth: TruthName = "mask",
+    phantom_weights: bool = False,
+    device: str = "auto",
+    precision: Precision = "auto",
+) -> None:
+    """Train RCAN3D and PFNL3D, each with one phase and with three, on one budget, and compare them.
+
+    It ends in the report of mpfnl evaluate and in a 2 x 2 table: what the architecture does, what the phases
+    do, and their interaction. The paper's networks and training are the default: days on a GPU; try --small
+    first. Started again with the same arguments it goes on from the last epoch.
+
+    Args:
+        manifest: The cohort's CSV, with clean scans: splits train, val and test.
+        output: The folder: ablation.csv, weights/, training/, evaluation/.
+        small: Small networks and a small budget: minutes to an hour on a CPU. No claim about those of the
+            paper's sizes follows from it.
+        epochs: Of each training; 1000 if not given, 8 with --small.
+        patches_per_study: Training patches a study and epoch; 16 if not given, 10 with --small.
+        batch_size: Patches a step; 8 if not given, 2 with --small.
+        patch_size: Edge of a patch in voxels; 32 if not given.
+        seed: Of the first weights, the patches and the degradation.
+        segment: As for mpfnl evaluate: no, fast or full; the pancreas, NSD at its default tolerance.
+        truth: What segmentations are compared with: mask or reference-scan.
+        phantom_weights: Segment with the weights that ship with mpfnl; for phantoms only, and labelled so.
+        device: auto, cpu, cuda or cuda:N; auto takes a GPU where there is one.
+        precision: auto, bf16 or fp32; auto takes bf16 where the device computes in it.
+    """
+    from contextlib import nullcontext
+
+    from mpfnl.data.manifest import read_manifest
+    from mpfnl.inference.tiling import Tiling
+    from mpfnl.study.ablation import AblationSettings, run_ablation
+    from mpfnl.study.budget import Machine
+    from mpfnl.study.overlap import OverlapOptions, Truth
+
+    given = {
+        "epochs": epochs,
+        "patches_per_study": patches_per_study,
+        "batch_size": batch_size,
+        "patch_size": patch_size,
+    }
+    said = {name: value for name, value in given.items() if value is not None}
+    settings = AblationSettings(
+        _budget(small, said | {"seed": seed}),
+        Machine(chosen_device(device), chosen_precision(precision)),
+        small,
+        Tiling(48, 8) if small else Tiling(),
+        OverlapOptions(truth=Truth(truth)),
+    )
+    cohort = read_manifest(manifest)
+    segmenter = chosen_segmenter(
+        segment, settings.overlap.structure, phantom_weights, isolated=False, device=device
+    )
+    with segmenter or nullcontext():
+        run_ablation(cohort, output, settings, segmenter)
+
+
+def _budget(small: bool, said: dict[str, int]) -> TrainingBudget:
+    from dataclasses import replace
+
+    from mpfnl.study.ablation import SMALL_BUDGET
+    from mpfnl.study.budget import TrainingBudget
+
+    try:
+        return replace(SMALL_BUDGET if small else TrainingBudget(), **said)
+    except ValueError as error:
+        raise InputError(f"--{str(error).replace('_', '-')}") from None

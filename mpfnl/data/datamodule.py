@@ -155,6 +155,10 @@ class MultiphaseDataModule(LightningDataModule):
         """Shuffled training patches; another draw each epoch."""
         dataset = self._patches(Split.TRAIN, self.train_sampling, self.augmentation)
         sampler = EpochSampler(len(dataset.studies), dataset.sampling.per_study, self.recipe.seed)
+        if self.trainer is not None:
+            # Lightning 2.6 tells a resumed training's epoch after its workers have begun to read ahead.
+            progress = self.trainer.fit_loop.epoch_progress.current
+            sampler.set_epoch(progress.processed)  # type: ignore[attr-defined]  # typed too widely there
         return self._loader(
             dataset, self.batch_size, sampler=sampler, drop_last=len(dataset) >= self.batch_size
         )

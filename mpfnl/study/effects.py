@@ -24,10 +24,10 @@ COLUMNS = (
     *("metric", "effect", "formula", "n", "n_failed", "mean", "sd", "median", "ci_low", "ci_high"),
     *("p", "p_holm", "rank_biserial", "notice"),
 )
-NOTES = (
-    "cells: means; margins: mean paired difference [BCa 95 % CI], p of a two-sided paired Wilcoxon test,",
-    "Holm-corrected over the five effects of a metric; corner: the interaction, what the phases do for",
-    "PFNL3D less what they do for RCAN3D",
+NOTE = (
+    "cells: means; margins: mean paired difference [BCa 95 % CI], p of a two-sided paired Wilcoxon test, "
+    "Holm-corrected over the five effects of a metric; corner: the interaction, what the phases do for "
+    "PFNL3D less what they do for RCAN3D"
 )
 PERCENT_NOTE = "DSC and NSD in %, their differences in percentage points"
 _DECIMALS = 12  # what is below is rounding, and would be ranked
@@ -191,7 +191,7 @@ def effects_table(
     """
     square = square or Square()
     percent = [PERCENT_NOTE] if any(effect.metric.of_masks for effect in effects) else []
-    caption = "\n".join([*([notice] if notice else []), *NOTES, *percent])
+    caption = "\n".join([*([notice] if notice else []), NOTE, *percent])
     table = Table(
         *("", "one phase", "three phases", "three − one"),
         title="Architecture and number of phases",

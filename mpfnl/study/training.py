@@ -18,11 +18,9 @@ from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import CSVLogger
 from rich.console import Console
-from torch.utils.data import DataLoader
 
 from mpfnl.data.datamodule import MultiphaseDataModule
 from mpfnl.data.manifest import Manifest, Split, Study
-from mpfnl.data.sampler import EpochSampler
 from mpfnl.errors import InputError
 from mpfnl.files import write_text
 from mpfnl.models.enhancement import EnhancementModule
@@ -201,7 +199,7 @@ class TrainingRun:
                 raise KeyboardInterrupt from None
 
     def _data(self, model: EnhancementModule) -> MultiphaseDataModule:
-        return _DataGoingOn(
+        return MultiphaseDataModule(
             self.data.manifest.path,
             phases=model.phases,
             target=model.target,
@@ -234,21 +232,6 @@ class TrainingRun:
             num_sanity_val_steps=0,
             log_every_n_steps=min(10, self.steps // self.budget.epochs),
         )
-
-
-class _DataGoingOn(MultiphaseDataModule):
-    """Tells the sampler which epoch a training goes on with, before its workers read ahead.
-
-    Lightning 2.6 tells it only afterwards: the first batches would be those of epoch 0 once more.
-    """
-
-    def train_dataloader(self) -> DataLoader[Any]:
-        """As the base class's."""
-        loader = super().train_dataloader()
-        if self.trainer is not None and isinstance(loader.sampler, EpochSampler):
-            progress = self.trainer.fit_loop.epoch_progress.current
-            loader.sampler.set_epoch(progress.processed)  # type: ignore[attr-defined]  # typed too widely
-        return loader
 
 
 def _parameters(model: EnhancementModule) -> int:

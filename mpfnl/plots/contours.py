@@ -12,6 +12,7 @@ from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from mpfnl.plots.gallery import PlaneName
+from mpfnl.plots.letters import draw_letters
 from mpfnl.plots.overlays import MARKS, Mask
 from mpfnl.plots.panels import (
     EDGE,
@@ -19,7 +20,6 @@ from mpfnl.plots.panels import (
     Frame,
     Heading,
     draw_bar,
-    draw_letters,
     draw_picture,
     panel_grid,
     say,

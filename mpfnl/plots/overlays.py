@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
 from mpfnl.phases import ABDOMEN
+from mpfnl.plots.letters import draw_letters
 from mpfnl.plots.page import BLACK, Colour, Page
 
 Scan: TypeAlias = NDArray[np.floating]
@@ -113,7 +112,7 @@ def contact_sheet(
         top += head
         for plane, reference in references.items():
             for left, picture in zip(lefts, _compared(phase, reference, plane, slices), strict=True):
-                _mark(page.place(left + (wide - picture.shape[1]) // 2, top, picture), MARKS[plane])
+                draw_letters(page.place(left + (wide - picture.shape[1]) // 2, top, picture), MARKS[plane])
             top += reference.shape[0] + GAP
     return page.figure
 
@@ -250,11 +249,3 @@ def _dimmed(grey: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _grey(picture: Plane) -> NDArray[np.float64]:
     return np.repeat(picture[..., None], 3, axis=-1)
-
-
-def _mark(axes: Axes, letters: str) -> None:
-    places = [(0.5, 0.985, "center", "top"), (0.99, 0.5, "right", "center")]
-    places += [(0.5, 0.015, "center", "bottom"), (0.01, 0.5, "left", "center")]
-    for letter, (x, y, horizontal, vertical) in zip(letters, places, strict=True):
-        text = axes.text(x, y, letter, transform=axes.transAxes, ha=horizontal, va=vertical, fontsize=9)
-        text.set(color=MARK_COLOUR, path_effects=[withStroke(linewidth=2.5, foreground="black")])

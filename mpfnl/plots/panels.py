@@ -20,7 +20,6 @@ DPI = 150
 PAGE, WIDEST, NARROWEST = 10.0, 2.5, 1.4  # inches: of a figure, of a panel
 LEFT, GAP, EDGE = 0.36, 0.05, 0.06  # inches
 TITLE_SIZE, NAME_SIZE, TEXT_SIZE, SMALL = 11.0, 9.0, 8.5, 8.0  # points
-LETTER_COLOUR = "#9fdcff"
 
 
 @dataclass(frozen=True)
@@ -216,15 +215,6 @@ def show_frame(axes: Axes, frame: Frame) -> None:
     """Limits a panel to a frame."""
     axes.set_xlim(frame.left, frame.left + frame.width)
     axes.set_ylim(frame.top + frame.height, frame.top)
-
-
-def draw_letters(axes: Axes, letters: str) -> None:
-    """Writes the patient's sides at a panel's edges: top, right, bottom, left."""
-    places = [(0.5, 0.985, "center", "top"), (0.985, 0.5, "right", "center")]
-    places += [(0.5, 0.015, "center", "bottom"), (0.015, 0.5, "left", "center")]
-    for letter, (x, y, horizontal, vertical) in zip(letters, places, strict=True):
-        text = axes.text(x, y, letter, transform=axes.transAxes, ha=horizontal, va=vertical, fontsize=SMALL)
-        text.set(color=LETTER_COLOUR, path_effects=[withStroke(linewidth=2, foreground="black")])
 
 
 def draw_bar(axes: Axes, frame: Frame) -> None:

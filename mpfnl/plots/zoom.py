@@ -12,6 +12,7 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
 from mpfnl.phases import ABDOMEN
+from mpfnl.plots.letters import draw_letters
 from mpfnl.plots.overlays import MARKS
 from mpfnl.plots.panels import (
     SMALL,
@@ -19,7 +20,6 @@ from mpfnl.plots.panels import (
     Frame,
     Heading,
     draw_bar,
-    draw_letters,
     draw_picture,
     panel_grid,
     say,

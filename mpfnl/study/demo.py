@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 
 from mpfnl.data.manifest import read_manifest
-from mpfnl.data.phantom import SMALL, SplitCounts, write_cohort
+from mpfnl.data.phantom import THREE_MM, SplitCounts, write_cohort
 from mpfnl.errors import MissingExtraError
 from mpfnl.inference.tiling import Tiling
 from mpfnl.models.loading import load_model
@@ -69,7 +69,7 @@ def run_demo(folder: Path, seed: int = 0, settings: DemoSettings | None = None) 
     console = Console()
     folder.mkdir(parents=True, exist_ok=True)
     console.rule("1 of 3: phantoms")
-    config = replace(SMALL, misalignment=settings.misalignment)
+    config = replace(THREE_MM, misalignment=settings.misalignment)
     manifest = write_cohort(
         folder / "cohort", len(settings.patients.names()), seed, config, settings.patients, progress=True
     )

@@ -6,7 +6,7 @@ What is shown on them is no evidence about patients.
 from __future__ import annotations
 
 from mpfnl.data.phantom.cohort import SplitCounts, write_cohort
-from mpfnl.data.phantom.config import SMALL, PhantomConfig
+from mpfnl.data.phantom.config import SMALL, THREE_MM, PhantomConfig
 from mpfnl.data.phantom.labels import LABELS
 from mpfnl.data.phantom.study import PhantomStudy, generate_study
 from mpfnl.data.phantom.vindr import write_vindr_cohort
@@ -14,6 +14,7 @@ from mpfnl.data.phantom.vindr import write_vindr_cohort
 __all__ = [
     "LABELS",
     "SMALL",
+    "THREE_MM",
     "PhantomConfig",
     "PhantomStudy",
     "SplitCounts",

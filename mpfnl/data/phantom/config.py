@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 Range = tuple[float, float]
 """The lowest and the highest value that a patient may draw."""
@@ -66,3 +66,6 @@ SMALL = PhantomConfig(
     coverage_mm=(136.0, 144.0),
 )
 """A small preset for tests and the demo: about 128 x 100 x 48 voxels around the pancreas."""
+
+THREE_MM = replace(SMALL, in_plane_mm=(3.0, 3.0), slice_mm=(3.0, 3.0))
+"""The same with voxels of 3 mm, those of TotalSegmentator's fast model, which then resamples nothing."""

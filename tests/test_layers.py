@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parents[1] / "mpfnl"
 # From the ground up. A room may import from rooms on lower floors and from itself; rooms on one floor do not
 # know each other, but for the command line, which is alone on top.
 FLOORS: list[set[str]] = [
-    {"errors", "phases"},
+    {"errors", "lazy", "phases"},
     {"files"},
     {"ops"},
     {"volumes"},

@@ -7,8 +7,9 @@ importing this package costs nothing.
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from mpfnl.lazy import all_names, lazy_names
 
 if TYPE_CHECKING:
     from mpfnl.metrics.accumulate import (
@@ -52,34 +53,24 @@ __all__ = [
     "summarize",
 ]
 
-_HOME = {
-    "DiceCoefficient": "accumulate",
-    "NormalizedSurfaceDistance": "accumulate",
-    "PeakSignalNoiseRatio3D": "accumulate",
-    "StructuralSimilarity3D": "accumulate",
-    "psnr": "image",
-    "ssim": "image",
-    "dice": "overlap",
-    "normalized_surface_distance": "surface",
-    "Comparison": "statistics",
-    "Interval": "statistics",
-    "PairedTest": "statistics",
-    "Summary": "statistics",
-    "bca_interval": "statistics",
-    "compare_methods": "statistics",
-    "holm": "statistics",
-    "paired_wilcoxon": "statistics",
-    "summarize": "statistics",
+_HOMES = {
+    "DiceCoefficient": "mpfnl.metrics.accumulate",
+    "NormalizedSurfaceDistance": "mpfnl.metrics.accumulate",
+    "PeakSignalNoiseRatio3D": "mpfnl.metrics.accumulate",
+    "StructuralSimilarity3D": "mpfnl.metrics.accumulate",
+    "psnr": "mpfnl.metrics.image",
+    "ssim": "mpfnl.metrics.image",
+    "dice": "mpfnl.metrics.overlap",
+    "normalized_surface_distance": "mpfnl.metrics.surface",
+    "Comparison": "mpfnl.metrics.statistics",
+    "Interval": "mpfnl.metrics.statistics",
+    "PairedTest": "mpfnl.metrics.statistics",
+    "Summary": "mpfnl.metrics.statistics",
+    "bca_interval": "mpfnl.metrics.statistics",
+    "compare_methods": "mpfnl.metrics.statistics",
+    "holm": "mpfnl.metrics.statistics",
+    "paired_wilcoxon": "mpfnl.metrics.statistics",
+    "summarize": "mpfnl.metrics.statistics",
 }
-
-
-def __getattr__(name: str) -> object:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value: object = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__ = lazy_names(__name__, _HOMES)
+__dir__ = all_names(__name__, _HOMES)

@@ -6,8 +6,9 @@ package, and the helpers that it starts do so again.
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from mpfnl.lazy import all_names, lazy_names
 
 if TYPE_CHECKING:
     from mpfnl.segmentation.protocol import Masks, Segmenter
@@ -15,20 +16,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Masks", "Segmenter", "TotalSegmentatorSegmenter"]
 
-_HOME = {
-    "Masks": "protocol",
-    "Segmenter": "protocol",
-    "TotalSegmentatorSegmenter": "totalsegmentator",
+_HOMES = {
+    "Masks": "mpfnl.segmentation.protocol",
+    "Segmenter": "mpfnl.segmentation.protocol",
+    "TotalSegmentatorSegmenter": "mpfnl.segmentation.totalsegmentator",
 }
-
-
-def __getattr__(name: str) -> object:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value: object = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__ = lazy_names(__name__, _HOMES)
+__dir__ = all_names(__name__, _HOMES)

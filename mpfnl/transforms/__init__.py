@@ -5,9 +5,9 @@ The tensor functions need torch, NumPy and SciPy only. The TorchIO transforms ar
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from mpfnl.lazy import all_names, lazy_names
 from mpfnl.transforms.degradation import (
     SECOND_ORDER_V1,
     apply_batch,
@@ -49,11 +49,16 @@ __all__ = [
     "sample_parameters",
 ]
 
-_SCANNER = ("LowDose", "MetalStreaks", "MotionBlur", "ThickSlices")
-
-
-def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    room = "torchio_scanner" if name in _SCANNER else "torchio_transforms"
-    return getattr(import_module(f"mpfnl.transforms.{room}"), name)
+_HOMES = {
+    "Degradation": "mpfnl.transforms.torchio_transforms",
+    "RandomDegradation": "mpfnl.transforms.torchio_transforms",
+    "RandomRotation90": "mpfnl.transforms.torchio_transforms",
+    "Rotation90": "mpfnl.transforms.torchio_transforms",
+    "Window": "mpfnl.transforms.torchio_transforms",
+    "LowDose": "mpfnl.transforms.torchio_scanner",
+    "MetalStreaks": "mpfnl.transforms.torchio_scanner",
+    "MotionBlur": "mpfnl.transforms.torchio_scanner",
+    "ThickSlices": "mpfnl.transforms.torchio_scanner",
+}
+__getattr__ = lazy_names(__name__, _HOMES)
+__dir__ = all_names(__name__, _HOMES)

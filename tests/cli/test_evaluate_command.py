@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,9 +13,12 @@ from skimage.metrics import peak_signal_noise_ratio
 import mpfnl
 from mpfnl.cli import main
 from mpfnl.data.manifest import read_manifest, write_manifest
-from mpfnl.data.phantom import SMALL, SplitCounts, write_cohort
+from mpfnl.data.phantom import THREE_MM, SplitCounts, write_cohort
+from mpfnl.segmentation import process
 from mpfnl.study.cases import read_cases
 from mpfnl.volumes import read_volume, write_volume
+
+QUICK = (sys.executable, str(Path(__file__).parents[1] / "support" / "quick_worker.py"))
 
 
 @pytest.fixture(scope="module")
@@ -86,10 +90,11 @@ def test_another_programs_scans_stand_beside_the_models(
 
 @pytest.mark.slow
 def test_phantoms_are_segmented_by_the_real_api_and_every_kind_of_failure_is_told(
-    weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One study is as it should be, one has no mask, and another program's scans fail in two ways."""
-    path = write_cohort(tmp_path / "cohort", 2, seed=5_151, config=SMALL, splits=SplitCounts(0, 0, 2))
+    monkeypatch.setattr(process, "COMMAND", QUICK)
+    path = write_cohort(tmp_path / "cohort", 2, seed=5_151, config=THREE_MM, splits=SplitCounts(0, 0, 2))
     good, bare = read_manifest(path).studies
     manifest = write_manifest(
         tmp_path / "cohort" / "two.csv", [good, replace(bare, pancreas=None, labels=None)]

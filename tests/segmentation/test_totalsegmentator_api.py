@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from nibabel.orientations import inv_ornt_aff
 
-from mpfnl.data.phantom import SMALL, generate_study
+from mpfnl.data.phantom import THREE_MM, generate_study
 from mpfnl.errors import InputError, SegmentationError
 from mpfnl.metrics import dice
 from mpfnl.phases import ABDOMEN, Phase
@@ -31,7 +31,7 @@ QUICK = (sys.executable, str(SUPPORT / "quick_worker.py"))
 
 @pytest.fixture(scope="module")
 def phantom() -> tuple[Volume, np.ndarray]:
-    study = generate_study(SEED, 0, SMALL)
+    study = generate_study(SEED, 0, THREE_MM)
     scan = Volume(study.phases[Phase.PORTAL_VENOUS], study.affine, Path("p/pv.nii.gz"), Phase.PORTAL_VENOUS)
     return scan, study.labels == 7
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import csv
-import shutil
+import sys
 from pathlib import Path
 
 import pytest
 
 from mpfnl.data.manifest import Split, read_manifest
 from mpfnl.data.phantom import SplitCounts
+from mpfnl.segmentation import process
 from mpfnl.study.demo import DemoSettings, run_demo
 
+QUICK = (sys.executable, str(Path(__file__).parents[1] / "support" / "quick_worker.py"))
 SETTINGS = DemoSettings(
     patients=SplitCounts(train=2, val=1, test=2), epochs=1, patches_per_study=2, batch_size=1, patch_size=16
 )
@@ -20,8 +22,9 @@ SETTINGS = DemoSettings(
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec.*")  # inside Lightning
 def test_the_whole_study_runs_and_goes_on_from_what_is_finished(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(process, "COMMAND", QUICK)
     folder = tmp_path / "demo"
     run_demo(folder, seed=3, settings=SETTINGS)
     printed = capsys.readouterr().out
@@ -32,10 +35,16 @@ def test_the_whole_study_runs_and_goes_on_from_what_is_finished(
         rows = list(csv.DictReader(file))
     tested = {study.study_id for study in read_manifest(folder / "cohort" / "cohort.csv").split(Split.TEST)}
     assert {row["study_id"] for row in rows} == tested
-    assert {row["method"] for row in rows} == {"degraded", "RCAN3D", "PFNL3D"}
+    assert {row["method"] for row in rows} == {"reference", "degraded", "RCAN3D", "PFNL3D"}
+    assert "Table II: pancreas, n = 2 studies" in printed
+    assert "phantom weights" in printed
+    figures = {path.name for path in (folder / "evaluation" / "figures").iterdir()}
+    assert {"image_quality.png", "segmentation.png"} <= figures
+    assert any(name.startswith("contours_") for name in figures)
+    assert (folder / "evaluation" / "phase_leak.csv").is_file()
     assert list((folder / "training").rglob("montages/*.png"))
     weights = (folder / "weights" / "PFNL3D" / "model.safetensors").stat().st_mtime_ns
-    shutil.rmtree(folder / "evaluation")
+    monkeypatch.setattr(process, "COMMAND", ("false",))  # nothing is left to segment
     run_demo(folder, seed=3, settings=SETTINGS)
     assert "not trained again" in capsys.readouterr().out
     assert (folder / "weights" / "PFNL3D" / "model.safetensors").stat().st_mtime_ns == weights

@@ -43,7 +43,7 @@ def check_scan(scan: Volume) -> None:
     if not all(least <= step <= most for step in scan.spacing):
         spacing = " x ".join(f"{step:g}" for step in scan.spacing)
         raise SegmentationError(f"{scan.name}: its voxels are {spacing} mm; give the scan's true spacing")
-    if np.array_equal(scan.affine, np.eye(4)):
+    if np.array_equal(np.abs(scan.affine), np.eye(4)):  # with -1, -1, 1 it is ITK's, written in RAS
         raise SegmentationError(
             f"{scan.name}: its affine is the identity, so its spacing and place have been lost; convert it"
             " again from its DICOM slices"

@@ -6,6 +6,8 @@ import json
 import os
 from pathlib import Path
 
+from mpfnl.errors import InputError
+
 _PRIVATE = {
     "totalseg_id": "none",
     "send_usage_stats": False,  # on, unless told otherwise
@@ -15,10 +17,17 @@ _PRIVATE = {
 
 
 def make_home(folder: Path) -> None:
-    """Writes settings that send no statistics; the user's own licence number is kept, where there is one."""
-    from totalsegmentator.config import get_license_number
+    """Writes settings that send no statistics; the user's own licence number is kept, where there is one.
 
-    number = get_license_number()
+    Raises:
+        InputError: The user's own settings are damaged.
+    """
+    from totalsegmentator.config import get_license_number, get_totalseg_dir
+
+    try:
+        number = get_license_number()
+    except ValueError:
+        raise InputError(f"{get_totalseg_dir() / 'config.json'}: is damaged; delete it") from None
     settings = _PRIVATE | ({"license_number": number} if number else {})
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps(settings), encoding="utf-8")

@@ -10,18 +10,21 @@ import signal
 import subprocess
 import sys
 import threading
+import time
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from mpfnl.errors import SegmentationError
 
 COMMAND = (sys.executable, "-m", "mpfnl.segmentation.worker")
 PATIENCE_S = 5.0  # for a worker to leave by itself
+GLANCE_S = 0.5  # between looks at whether it lives
 
 
 class Worker:
-    """A worker process.
+    """A worker process; it ends at the latest with this object.
 
     Args:
         environment: Its environment variables.
@@ -41,16 +44,13 @@ class Worker:
                 encoding="utf-8",
                 start_new_session=True,  # so that it can be stopped with all that it started
             )
+        assert self._process.stdin is not None  # both are pipes
+        assert self._process.stdout is not None
+        self._requests, self._output = self._process.stdin, self._process.stdout
         self._answers: queue.SimpleQueue[str] = queue.SimpleQueue()
-        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader = threading.Thread(target=_read, args=(self._output, self._answers), daemon=True)
         self._reader.start()
-
-    def _read(self) -> None:
-        """Passes on the answers; an empty one at the end."""
-        assert self._process.stdout is not None  # it is a pipe
-        for line in self._process.stdout:
-            self._answers.put(line)
-        self._answers.put("")
+        self._end = weakref.finalize(self, _kill, self._process)
 
     @property
     def alive(self) -> bool:
@@ -72,9 +72,8 @@ class Worker:
         try:
             answer = self._exchange(json.dumps(request), timeout_s)
             if not answer:
-                raise SegmentationError(
-                    f"TotalSegmentator's process {self._death()}{self._last_words(logged)}"
-                )
+                told = f"{self._death()}{self._last_words(logged)}"
+                raise SegmentationError(f"TotalSegmentator's process {told}")
         except BaseException:
             self.stop(at_once=True)
             raise
@@ -83,16 +82,20 @@ class Worker:
             raise SegmentationError(f"TotalSegmentator broke off ({error}){self._last_words(logged)}")
 
     def _exchange(self, line: str, timeout_s: float) -> str:
-        assert self._process.stdin is not None  # it is a pipe
+        """The answer to a line; empty where the worker is dead."""
         with contextlib.suppress(BrokenPipeError):  # it is dead, as its missing answer will tell
-            print(line, file=self._process.stdin, flush=True)
-        try:
-            return self._answers.get(timeout=timeout_s)
-        except queue.Empty:
-            raise SegmentationError(
-                f"TotalSegmentator took longer than {timeout_s:g} s and was stopped; allow it more, or take"
-                " its fast model"
-            ) from None
+            print(line, file=self._requests, flush=True)
+        end = time.monotonic() + timeout_s
+        while (left := end - time.monotonic()) > 0:
+            dead = not self.alive
+            with contextlib.suppress(queue.Empty):
+                return self._answers.get(timeout=min(GLANCE_S, left))
+            if dead:  # and another process holds its pipe
+                return ""
+        raise SegmentationError(
+            f"TotalSegmentator took longer than {timeout_s:g} s and was stopped; allow it more, or take its"
+            " fast model"
+        )
 
     def _death(self) -> str:
         code = self._process.wait()
@@ -112,19 +115,31 @@ class Worker:
         Args:
             at_once: Do not wait for it to leave by itself.
         """
-        process = self._process
-        if process.stdin is not None:
-            with contextlib.suppress(BrokenPipeError):
-                process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):
+            self._requests.close()
         if not at_once:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(PATIENCE_S)
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            if sys.platform == "win32":
-                process.kill()
-            else:
-                os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+                self._process.wait(PATIENCE_S)
+        self._end()
         self._reader.join(PATIENCE_S)
-        if process.stdout is not None:
-            process.stdout.close()
+
+
+def _read(output: IO[str], answers: queue.SimpleQueue[str]) -> None:
+    """Passes on the answers; an empty one at the end."""
+    with output:
+        for line in output:
+            answers.put(line)
+    answers.put("")
+
+
+def _kill(process: subprocess.Popen[str]) -> None:
+    """Ends a process and its group, and collects it."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        if sys.platform == "win32":
+            process.kill()
+        else:
+            os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    if process.stdin is not None:
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.close()

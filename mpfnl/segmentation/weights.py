@@ -6,7 +6,9 @@ is asked nothing before everything is known to be there.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from mpfnl.errors import InputError, MissingExtraError
 from mpfnl.files import file_digest
 
 CHECKPOINT = "checkpoint_final.pth"
+_REFINING = {"vertebrae_pp_refined": (305,)}  # what its Python API adds to the table of tasks
 ROUGH_CT, ROUGH_CT_ROBUST, ROUGH_MR, ROUGH_BODY = 298, 297, 852, 300
 
 
@@ -53,8 +56,14 @@ class Job:
         from totalsegmentator.python_api import get_task_config
 
         try:
-            found: dict[str, Any] = get_task_config(self.task, fast=self.fast, quiet=True)
-        except (ValueError, SystemExit) as error:
+            with redirect_stdout(io.StringIO()):
+                found: dict[str, Any] = get_task_config(self.task, fast=self.fast, quiet=True)
+        except SystemExit:
+            raise InputError(
+                f"TotalSegmentator's task {self.task} needs a licence; set yours with"
+                "  totalseg_set_license -l NUMBER"
+            ) from None
+        except ValueError as error:
             raise InputError(f"TotalSegmentator's task {self.task} cannot be run: {error}") from None
         return found
 
@@ -62,7 +71,7 @@ class Job:
         """The datasets whose folders it looks for, and whether it computes with their weights."""
         config = self.config
         ids = config["task_id"] if isinstance(config["task_id"], list) else [config["task_id"]]
-        needed = {number: self._computes(number) for number in ids}
+        needed = {number: self._computes(number) for number in [*ids, *_REFINING.get(self.task, ())]}
         if self.roi_subset or config["crop"] is not None:
             needed |= dict.fromkeys(self._crop_datasets(config), True)
         return needed
@@ -141,7 +150,8 @@ def check_weights(root: Path, job: Job) -> dict[str, str]:
     if missing:
         raise InputError(
             f"{root}: TotalSegmentator's weights {', '.join(_folder(n).name for n in missing)} are not there"
-            f" (or are not whole: then delete that folder first); fetch them with  {_fetch(job, missing)}"
+            " (or are not whole: then delete that folder first); fetch them with"
+            f"  {_fetch(root, job, missing)}"
         )
     return digests
 
@@ -153,7 +163,7 @@ def _folder(dataset: int) -> Path:
     return Path(entry.get("rel_path") or "") / entry["foldername"]
 
 
-def _fetch(job: Job, missing: Sequence[int]) -> str:
+def _fetch(root: Path, job: Job, missing: Sequence[int]) -> str:
     """TotalSegmentator's command that fetches the missing datasets: its tasks' one where there is such."""
     from totalsegmentator.bin.totalseg_download_weights import TASK_TO_ID
 
@@ -163,4 +173,5 @@ def _fetch(job: Job, missing: Sequence[int]) -> str:
     names = whole[:1] or [
         next((name for name in tasks if number in TASK_TO_ID[name]), "all") for number in missing
     ]
-    return " && ".join(f"totalseg_download_weights -t {name}" for name in dict.fromkeys(names))
+    place = "" if root == default_root() else f"TOTALSEG_WEIGHTS_PATH={root} "
+    return " && ".join(f"{place}totalseg_download_weights -t {name}" for name in dict.fromkeys(names))

@@ -9,16 +9,36 @@ from __future__ import annotations
 
 import json
 import os
+import queue
+import signal
 import sys
+import threading
 from typing import Any
 
 
 def main() -> None:
-    """Answers requests until the input ends."""
+    """Answers requests until the input ends; where that ends in mid-call, ends with all that it started."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
+    requests: queue.SimpleQueue[str] = queue.SimpleQueue()
+    busy = threading.Event()
+    threading.Thread(target=_listen, args=(requests, busy), daemon=True).start()
+    while line := requests.get():
+        answer = _answer(json.loads(line))
+        busy.clear()
+        print(json.dumps(answer), file=answers, flush=True)
+
+
+def _listen(requests: queue.SimpleQueue[str], busy: threading.Event) -> None:
+    """Passes requests on, and notices when nobody waits for the answer any more."""
     for line in sys.stdin:
-        print(json.dumps(_answer(json.loads(line))), file=answers, flush=True)
+        busy.set()
+        requests.put(line)
+    if busy.is_set():
+        if sys.platform != "win32" and os.getpgrp() == os.getpid():
+            os.killpg(0, signal.SIGKILL)
+        os._exit(1)
+    requests.put("")
 
 
 def _answer(request: dict[str, Any]) -> dict[str, str]:

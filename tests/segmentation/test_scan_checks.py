@@ -72,6 +72,7 @@ def test_a_sheared_affine_is_refused(scan: Volume) -> None:
 
 def test_a_lost_or_impossible_spacing_is_refused(scan: Volume) -> None:
     assert "identity" in refused(replace(scan, affine=np.eye(4)))
+    assert "identity" in refused(replace(scan, affine=np.diag([-1.0, -1.0, 1.0, 1.0])))  # SimpleITK's
     assert "true spacing" in refused(replace(scan, affine=np.diag([0.0008, 0.0008, 0.0025, 1.0])))
     assert "true spacing" in refused(replace(scan, affine=np.diag([1.0, 1.0, 30.0, 1.0])))
     moved = np.eye(4)

@@ -22,6 +22,7 @@ JOBS = [
     Job("total", False, tuple(class_numbers("total")), False),
     Job("total_mr", False, ("pancreas",), True),
     Job("liver_vessels", False, ("liver_vessels",), False),
+    Job("vertebrae_pp_refined", False, ("vertebrae_L1",), False),
     Job("body", True, ("body_trunc",), False),
 ]
 
@@ -87,7 +88,9 @@ def test_each_missing_dataset_is_named_with_a_command_that_fetches_it(job: Job, 
 
 def test_the_command_is_the_tasks_own_where_all_is_missing(tmp_path: Path) -> None:
     for job, name in ((JOBS[0], "total_fast"), (JOBS[2], "total")):
-        with pytest.raises(InputError, match=rf"totalseg_download_weights -t {name}$"):
+        with pytest.raises(
+            InputError, match=rf"TOTALSEG_WEIGHTS_PATH={tmp_path} totalseg_download\w+ -t {name}$"
+        ):
             check_weights(tmp_path, job)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -90,6 +92,58 @@ def test_a_call_that_takes_too_long_is_stopped(start: Callable[[], Worker]) -> N
         worker.ask({"do": "hang"}, 1)
     assert time.monotonic() - begun < 20
     assert not worker.alive
+
+
+def test_a_dead_worker_is_noticed_though_another_process_holds_its_pipe(
+    start: Callable[[], Worker],
+) -> None:
+    worker = start()
+    worker.ask({"do": "nothing"}, 30)
+    holder = subprocess.Popen(
+        [sys.executable, "-c", "import time; time.sleep(60)"], pass_fds=[worker._output.fileno()]
+    )
+    begun = time.monotonic()
+    with pytest.raises(SegmentationError, match="was killed"):
+        worker.ask({"do": "kill"}, 30)
+    assert time.monotonic() - begun < 15
+    holder.kill()
+    holder.wait()
+
+
+def test_a_worker_ends_with_the_object_that_holds_it(start: Callable[[], Worker]) -> None:
+    worker = start()
+    worker.ask({"do": "nothing"}, 30)
+    process = worker._process
+    del worker
+    gc.collect()
+    assert process.poll() is not None
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks at /proc")
+def test_the_real_program_ends_in_mid_call_when_nobody_waits_any_more(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import subprocess, sys, time\n"
+        "from mpfnl.segmentation import worker\n"
+        "def wait(**_):\n"
+        "    child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
+        f"    open({str(tmp_path / 'pid')!r}, 'w').write(str(child.pid))\n"
+        "    time.sleep(600)\n"
+        "worker._segment = wait\n"
+        "worker.main()\n"
+    )
+    running_worker = subprocess.Popen(
+        [sys.executable, str(program)], stdin=subprocess.PIPE, start_new_session=True
+    )
+    assert running_worker.stdin is not None
+    running_worker.stdin.write(b"{}\n")
+    running_worker.stdin.flush()
+    end = time.monotonic() + 20
+    while not ((tmp_path / "pid").exists() and (tmp_path / "pid").read_text()) and time.monotonic() < end:
+        time.sleep(0.05)
+    running_worker.stdin.close()
+    assert running_worker.wait(20) != 0
+    assert not running(int((tmp_path / "pid").read_text()))
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks at /proc")

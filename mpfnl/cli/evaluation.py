@@ -16,7 +16,7 @@ from mpfnl.cli.options import (
     named_folders,
     named_models,
 )
-from mpfnl.errors import InputError
+from mpfnl.errors import IncompleteError, InputError
 
 
 def evaluate(
@@ -46,14 +46,15 @@ def evaluate(
     SSIM compare with the clean scan. With --segment, TotalSegmentator segments the clean scan, the degraded
     one and each method's, and DSC and NSD compare with the reference mask. Started again with the same
     arguments, it does only what is missing and tries again what failed; models, folders and the segmentation
-    may be added.
+    may be added. With neither --models nor --enhanced it makes the degraded scans, for others to enhance. The
+    exit status is 1 where a scan could not be made, scored or segmented.
 
     Args:
         manifest: The cohort's CSV, with clean scans.
         output: The evaluation folder: cases.csv, summary.csv, summary.json, report.html, figures/, volumes/.
         models: Each NAME=WEIGHTS, a weights folder or a checkpoint.
-        enhanced: Each NAME=FOLDER, with scans that something else enhanced: STUDY.nii.gz each, in HU, on the
-            grid of the clean scan.
+        enhanced: Each NAME=FOLDER, with scans that something else made of the degraded ones in
+            volumes/STUDY/: STUDY.nii.gz each, in HU, on their grid.
         segment: no, fast (TotalSegmentator's 3 mm model) or full (1.5 mm); takes the extra segment.
         structure: What is segmented, by TotalSegmentator's name.
         nsd_tolerance: Of the normalized surface distance, in mm.
@@ -97,4 +98,9 @@ def evaluate(
     )
     segmenter = chosen_segmenter(segment, structure, phantom_weights, isolated, device)
     with segmenter or nullcontext():
-        run_evaluation(cohort, loaded, output, options, segmenter=segmenter, enhanced=folders)
+        evaluation = run_evaluation(cohort, loaded, output, options, segmenter=segmenter, enhanced=folders)
+    if evaluation.missing:
+        raise IncompleteError(
+            f"{len(evaluation.missing)} of {len(evaluation.cases)} scans lack a value, see above and the"
+            " report; the same command tries them again"
+        )

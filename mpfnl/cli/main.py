@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from mpfnl.cli.ablation import ablate
 from mpfnl.cli.commands import demo, enhance, manifest, phantom
@@ -45,6 +48,7 @@ RESUMABLE = ("ablate", "demo", "evaluate", "phantom", "prepare")
 INCOMPLETE = 1
 BAD_INPUT = 2
 INTERRUPTED = 130
+TERMINATED = 143
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -55,11 +59,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit status: 0; 1 where some studies of a cohort failed and the others are done; 2 for input that
-        cannot be used; 130 when interrupted.
+        cannot be used; 130 when interrupted. Ended by SIGTERM
+        it leaves with status 143.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        return _dispatch(words)
+        with _ended_by_sigterm():
+            return _dispatch(words)
     except IncompleteError as error:
         print(f"mpfnl: {error}", file=sys.stderr)
         return INCOMPLETE
@@ -74,6 +80,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         advice = "; the same command goes on from what is finished" if words[0] in RESUMABLE else ""
         print(f"mpfnl: interrupted{advice}", file=sys.stderr)
         return INTERRUPTED
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """A scheduler's SIGTERM unwinds the program, so that temporary folders and processes go with it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _dispatch(words: list[str]) -> int:

@@ -13,11 +13,12 @@ from mpfnl.data.manifest import Manifest, Split
 from mpfnl.errors import InputError
 from mpfnl.inference.tiling import Tiling
 from mpfnl.models.loading import load_model
+from mpfnl.phases import Phase
 from mpfnl.segmentation.protocol import Segmenter
 from mpfnl.study.budget import Machine, TrainingBudget
 from mpfnl.study.candidates import Candidate, pfnl3d, rcan3d
 from mpfnl.study.effects import Effect, Square, effects_table, measure_effects, write_effects
-from mpfnl.study.evaluate import EvaluateOptions
+from mpfnl.study.evaluate import EvaluateOptions, plan_segmentations
 from mpfnl.study.overlap import OverlapOptions
 from mpfnl.study.run import run_evaluation
 from mpfnl.study.training import TrainingRun, TrainingSet
@@ -36,8 +37,6 @@ NOTICE = (
     "is not in them."
 )
 SMALL_NOTICE = "The networks are small ones for tries, not of the published sizes."
-PHANTOM_NOTICE = "Phantoms, not patients: these figures say nothing about patients."
-_PHANTOM_RECORD = "phantom.json"  # beside the manifest of `mpfnl phantom`
 
 
 @dataclass(frozen=True)
@@ -92,7 +91,9 @@ def run_ablation(
             evaluation with other settings.
     """
     settings = settings or AblationSettings()
-    manifest.needed(Split.TEST)  # before days of training
+    options = _evaluation(settings)
+    manifest.needed(Split.TEST)  # before days of training; and so the next
+    plan_segmentations(manifest, Phase.PORTAL_VENOUS, options, segmenter)
     data = TrainingSet(manifest)
     runs = [
         TrainingRun(candidate, data, folder, settings.budget, settings.machine)
@@ -104,14 +105,7 @@ def run_ablation(
     weights = {run.candidate.name: run.train() for run in runs}
     console.rule("2 of 3: evaluation")
     loaded = {name: load_model(path).to(settings.machine.device) for name, path in weights.items()}
-    options = EvaluateOptions(
-        seed=settings.budget.seed,
-        tiling=settings.tiling,
-        precision=settings.machine.precision,
-        overlap=settings.overlap,
-        progress=True,
-    )
-    notice = caution(manifest, settings)
+    notice = caution(settings)
     evaluation = run_evaluation(
         manifest, loaded, folder / EVALUATION, options, notice=notice, segmenter=segmenter
     )
@@ -125,6 +119,16 @@ def run_ablation(
     return effects
 
 
+def _evaluation(settings: AblationSettings) -> EvaluateOptions:
+    return EvaluateOptions(
+        seed=settings.budget.seed,
+        tiling=settings.tiling,
+        precision=settings.machine.precision,
+        overlap=settings.overlap,
+        progress=True,
+    )
+
+
 def _check_same_settings(runs: Sequence[TrainingRun]) -> None:
     for run in runs:
         differing = run.other_settings()
@@ -135,13 +139,10 @@ def _check_same_settings(runs: Sequence[TrainingRun]) -> None:
             )
 
 
-def caution(manifest: Manifest, settings: AblationSettings) -> str:
+def caution(settings: AblationSettings) -> str:
     """What a reader of the report must know first.
 
     Args:
-        manifest: The cohort.
         settings: How the models are trained.
     """
-    phantoms = (manifest.path.parent / _PHANTOM_RECORD).is_file()
-    said = [PHANTOM_NOTICE if phantoms else "", NOTICE, SMALL_NOTICE if settings.small else ""]
-    return " ".join(filter(None, said))
+    return f"{NOTICE} {SMALL_NOTICE}" if settings.small else NOTICE

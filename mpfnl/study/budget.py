@@ -9,6 +9,7 @@ import torch
 
 from mpfnl.inference.tiling import preferred_precision
 
+MOST_SEED = 2**32 - 1  # of PyTorch's and NumPy's generators
 LEAST_PATCH = 11  # voxels: the window of SSIM, which scores validation patches
 
 
@@ -24,7 +25,7 @@ class TrainingBudget:
         seed: Of the first weights, the patches and their degradation.
 
     Raises:
-        ValueError: If a number is not positive, a patch too small to be scored, or the seed negative.
+        ValueError: If a number is not positive, a patch too small to be scored, or the seed out of range.
     """
 
     epochs: int = 1000
@@ -39,6 +40,8 @@ class TrainingBudget:
             least = least_values.get(name, 1)
             if value < least:
                 raise ValueError(f"{name} {value}: give {least} or more")
+        if self.seed > MOST_SEED:
+            raise ValueError(f"seed {self.seed}: give at most {MOST_SEED}")
 
     def steps_per_epoch(self, studies: int) -> int:
         """Training steps an epoch over so many studies; patches that do not fill a batch are left out."""

@@ -22,7 +22,7 @@ from mpfnl.segmentation.phantom_weights import TRAINING_SEED
 from mpfnl.segmentation.protocol import Segmenter
 from mpfnl.study.cases import BASELINE, REFERENCE, Case, read_cases, write_cases
 from mpfnl.study.files import volume_files
-from mpfnl.study.overlap import OverlapOptions, Segmentations, Truth, has_mask
+from mpfnl.study.overlap import OverlapOptions, Segmentations
 from mpfnl.study.provenance import check_same_run, provenance
 from mpfnl.study.quality import Methods, score_images
 from mpfnl.study.tables import MetricTable, tabulate_image_quality, tabulate_overlap, write_summary
@@ -30,6 +30,7 @@ from mpfnl.transforms import Sharing
 from mpfnl.transforms.degradation import SECOND_ORDER_V1, Preset
 
 CASES = "cases.csv"
+LONGEST_NAME = 100  # a method's: it names files
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,11 @@ class Evaluation:
     image_tables: list[MetricTable]
     overlap_tables: list[MetricTable]
 
+    @property
+    def missing(self) -> list[Case]:
+        """The rows without a value that was asked for; an empty segmentation has one."""
+        return [case for case in self.cases if case.failure and math.isnan(case.dsc)]
+
 
 def evaluate(
     manifest: Manifest,
@@ -91,8 +97,9 @@ def evaluate(
     compare the target phase with the clean scan over the whole volume, windowed to [0, 1]. With a segmenter,
     the clean scan, the degraded one and each method's are segmented, and DSC and NSD compare with the
     reference mask. Scans and masks are written to `volumes/STUDY/`, rows to `cases.csv` as they come. Started
-    again in the same folder with the same cohort, weights and settings, it does only what is missing, and
-    tries again what failed; models, folders or a segmenter may be added.
+    again in the same folder with the same cohort, weights and settings, it does only what is missing and
+    tries again what failed; models, folders or a segmenter may be added. A study without a reference mask is
+    not segmented. With neither model nor folder the degraded scans alone are made and scored.
 
     Args:
         manifest: The cohort, clean; studies whose preparation failed are left out.
@@ -100,13 +107,13 @@ def evaluate(
         folder: The evaluation folder; created.
         options: How.
         segmenter: Finds the structure; None leaves the segmentation out.
-        enhanced: Names and folders with scans that something else enhanced: STUDY.nii.gz each, in HU, on the
-            grid of the study's clean scan.
+        enhanced: Names and folders with scans that something else made of the degraded ones (of the same
+            seed): STUDY.nii.gz each, in HU, on the grid of the study's clean scan.
 
     Raises:
-        InputError: If no study of the split is usable, a name or a target does not fit, a study's own file
-            cannot be used, no study has a reference mask, or the folder holds the results of another cohort,
-            model or setting.
+        InputError: If no study of the split is usable, a name or a target does not fit, no study has a
+            reference mask, or the folder holds the results of another cohort, model or setting. A file that
+            cannot be used is a failure in its rows instead.
     """
     options = options or EvaluateOptions()
     studies = manifest.needed(options.split)
@@ -116,26 +123,50 @@ def evaluate(
     device = next((model.device for model in models.values()), torch.device("cpu"))
     enhancing = EnhanceOptions(options.tiling, options.precision or preferred_precision(device))
     recipe = Recipe(PHASES, target, options.degradation, seed=options.seed, sharing=options.sharing)
-    segmentations = _segmentations(segmenter, options, target, studies, manifest)
+    segmentations = plan_segmentations(manifest, target, options, segmenter)
     folder.mkdir(parents=True, exist_ok=True)
     rows = _Rows(folder, studies, methods)
     record = provenance(manifest, studies, methods, recipe, enhancing, segmentations)
     check_same_run(folder, record, rows.all)
     for study in _track(studies, "enhancing", options.progress):
-        wanted = [name for name in methods.names if not rows.scored(study, name)]
+        files = volume_files(folder, study.study_id, methods.names, target)
+        lost = [] if segmentations is None else [name for name in methods.names if not files[name].is_file()]
+        wanted = [name for name in methods.names if name in lost or not rows.scored(study, name)]
         if wanted:
-            rows.put(score_images(study, methods, wanted, folder, recipe, enhancing))
+            rows.put(_scored_images(study, methods, wanted, folder, recipe, enhancing))
     if segmentations is not None:
-        for study in _track(studies, "segmenting", options.progress):
-            files = volume_files(folder, study.study_id, methods.names, target)
-            for name in (REFERENCE, *methods.names):
-                case = rows.get(study, name)
-                if (name == REFERENCE or rows.scored(study, name)) and segmentations.needed(case, folder):
-                    rows.put([segmentations.score(study, case, files.get(name), folder)])
+        asked = [study for study in studies if segmentations.asked(study)]
+        for study in _track(asked, "segmenting", options.progress):
+            _segment(study, methods, segmentations, rows, folder)
     images = tabulate_image_quality(rows.all)
     overlaps = [] if segmentations is None else tabulate_overlap(rows.all, options.overlap.tolerance_mm)
-    write_summary(folder, [*images, *overlaps])
+    write_summary(folder, [*images, *overlaps], segmenter.notice if segmenter else "")
     return Evaluation(folder, target, rows.all, images, overlaps)
+
+
+def _scored_images(
+    study: Study,
+    methods: Methods,
+    wanted: Sequence[str],
+    folder: Path,
+    recipe: Recipe,
+    options: EnhanceOptions,
+) -> list[Case]:
+    """As `score_images`; where a file of the study cannot be used, all its rows say so."""
+    try:
+        return score_images(study, methods, wanted, folder, recipe, options)
+    except InputError as error:
+        return [Case(study.study_id, study.patient_id, name, failure=str(error)) for name in wanted]
+
+
+def _segment(study: Study, methods: Methods, segmentations: Segmentations, rows: _Rows, folder: Path) -> None:
+    """Segments a study's scans that are not segmented yet, and writes each row at once."""
+    files = volume_files(folder, study.study_id, methods.names, segmentations.target)
+    for name in (REFERENCE, *methods.names):
+        case = rows.get(study, name)
+        there = name == REFERENCE or rows.scored(study, name)
+        if there and (segmentations.needed(case, folder) or case not in rows.all):
+            rows.put([segmentations.score(study, case, files.get(name), folder)])
 
 
 class _Rows:
@@ -188,9 +219,9 @@ def _common_target(models: Mapping[str, EnhancementModule]) -> Phase:
 
 def _check_names(methods: Methods) -> None:
     names = [*methods.models, *methods.folders]
-    if not names:
-        raise InputError("there is nothing to evaluate; give at least one model or folder")
     for name in names:
+        if len(name) > LONGEST_NAME:
+            raise InputError(f"a method's name is {len(name)} letters long; take at most {LONGEST_NAME}")
         if not re.fullmatch(r"[\w.+-]+", name) or name.startswith((BASELINE, ".")) or name == REFERENCE:
             raise InputError(
                 f"a method cannot be named {name!r}, since it names a file: take letters, digits, '+', '-',"
@@ -200,27 +231,34 @@ def _check_names(methods: Methods) -> None:
             raise InputError(f"both a model and a folder are named {name!r}; give them two names")
 
 
-def _segmentations(
-    segmenter: Segmenter | None,
-    options: EvaluateOptions,
-    target: Phase,
-    studies: Sequence[Study],
-    manifest: Manifest,
+def plan_segmentations(
+    manifest: Manifest, target: Phase, options: EvaluateOptions, segmenter: Segmenter | None
 ) -> Segmentations | None:
+    """How a cohort is going to be segmented; checked before any work is done.
+
+    Args:
+        manifest: The cohort.
+        target: The phase that is restored.
+        options: How it is evaluated.
+        segmenter: None for no segmentation; then the answer is None, too.
+
+    Raises:
+        InputError: The segmenter does not find the structure, no study has a reference mask, or the phantom
+            weights were trained on these phantoms.
+    """
     if segmenter is None:
         return None
-    trained_on = [
-        study.study_id for study in studies if study.study_id.startswith(f"phantom-{TRAINING_SEED}-")
-    ]
+    studies = manifest.needed(options.split)
+    trained_on = [s.study_id for s in studies if s.study_id.startswith(f"phantom-{TRAINING_SEED}-")]
     if segmenter.notice and trained_on:
         raise InputError(
             f"{manifest.path}: the phantom weights were trained on {trained_on[0]}; take another seed"
         )
-    made = Segmentations(segmenter, options.overlap, target, options.degradation.clip_to)
-    structure = options.overlap.structure
-    if options.overlap.truth is Truth.MASK and not any(has_mask(study, structure) for study in studies):
+    planned = Segmentations(segmenter, options.overlap, target, options.degradation.clip_to)
+    if not any(planned.asked(study) for study in studies):
         raise InputError(
-            f"{manifest.path}: no study of split {options.split} has a reference mask of the {structure};"
-            " name them in the manifest, or compare with what is found in the clean scan (reference-scan)"
+            f"{manifest.path}: no study of split {options.split} has a reference mask of the"
+            f" {options.overlap.structure}; name them in the manifest, or compare with what is found in the"
+            " clean scan (reference-scan)"
         )
-    return made
+    return planned

@@ -6,10 +6,9 @@ import math
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mpfnl.data.manifest import Study
 from mpfnl.errors import InputError, SegmentationError
@@ -18,15 +17,10 @@ from mpfnl.metrics import dice, normalized_surface_distance
 from mpfnl.phases import Phase, Window
 from mpfnl.segmentation.checks import check_scan
 from mpfnl.segmentation.protocol import Segmenter
-from mpfnl.segmentation.weights import class_numbers
 from mpfnl.study.cases import REFERENCE, Case
 from mpfnl.study.files import mask_file
+from mpfnl.study.masks import PANCREAS, Mask, mask_source, reference_mask
 from mpfnl.volumes import Volume, read_mask, read_volume, write_volume
-
-Mask: TypeAlias = NDArray[np.bool_]
-
-PANCREAS = "pancreas"
-"""The structure that has a column of its own in the manifest."""
 
 
 class Truth(StrEnum):
@@ -48,11 +42,18 @@ class OverlapOptions:
         tolerance_mm: Of the normalized surface distance. The paper does not say its own; 3 mm is what
             TotalSegmentator was evaluated with (doi 10.1148/ryai.230024).
         truth: What they are compared with.
+
+    Raises:
+        ValueError: The tolerance is negative or not finite.
     """
 
     structure: str = PANCREAS
     tolerance_mm: float = 3.0
     truth: Truth = Truth.MASK
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.tolerance_mm < math.inf:
+            raise ValueError(f"the tolerance is {self.tolerance_mm} mm; it must be 0 or more, and finite")
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +68,9 @@ class Segmentations:
             scan's HU are put back where that truly lies outside the window (air, gas, bone), in all methods
             alike: a scan in which air has -175 HU is a product of the simulation, and nothing that a
             segmenter was made for. None leaves scans as they are.
+
+    Raises:
+        InputError: The segmenter does not find the structure.
     """
 
     segmenter: Segmenter
@@ -87,10 +91,17 @@ class Segmentations:
         outside = "as in the scan" if clip is None else "as in the clean scan, for every method"
         return asdict(self.options) | {"segmenter": self.segmenter.describe(), "outside_the_window": outside}
 
+    def asked(self, study: Study) -> bool:
+        """Whether there is something to compare a study's segmentations with."""
+        if self.options.truth is Truth.REFERENCE_SCAN:
+            return True
+        return mask_source(study, self.options.structure, self.target) is not None
+
     def needed(self, case: Case, folder: Path) -> bool:
         """Whether a row's scan is still to be segmented: not tried yet, or without success."""
-        mask = mask_file(folder, case.study_id, case.method, self.options.structure)
-        return math.isnan(case.dsc) and (case.failure != "" or not mask.is_file())
+        if case.failure or not self._is_truth(case.method):
+            return math.isnan(case.dsc)
+        return not mask_file(folder, case.study_id, case.method, self.options.structure).is_file()
 
     def score(self, study: Study, case: Case, scan_path: Path | None, folder: Path) -> Case:
         """Segments a row's scan, writes the mask, and compares it with the reference mask.
@@ -103,22 +114,22 @@ class Segmentations:
 
         Returns:
             The row with DSC and NSD, or with its failure.
-
-        Raises:
-            InputError: No scan can be segmented, or the study's own files cannot be used.
         """
         case = replace(case, failure="")
-        clean = read_volume(study.file(self.target), self.target)
         written = mask_file(folder, case.study_id, case.method, self.options.structure)
         written.unlink(missing_ok=True)
         try:
+            clean = read_volume(study.file(self.target), self.target)
             truth = self._truth(study, case.method, clean, folder)
             found = self._segment(clean if scan_path is None else read_volume(scan_path, self.target), clean)
-        except SegmentationError as error:
+        except (SegmentationError, InputError) as error:
             return replace(case, failure=str(error))
         written.parent.mkdir(parents=True, exist_ok=True)
         write_volume(written, found.astype(np.uint8), like=clean, dtype=np.dtype(np.uint8))
         return case if truth is None else self._compared(case, found, truth, clean)
+
+    def _is_truth(self, method: str) -> bool:
+        return method == REFERENCE and self.options.truth is Truth.REFERENCE_SCAN
 
     def _segment(self, scan: Volume, clean: Volume) -> Mask:
         check_scan(scan)
@@ -129,52 +140,23 @@ class Segmentations:
 
     def _truth(self, study: Study, method: str, clean: Volume, folder: Path) -> Mask | None:
         """What the method's mask is compared with; None for what is itself the truth."""
+        if self._is_truth(method):
+            return None
         structure = self.options.structure
         if self.options.truth is Truth.MASK:
-            return reference_mask(study, structure, clean)
-        if method == REFERENCE:
-            return None
-        mask = mask_file(folder, study.study_id, REFERENCE, structure)
-        if not mask.is_file():
+            truth = reference_mask(study, structure, clean, self.target)
+        else:
+            path = mask_file(folder, study.study_id, REFERENCE, structure)
+            truth = read_mask(path, like=clean) if path.is_file() else None
+        if truth is None:
+            raise SegmentationError(f"{clean.name}: there is no reference mask of the {structure}")
+        if not truth.any():
             raise SegmentationError(
-                f"{clean.name}: the clean scan was not segmented, so there is nothing to compare with"
+                f"{clean.name}: its reference mask has no voxel of the {structure}: no score"
             )
-        return read_mask(mask, like=clean)
+        return truth
 
     def _compared(self, case: Case, found: Mask, truth: Mask, clean: Volume) -> Case:
-        structure = self.options.structure
-        if not truth.any():
-            return replace(case, failure=f"the reference mask has no voxel of the {structure}: no score")
         nsd = normalized_surface_distance(found, truth, clean.spacing, self.options.tolerance_mm)
-        failure = "" if found.any() else f"empty: no voxel of the {structure} was found"
-        return replace(case, dsc=dice(found, truth), nsd=nsd, failure=failure)
-
-
-def has_mask(study: Study, structure: str) -> bool:
-    """Whether the manifest names a mask of the structure, or a label map that may hold it."""
-    return study.labels is not None or (structure == PANCREAS and study.pancreas is not None)
-
-
-def reference_mask(study: Study, structure: str, like: Volume) -> Mask:
-    """The reference mask of a study.
-
-    Args:
-        study: The study.
-        structure: By TotalSegmentator's name.
-        like: The scan on whose grid it must lie.
-
-    Raises:
-        SegmentationError: The manifest has none for this study.
-        InputError: The file cannot be used, or TotalSegmentator has no such structure.
-        MissingExtraError: A label map is to be read, and TotalSegmentator is not installed.
-    """
-    if structure == PANCREAS and study.pancreas is not None:
-        return read_mask(study.pancreas, like=like)
-    if study.labels is None:
-        raise SegmentationError(
-            f"study {study.study_id}: the manifest has no reference mask of the {structure}"
-        )
-    numbers = class_numbers("total")
-    if structure not in numbers:
-        raise InputError(f"{study.labels}: TotalSegmentator's label map has no {structure}")
-    return read_mask(study.labels, like=like, label=numbers[structure])
+        empty = f"empty: no voxel of the {self.options.structure} was found"
+        return replace(case, dsc=dice(found, truth), nsd=nsd, failure="" if found.any() else empty)

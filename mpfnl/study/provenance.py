@@ -20,6 +20,7 @@ from mpfnl.inference.enhance import EnhanceOptions
 from mpfnl.models.enhancement import EnhancementModule
 from mpfnl.phases import Phase
 from mpfnl.study.cases import Case
+from mpfnl.study.leaks.swap_table import SWAP_TABLE
 from mpfnl.study.overlap import Segmentations
 from mpfnl.study.quality import Methods
 from mpfnl.volumes import content_files
@@ -71,6 +72,7 @@ def provenance(
         "segmentation": None if segmentations is None else segmentations.describe(),
         "manifest": manifest.path.name,
         "studies": {study.study_id: _digests(study) for study in studies},
+        "masks": {study.study_id: _mask_digests(study) for study in studies},
         LEFT_OUT: {study.study_id: _reason(study, studies) for study in manifest if study not in studies},
         "statistics": {
             "test": "Wilcoxon signed-rank, two-sided",
@@ -97,11 +99,13 @@ def check_same_run(folder: Path, record: dict[str, Any], cases: Sequence[Case]) 
     """
     path = folder / FILE
     record = json.loads(json.dumps(record))
-    if path.exists() and cases:
+    if cases:
+        if not path.exists():
+            raise InputError(f"{folder}: has results but no {FILE}; give another output folder")
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
             differing = _differing(found, record, cases)
-            studies = found["studies"]
+            studies, masks = found["studies"], found["masks"]
         except (ValueError, KeyError, TypeError, AttributeError):
             raise InputError(f"{path}: not the record of an evaluation; give another output folder") from None
         if differing:
@@ -109,13 +113,22 @@ def check_same_run(folder: Path, record: dict[str, Any], cases: Sequence[Case]) 
                 f"{folder}: holds an evaluation with other settings ({', '.join(differing)}); "
                 "give another output folder"
             )
-        finished = sorted({case.study_id for case in cases})
+        finished = sorted({case.study_id for case in cases if _has_value(case)})
         changed = [name for name in finished if studies.get(name) != record["studies"].get(name)]
         if changed:
             raise InputError(
                 f"{folder}: the scans of study {changed[0]} are others than when it was evaluated "
                 f"({len(changed)} such); give another output folder"
             )
+        compared = sorted({case.study_id for case in cases if _was_segmented(case)})
+        changed = [name for name in compared if masks.get(name) != record["masks"].get(name)]
+        if changed:
+            raise InputError(
+                f"{folder}: the reference masks of study {changed[0]} are others than when it was segmented "
+                f"({len(changed)} such); give another output folder"
+            )
+        if masks != record["masks"]:
+            (folder / SWAP_TABLE).unlink(missing_ok=True)  # measured in those masks
     write_text(path, json.dumps(record, indent=2) + "\n")
 
 
@@ -123,7 +136,7 @@ def _differing(found: dict[str, Any], record: dict[str, Any], cases: Sequence[Ca
     """What the rows were made with and is now another."""
     before, now = found["settings"], record["settings"]
     differing = [name for name in now if before.get(name) != now[name]]
-    used = {case.method for case in cases}
+    used = {case.method for case in cases if not math.isnan(case.psnr_db)}
     models = found["models"].items()
     differing += [
         f"model {name}" for name, model in models if name in used and record["models"].get(name) != model
@@ -134,9 +147,18 @@ def _differing(found: dict[str, Any], record: dict[str, Any], cases: Sequence[Ca
         old, new = (which["folders"].get(name, {}) for which in (found, record))
         if any(old.get(study) != new.get(study) for study in scored):
             differing.append(f"folder {name}")
-    if found["segmentation"] is not None and found["segmentation"] != record["segmentation"]:
+    if any(map(_was_segmented, cases)) and found["segmentation"] != record["segmentation"]:
         differing.append("segmentation")
     return differing
+
+
+def _has_value(case: Case) -> bool:
+    return not (math.isnan(case.psnr_db) and math.isnan(case.dsc))
+
+
+def _was_segmented(case: Case) -> bool:
+    """Whether a row says something of a segmentation."""
+    return not math.isnan(case.dsc) or (bool(case.failure) and not math.isnan(case.psnr_db))
 
 
 def _scans(folder: Path, studies: Sequence[Study]) -> dict[str, str]:
@@ -147,6 +169,10 @@ def _scans(folder: Path, studies: Sequence[Study]) -> dict[str, str]:
 def _reason(study: Study, studies: Sequence[Study]) -> str:
     """Why a study is not among those that are evaluated."""
     return FAILED if study.split in {other.split for other in studies} else f"split {study.split}"
+
+
+def _mask_digests(study: Study) -> dict[str, str]:
+    return {column: scan_digest(path) for column, path in study.masks.items()}
 
 
 def _digests(study: Study) -> dict[str, str]:

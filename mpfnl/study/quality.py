@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 
@@ -68,7 +69,7 @@ def score_images(
         A row for each method that is wanted.
 
     Raises:
-        InputError: If a file of the study or a model cannot be used. A file of a folder that cannot be used
+        InputError: If a file of the study cannot be used. A model or a file of a folder that cannot be used
             is a failure in its row instead.
     """
     reference = read_volume(study.file(recipe.target), recipe.target)
@@ -87,8 +88,12 @@ def score_images(
         if name in methods.folders:
             cases.append(_scored_file(case, methods.folders[name], reference, place, recipe.window))
         else:
-            scan = _made(name, methods, degraded, place, recipe.target, options)
-            cases.append(_scored(case, scan.data, reference.data, recipe.window))
+            try:
+                scan = _made(name, methods, degraded, place, recipe.target, options)
+            except InputError as error:
+                cases.append(replace(case, failure=str(error)))
+            else:
+                cases.append(_scored(case, scan.data, reference.data, recipe.window))
     return cases
 
 
@@ -122,6 +127,10 @@ def _scored_file(case: Case, folder: Path, reference: Volume, place: Path, windo
         check_same_grid(reference, [scan])
     except InputError as error:
         return replace(case, failure=str(error))
+    if np.array_equal(scan.data, reference.data):
+        return replace(
+            case, failure=f"{scan.name}: is the clean scan itself; give what was made of the degraded"
+        )
     write_volume(place / f"{case.method}.nii.gz", scan.data, like=scan)
     return _scored(case, scan.data, reference.data, window)
 

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
-from mpfnl.data.manifest import Manifest
+from mpfnl.data.manifest import Manifest, Split
 from mpfnl.inference.enhance import EnhanceOptions
 from mpfnl.inference.tiling import preferred_precision
 from mpfnl.models.enhancement import EnhancementModule
 from mpfnl.phases import ABDOMEN
 from mpfnl.segmentation.protocol import Segmenter
-from mpfnl.study.cases import Case, methods_of, studies_of
+from mpfnl.study.cases import REFERENCE, Case, methods_of, studies_of
 from mpfnl.study.evaluate import EvaluateOptions, Evaluation, evaluate
 from mpfnl.study.figures import draw_figures, rank_studies
 from mpfnl.study.leaks.check import check_phase_leak
 from mpfnl.study.leaks.swap_table import mean_over_studies, swap_studies
-from mpfnl.study.leaks.table import leak_warnings, summarize_leaks
+from mpfnl.study.leaks.table import leak_warnings, summarize_leaks, unchecked
 from mpfnl.study.overlap import Truth
 from mpfnl.study.provenance import FAILED, FILE, LEFT_OUT
 from mpfnl.study.report import (
@@ -33,6 +36,8 @@ from mpfnl.study.report import (
 from mpfnl.study.tables import rich_table
 
 TABLE_WIDTH = 100  # characters that the tables take
+PHANTOMS = "Phantoms, not patients"
+PHANTOM_NAME, PHANTOM_RECORD = r"phantom-\d+-\d{4,}", "phantom.json"  # of `mpfnl phantom`
 TRUTHS = {
     Truth.MASK: "the reference mask",
     Truth.REFERENCE_SCAN: "what the same segmenter found in the clean scan",
@@ -60,6 +65,7 @@ def run_evaluation(
         segmenter: Finds the structure; None leaves the segmentation out.
         enhanced: Names and folders with scans that something else enhanced.
     """
+    notice = _with_phantoms(notice, manifest, options.split)
     evaluation = evaluate(manifest, models, folder, options, segmenter=segmenter, enhanced=enhanced)
     said = segmenter.notice if segmenter else ""
     pictures = draw_figures(
@@ -72,7 +78,6 @@ def run_evaluation(
         truth=options.overlap.truth,
     )
     record = json.loads((folder / FILE).read_text(encoding="utf-8"))
-    left_out = [name for name, reason in record[LEFT_OUT].items() if reason == FAILED]
     contents = ReportContents(
         target=evaluation.target,
         split=str(options.split),
@@ -86,7 +91,7 @@ def run_evaluation(
         tolerance_mm=options.overlap.tolerance_mm,
         pictures=pictures,
         leaks=_leaks(manifest, models, evaluation, options),
-        left_out={"since their preparation failed": left_out} if left_out else {},
+        left_out=_left_out(record, evaluation, options, segmented=segmenter is not None),
         notice=notice,
         segmentation_notice=said,
         provenance=record,
@@ -125,8 +130,21 @@ def _leaks(
         table=leak_table(summaries, target) if summaries else None,
         warnings=leak_warnings(rows, target),
         swap=swap_table(mean_over_studies(swapped)) if swapped else None,
-        remarks=[f"Swap test: mean over {', '.join(picked)}, the studies of Figure 2."] if swapped else [],
+        remarks=list(filter(None, [unchecked(rows), _swap_remark(picked) if swapped else ""])),
     )
+
+
+def _swap_remark(studies: Sequence[str]) -> str:
+    return f"Swap test: mean over {', '.join(studies)}, the studies of Figure 2."
+
+
+def _with_phantoms(notice: str, manifest: Manifest, split: Split) -> str:
+    """The notice, with a word on top that these are phantoms, where they are and it does not say so."""
+    named = any(re.fullmatch(PHANTOM_NAME, study.study_id) for study in manifest.split(split))
+    made = (manifest.path.parent / PHANTOM_RECORD).is_file()
+    if PHANTOMS in notice or not (named or made):
+        return notice
+    return f"{PHANTOMS}: these figures say nothing about patients. {notice}".rstrip()
 
 
 def _print(contents: ReportContents, manifest: Manifest, options: EvaluateOptions) -> None:
@@ -148,6 +166,22 @@ def _print(contents: ReportContents, manifest: Manifest, options: EvaluateOption
     ]:
         if line:
             console.print(line, soft_wrap=True, markup=False)
+
+
+def _left_out(
+    record: Mapping[str, Any], evaluation: Evaluation, options: EvaluateOptions, segmented: bool
+) -> dict[str, list[str]]:
+    """The studies that are not in the tables, by reason."""
+    failed = [name for name, reason in record[LEFT_OUT].items() if reason == FAILED]
+    asked = {case.study_id for case in evaluation.cases if case.failure or not math.isnan(case.dsc)}
+    asked |= {case.study_id for case in evaluation.cases if case.method == REFERENCE}
+    unmasked = [name for name in studies_of(evaluation.cases) if segmented and name not in asked]
+    structure = options.overlap.structure.replace("_", " ")
+    reasons = {
+        "since their preparation failed": failed,
+        f"of the segmentation only, since the manifest names no mask of the {structure}": unmasked,
+    }
+    return {reason: names for reason, names in reasons.items() if names}
 
 
 def _failures(cases: Sequence[Case]) -> list[str]:

@@ -21,7 +21,6 @@ from statsmodels.stats.multitest import multipletests
 
 from mpfnl.data.datamodule import MultiphaseDataModule
 from mpfnl.data.manifest import Manifest, Split, read_manifest
-from mpfnl.data.phantom import SMALL, write_cohort
 from mpfnl.errors import InputError
 from mpfnl.inference.tiling import Tiling
 from mpfnl.models.loading import load_model
@@ -29,7 +28,6 @@ from mpfnl.phases import Phase
 from mpfnl.segmentation.protocol import Masks
 from mpfnl.study import ablation
 from mpfnl.study.ablation import (
-    PHANTOM_NOTICE,
     SMALL_NOTICE,
     AblationSettings,
     candidates,
@@ -183,12 +181,9 @@ def test_another_budget_and_a_cohort_without_tests_are_refused(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_phantom_cohort_is_called_one(cohort: Path, tmp_path: Path) -> None:
-    phantoms = write_cohort(tmp_path, patients=1, config=SMALL)
-    assert PHANTOM_NOTICE in caution(read_manifest(phantoms), SETTINGS)
-    assert PHANTOM_NOTICE not in caution(read_manifest(cohort), SETTINGS)
-    assert SMALL_NOTICE in caution(read_manifest(cohort), SETTINGS)
-    assert SMALL_NOTICE not in caution(read_manifest(cohort), AblationSettings())
+def test_small_networks_are_called_so() -> None:
+    assert SMALL_NOTICE in caution(SETTINGS)
+    assert SMALL_NOTICE not in caution(AblationSettings())
 
 
 def test_the_candidates_are_a_square() -> None:

@@ -263,9 +263,11 @@ def test_a_reference_mask_is_needed_or_the_clean_scans_segmentation_is_the_truth
     half = write_manifest(
         tmp_path / "half.csv", [masked.studies[0], replace(masked.studies[1], pancreas=None)]
     )
-    lacking = rows(evaluate(half, models, tmp_path / "half", OPTIONS, segmenter=Threshold()).cases)
-    assert "no reference mask" in lacking["test1", "degraded"].failure
-    assert lacking["test0", "degraded"].dsc >= 0
+    lacking = evaluate(half, models, tmp_path / "half", OPTIONS, segmenter=Threshold())
+    assert ("test1", "reference") not in rows(lacking.cases)  # there is nothing to compare it with
+    assert not lacking.missing
+    assert lacking.overlap_tables[0].summaries["degraded"].n == 1
+    assert lacking.overlap_tables[0].summaries["degraded"].n_failed == 0
 
 
 def test_the_structure_must_be_one_that_is_found(
@@ -297,6 +299,102 @@ def test_provenance_says_how_it_was_segmented(
     assert record["segmenter"]["notice"] == "only a test"
     assert record["tolerance_mm"] == 3.0
     assert record["truth"] == "mask"
+
+
+def test_a_stop_between_the_mask_and_its_row_costs_nothing(
+    masked: Manifest, models: dict[str, EnhancementModule], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+
+    def stop(*arguments: Any) -> float:
+        calls.append(arguments)
+        if len(calls) in (1, 3):  # the clean scan's, and later another's
+            raise KeyboardInterrupt
+        return dice(*arguments)
+
+    monkeypatch.setattr("mpfnl.study.overlap.dice", stop)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            evaluate(masked, models, tmp_path, OPTIONS, segmenter=Threshold())
+    result = evaluate(masked, models, tmp_path, OPTIONS, segmenter=Threshold())
+    assert len(result.cases) == 2 * 3
+    assert not [case for case in result.cases if math.isnan(case.dsc)]
+
+
+def test_masks_that_changed_are_noticed_and_may_be_added(
+    masked: Manifest, models: dict[str, EnhancementModule], tmp_path: Path
+) -> None:
+    bare = write_manifest(tmp_path / "a.csv", [replace(study, pancreas=None) for study in masked])
+    evaluate(bare, models, tmp_path / "e", OPTIONS)
+    copied = []
+    for study in masked:
+        shutil.copy(str(study.pancreas), tmp_path / f"{study.study_id}.nii.gz")
+        copied.append(replace(study, pancreas=tmp_path / f"{study.study_id}.nii.gz"))
+    manifest = write_manifest(tmp_path / "b.csv", copied)
+    evaluate(manifest, models, tmp_path / "e", OPTIONS, segmenter=Threshold())
+    shutil.copy(str(masked.studies[0].pancreas), tmp_path / "test1.nii.gz")
+    with pytest.raises(InputError, match="reference masks of study test1 are others"):
+        evaluate(manifest, models, tmp_path / "e", OPTIONS, segmenter=Threshold())
+
+
+def test_a_mask_that_cannot_be_used_fails_in_its_study(
+    masked: Manifest, models: dict[str, EnhancementModule], tmp_path: Path
+) -> None:
+    clean = read_volume(masked.studies[1].portal_venous)
+    three = np.zeros(clean.shape, np.uint8)
+    three[:4] = 2  # a tumour beside the organ, as some cohorts have it
+    write_volume(tmp_path / "labels.nii.gz", three, like=clean, dtype=np.dtype(np.uint8))
+    studies = [masked.studies[0], replace(masked.studies[1], pancreas=tmp_path / "labels.nii.gz")]
+    manifest = write_manifest(tmp_path / "cohort.csv", studies)
+    result = evaluate(manifest, models, tmp_path / "e", OPTIONS, segmenter=Threshold())
+    found = rows(result.cases)
+    assert "holds 0 and 1" in found["test1", "PFNL3D"].failure
+    assert not found["test0", "PFNL3D"].failure
+    assert len(result.missing) == 3
+
+
+def test_another_target_phase_has_masks_of_its_own(masked: Manifest, tmp_path: Path) -> None:
+    model = mpfnl.PFNL3D(features=8, blocks=1, target="arterial")
+    with pytest.raises(InputError, match="no study of split test has a reference mask"):
+        evaluate(masked, {"arterial": model}, tmp_path / "none", OPTIONS, segmenter=Threshold())
+    studies = [
+        replace(study, pancreas=None, phase_masks={"arterial_pancreas": study.pancreas}) for study in masked
+    ]
+    manifest = write_manifest(tmp_path / "arterial.csv", studies)
+    result = evaluate(manifest, {"arterial": model}, tmp_path / "e", OPTIONS, segmenter=Threshold())
+    assert result.overlap_tables[0].summaries["reference"].n == 2
+
+
+def test_without_a_method_the_degraded_scans_are_made_for_others(
+    masked: Manifest, smoothed: Path, tmp_path: Path
+) -> None:
+    first = evaluate(masked, {}, tmp_path, OPTIONS)
+    assert [case.method for case in first.cases] == ["degraded"] * 2
+    assert (tmp_path / "volumes" / "test0" / "degraded_arterial.nii.gz").is_file()
+    second = evaluate(masked, {}, tmp_path, OPTIONS, enhanced={"theirs": smoothed})
+    assert [case.method for case in second.cases] == ["degraded", "theirs"] * 2
+    for study in masked:
+        shutil.copy(study.portal_venous, smoothed.parent / f"{study.study_id}.nii.gz")
+    clean = rows(evaluate(masked, {}, tmp_path / "c", OPTIONS, enhanced={"clean": smoothed.parent}).cases)
+    assert "is the clean scan itself" in clean["test0", "clean"].failure
+
+
+def test_a_scan_that_was_deleted_is_made_again(
+    masked: Manifest, models: dict[str, EnhancementModule], tmp_path: Path
+) -> None:
+    evaluate(masked, models, tmp_path, OPTIONS)
+    (tmp_path / "volumes" / "test0" / "PFNL3D.nii.gz").unlink()
+    result = evaluate(masked, models, tmp_path, OPTIONS, segmenter=Threshold())
+    assert not result.missing
+
+
+def test_rows_without_their_record_are_refused(
+    masked: Manifest, models: dict[str, EnhancementModule], tmp_path: Path
+) -> None:
+    evaluate(masked, models, tmp_path, OPTIONS)
+    (tmp_path / "provenance.json").unlink()
+    with pytest.raises(InputError, match=r"has results but no provenance\.json"):
+        evaluate(masked, models, tmp_path, replace(OPTIONS, seed=9))
 
 
 def test_rows_that_were_cut_off_are_refused(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpfnl.data.manifest import Study
-from mpfnl.errors import SegmentationError
+from mpfnl.errors import InputError
 from mpfnl.phases import Phase
 from mpfnl.plots.gallery import PlaneName
 from mpfnl.plots.orientation import Orientation
@@ -19,7 +19,8 @@ from mpfnl.plots.overlays import ACROSS, Mask, tissue_middle, view
 from mpfnl.plots.panels import Frame
 from mpfnl.study.cases import REFERENCE
 from mpfnl.study.files import mask_file, volume_files
-from mpfnl.study.overlap import Truth, reference_mask
+from mpfnl.study.masks import PANCREAS, reference_mask
+from mpfnl.study.overlap import Truth
 from mpfnl.volumes import Volume, check_same_grid, read_mask, read_volume
 
 PLANES: dict[PlaneName, int] = {"axial": 2, "coronal": 1, "sagittal": 0}
@@ -118,7 +119,7 @@ def read_case(
         InputError: A file cannot be read, or lies on another grid than the reference.
     """
     reference = read_volume(study.file(target), target)
-    mask = _truth(study, reference, folder, structure, truth)
+    mask = _truth(study, reference, target, folder, structure, truth)
     mask = mask if mask is not None and mask.any() else None
     place = find_place(reference, mask)
     clean = place.slices(reference.data)
@@ -131,15 +132,16 @@ def read_case(
     return CaseCuts(place, clean, None if mask is None else place.slices(mask), shown)
 
 
-def _truth(study: Study, reference: Volume, folder: Path, structure: str | None, truth: Truth) -> Mask | None:
-    if structure is None:
-        return None if study.pancreas is None else read_mask(study.pancreas, like=reference)
-    if truth is Truth.REFERENCE_SCAN:
-        path = mask_file(folder, study.study_id, REFERENCE, structure)
-        return read_mask(path, like=reference) if path.exists() else None
+def _truth(
+    study: Study, reference: Volume, target: Phase, folder: Path, structure: str | None, truth: Truth
+) -> Mask | None:
+    """The mask by which a case is cut; None where there is none that can be used."""
     try:
-        return reference_mask(study, structure, reference)
-    except SegmentationError:  # there is none
+        if structure is not None and truth is Truth.REFERENCE_SCAN:
+            path = mask_file(folder, study.study_id, REFERENCE, structure)
+            return read_mask(path, like=reference) if path.exists() else None
+        return reference_mask(study, structure or PANCREAS, reference, target)
+    except InputError:  # a row says so, where it was needed
         return None
 
 

@@ -8,6 +8,7 @@ from mpfnl.study.leaks.table import (
     LeakSummary,
     leak_warnings,
     summarize_leaks,
+    unchecked,
     write_leak_table,
 )
 
@@ -28,5 +29,6 @@ __all__ = [
     "summarize_leaks",
     "swap_studies",
     "swap_test",
+    "unchecked",
     "write_leak_table",
 ]

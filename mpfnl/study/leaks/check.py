@@ -16,7 +16,8 @@ from mpfnl.metrics.phase_leak import LeakRule, OrganZones, organ_drift, organ_zo
 from mpfnl.phases import ABDOMEN, PHASES, Phase, Window
 from mpfnl.study.cases import BASELINE
 from mpfnl.study.files import volume_files
-from mpfnl.study.leaks.table import LeakRow, write_leak_table
+from mpfnl.study.leaks.table import NOT_CHECKED, LeakRow, write_leak_table
+from mpfnl.study.masks import LABELS, mask_column
 from mpfnl.volumes import Volume, check_same_grid, read_label_volume, read_volume
 
 LEAK_TABLE = "phase_leak.csv"
@@ -77,7 +78,7 @@ def check_phase_leak(
             clean = _read_clean(study, target, source, rule)
             baseline = clean.scan(degraded) if degraded.is_file() else None
         except InputError as error:
-            rows.append(LeakRow(study.study_id, "", "", note=f"not checked: {error}"))
+            rows.append(LeakRow(study.study_id, "", "", note=f"{NOT_CHECKED}{error}"))
             continue
         for method, path in files.items():
             rows += _check_scan(method, path, clean, baseline, window, rule)
@@ -91,9 +92,9 @@ def read_organs(study: Study, target: Phase) -> dict[str, NDArray[np.bool_]]:
     Raises:
         InputError: The manifest names no label map for the target phase, or it cannot be used.
     """
-    column = "labels" if target is Phase.PORTAL_VENOUS else f"{target}_labels"
+    column = mask_column(LABELS, target)
     if column not in study.masks:
-        raise InputError(f"study {study.study_id} has no label map; name one in the column {column}")
+        raise InputError(f"the manifest names no label map; name one in the column {column}")
     labels = read_label_volume(study.masks[column])
     check_same_grid(read_volume(study.file(target), target), [labels])
     return {name: np.asarray(labels.data == number) for name, number in ORGANS.items()}
@@ -135,11 +136,11 @@ def _check_scan(
     method: str, path: Path, clean: _Clean, degraded: Volume | None, window: Window, rule: LeakRule
 ) -> list[LeakRow]:
     if not path.is_file():
-        return [LeakRow(clean.study_id, method, "", note="not checked: there is no scan")]
+        return [LeakRow(clean.study_id, method, "", note=f"{NOT_CHECKED}there is no scan")]
     try:
         scan = clean.scan(path)
     except InputError as error:
-        return [LeakRow(clean.study_id, method, "", note=f"not checked: {error}")]
+        return [LeakRow(clean.study_id, method, "", note=f"{NOT_CHECKED}{error}")]
     others = {phase: volume.data for phase, volume in clean.others.items()}
     baseline = None if degraded is None else degraded.data
     rows = []

@@ -16,6 +16,9 @@ from mpfnl.metrics.phase_leak import WARNINGS, LeakRule, OrganDrift
 from mpfnl.phases import PHASES, Phase
 from mpfnl.volumes import phase_name
 
+NOT_CHECKED = "not checked: "
+"""How the note of a row begins that has no measurement at all."""
+
 
 @dataclass(frozen=True)
 class LeakRow:
@@ -99,7 +102,7 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def leak_warnings(rows: Sequence[LeakRow], target: Phase, rule: LeakRule | None = None) -> list[str]:
-    """A line for each drift that the rule holds against a method, and for each scan that was not checked."""
+    """A line for each drift that the rule holds against a method."""
     rule = rule or LeakRule()
     lines = []
     for row in rows:
@@ -107,9 +110,23 @@ def leak_warnings(rows: Sequence[LeakRow], target: Phase, rule: LeakRule | None 
             lines.append(
                 f"study {row.study_id}: {row.method}: {_in_words(row.organ, row.drift, target, rule)}"
             )
-        elif not row.organ:
-            lines.append(f"study {row.study_id}: {f'{row.method}: ' if row.method else ''}{row.note}")
     return lines
+
+
+def unchecked(rows: Sequence[LeakRow]) -> str:
+    """One line that names the studies and scans that were not checked, and why; empty if all were."""
+    reasons: dict[str, list[str]] = {}
+    for row in rows:
+        if not row.organ:
+            name = f"{row.study_id} ({row.method})" if row.method else row.study_id
+            reasons.setdefault(row.note.removeprefix(NOT_CHECKED), []).append(name)
+    told = [f"{_named(names)}: {reason}" for reason, names in reasons.items()]
+    return f"Not checked: {'; '.join(told)}." if told else ""
+
+
+def _named(names: Sequence[str], most: int = 5) -> str:
+    rest = f" and {len(names) - most} more" if len(names) > most else ""
+    return f"{', '.join(names[:most])}{rest}"
 
 
 def _in_words(organ: str, drift: OrganDrift, target: Phase, rule: LeakRule) -> str:

@@ -77,13 +77,19 @@ def answer(contents: ReportContents) -> Answer:
     """Makes the answer: DSC first where there is one, then PSNR."""
     opening = (
         f"{count(contents.studies, 'study', 'studies')} ({contents.split} split): each phase was degraded by"
-        f" simulation ({contents.degradation}), and {count(len(contents.methods), 'method')} enhanced the"
-        f" {contents.target_name} scans from that."
+        f" simulation ({contents.degradation}). {_compared(len(contents.methods), contents.target_name)}"
     )
     headings = {True: f"Segmentation of the {contents.structure_name}", False: "Image quality"}
     tables = [*contents.overlap_tables[:1], *contents.image_tables[:1]]
     parts = [_part(table, headings[table.metric.of_masks]) for table in tables]
     return Answer(opening, parts, [*_remarks(contents, tables)])
+
+
+def _compared(methods: int, target: str) -> str:
+    if not methods:
+        return f"Nothing enhanced the {target} scans."
+    verb = "is" if methods == 1 else "are"
+    return f"{count(methods, 'method')} {verb} compared with the degraded {target} scans."
 
 
 def verdict_of(gain: Summary, test: Comparison | None, tests: int) -> Verdict:

@@ -58,7 +58,7 @@ class LeakSection:
 
     Args:
         table: A row a method and organ; None if nothing was measured.
-        warnings: A line for each drift that counts, and for each scan that was not checked.
+        warnings: A line for each drift that counts.
         swap: The swap test; None if it was not done.
         remarks: What a reader must know about it, a sentence each: the rule, the studies of the swap test.
     """

@@ -18,7 +18,7 @@ METHOD = ("metric", "method", "n", "n_failed", "n_empty", "mean", "sd", "median"
 CHANGE = ("gain", "gain_ci_low", "gain_ci_high", "p", "p_holm", "effect")
 
 
-def write_summary(folder: Path, tables: Sequence[MetricTable]) -> None:
+def write_summary(folder: Path, tables: Sequence[MetricTable], notice: str = "") -> None:
     """Writes `summary.csv` (one row a metric and method) and `summary.json` (with all comparisons).
 
     Values are those of `cases.csv`: dB and fractions, not rounded. Gains and tests are against the degraded
@@ -27,13 +27,14 @@ def write_summary(folder: Path, tables: Sequence[MetricTable]) -> None:
     Args:
         folder: The evaluation folder.
         tables: Those of Table I and Table II together.
+        notice: What must be said of those of Table II; stands in each of their rows.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*METHOD, *CHANGE])
+    writer.writerow([*METHOD, *CHANGE, "notice"])
     for table in tables:
         for method in table.summaries:
-            writer.writerow(_row(table, method))
+            writer.writerow([*_row(table, method), notice if table.metric.of_masks else ""])
     write_text(folder / "summary.csv", text.getvalue())
     record = {
         table.metric.column: {
@@ -43,6 +44,7 @@ def write_summary(folder: Path, tables: Sequence[MetricTable]) -> None:
             },
             "gains": {name: asdict(summary) for name, summary in table.gains.items()},
             "comparisons": [asdict(comparison) for comparison in table.comparisons],
+            "notice": notice if table.metric.of_masks else "",
         }
         for table in tables
     }

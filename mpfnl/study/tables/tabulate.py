@@ -88,7 +88,9 @@ def _tabulate(cases: Sequence[Case], metric: Metric) -> MetricTable:
 
 def _has_reference(cases: Sequence[Case], metric: Metric) -> bool:
     """Whether the reference is compared with something, rather than what the others are compared with."""
-    return metric.of_masks and any(_was_asked(case) for case in cases if case.method == REFERENCE)
+    rows = [case for case in cases if case.method == REFERENCE]
+    has_value = any(isfinite(case.dsc) for case in rows)
+    return metric.of_masks and bool(rows) and (has_value or all(case.failure for case in rows))
 
 
 def _asked(cases: Sequence[Case]) -> list[Case]:

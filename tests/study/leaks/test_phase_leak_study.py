@@ -18,7 +18,7 @@ from mpfnl.metrics.phase_leak import Verdict
 from mpfnl.phases import Phase
 from mpfnl.study.files import volume_files
 from mpfnl.study.leaks.check import ORGANS, check_phase_leak, read_organs
-from mpfnl.study.leaks.table import LeakRow, leak_warnings, summarize_leaks
+from mpfnl.study.leaks.table import LeakRow, leak_warnings, summarize_leaks, unchecked
 from mpfnl.volumes import Volume, read_label_volume, read_volume, write_volume
 
 PV = Phase.PORTAL_VENOUS
@@ -157,7 +157,12 @@ def test_what_cannot_be_checked_is_named(studies: tuple[Study, ...], folder: Pat
     }
     assert "no scan" in notes[studies[0].study_id, "gone"]
     assert "no label map" in notes[studies[1].study_id, ""]
-    assert sum("not checked" in line for line in leak_warnings(rows, PV)) == 3
+    assert not [line for line in leak_warnings(rows, PV) if "not checked" in line]  # that is no leak
+    told = unchecked(rows)
+    assert told.startswith("Not checked: ")
+    assert "\n" not in told
+    assert all(name in told for name in (f"{studies[0].study_id} (gone)", studies[1].study_id))
+    assert unchecked([row for row in rows if row.organ]) == ""
     assert len(of(rows, "honest", "aorta")) == 1  # the rest goes on
 
 

@@ -13,25 +13,28 @@ import queue
 import signal
 import sys
 import threading
-from typing import Any
+from typing import IO, Any
 
 
 def main() -> None:
     """Answers requests until the input ends; where that ends in mid-call, ends with all that it started."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
+    lines = os.fdopen(os.dup(0), encoding="utf-8")
+    # nnU-Net's helpers close sys.stdin when they start, and would wait for who reads it.
+    sys.stdin = open(os.devnull, encoding="utf-8")  # noqa: SIM115  # for as long as the program runs
     requests: queue.SimpleQueue[str] = queue.SimpleQueue()
     busy = threading.Event()
-    threading.Thread(target=_listen, args=(requests, busy), daemon=True).start()
+    threading.Thread(target=_listen, args=(lines, requests, busy), daemon=True).start()
     while line := requests.get():
         answer = _answer(json.loads(line))
         busy.clear()
         print(json.dumps(answer), file=answers, flush=True)
 
 
-def _listen(requests: queue.SimpleQueue[str], busy: threading.Event) -> None:
+def _listen(lines: IO[str], requests: queue.SimpleQueue[str], busy: threading.Event) -> None:
     """Passes requests on, and notices when nobody waits for the answer any more."""
-    for line in sys.stdin:
+    for line in lines:
         busy.set()
         requests.put(line)
     if busy.is_set():

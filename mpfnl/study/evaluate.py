@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -120,8 +120,7 @@ def evaluate(
     methods = Methods(models, enhanced or {})
     target = _common_target(models)
     _check_names(methods)
-    device = next((model.device for model in models.values()), torch.device("cpu"))
-    enhancing = EnhanceOptions(options.tiling, options.precision or preferred_precision(device))
+    enhancing = enhance_options(models, options)
     recipe = Recipe(PHASES, target, options.degradation, seed=options.seed, sharing=options.sharing)
     segmentations = plan_segmentations(manifest, target, options, segmenter)
     folder.mkdir(parents=True, exist_ok=True)
@@ -133,7 +132,10 @@ def evaluate(
         lost = [] if segmentations is None else [name for name in methods.names if not files[name].is_file()]
         wanted = [name for name in methods.names if name in lost or not rows.scored(study, name)]
         if wanted:
-            rows.put(_scored_images(study, methods, wanted, folder, recipe, enhancing))
+            try:
+                rows.put(score_images(study, methods, wanted, folder, recipe, enhancing))
+            except InputError as error:  # a file of the study cannot be used: all its rows say so
+                rows.put(replace(rows.new(study, name), failure=str(error)) for name in wanted)
     if segmentations is not None:
         asked = [study for study in studies if segmentations.asked(study)]
         for study in _track(asked, "segmenting", options.progress):
@@ -144,19 +146,10 @@ def evaluate(
     return Evaluation(folder, target, rows.all, images, overlaps)
 
 
-def _scored_images(
-    study: Study,
-    methods: Methods,
-    wanted: Sequence[str],
-    folder: Path,
-    recipe: Recipe,
-    options: EnhanceOptions,
-) -> list[Case]:
-    """As `score_images`; where a file of the study cannot be used, all its rows say so."""
-    try:
-        return score_images(study, methods, wanted, folder, recipe, options)
-    except InputError as error:
-        return [Case(study.study_id, study.patient_id, name, failure=str(error)) for name in wanted]
+def enhance_options(models: Mapping[str, EnhancementModule], options: EvaluateOptions) -> EnhanceOptions:
+    """How the models enhance: in the precision that is asked for, or in that which suits their device."""
+    device = next((model.device for model in models.values()), torch.device("cpu"))
+    return EnhanceOptions(options.tiling, options.precision or preferred_precision(device))
 
 
 def _segment(study: Study, methods: Methods, segmentations: Segmentations, rows: _Rows, folder: Path) -> None:
@@ -165,7 +158,7 @@ def _segment(study: Study, methods: Methods, segmentations: Segmentations, rows:
     for name in (REFERENCE, *methods.names):
         case = rows.get(study, name)
         there = name == REFERENCE or rows.scored(study, name)
-        if there and (segmentations.needed(case, folder) or case not in rows.all):
+        if there and (segmentations.needed(case, folder) or not rows.has(study, name)):
             rows.put([segmentations.score(study, case, files.get(name), folder)])
 
 
@@ -186,8 +179,16 @@ class _Rows:
 
     def get(self, study: Study, method: str) -> Case:
         """The row of a study and method; a new one if there is none."""
-        new = Case(study.study_id, study.patient_id, method)
-        return self._rows.get((study.study_id, method), new)
+        return self._rows.get((study.study_id, method), self.new(study, method))
+
+    def has(self, study: Study, method: str) -> bool:
+        """Whether a study and method have a row."""
+        return (study.study_id, method) in self._rows
+
+    @staticmethod
+    def new(study: Study, method: str) -> Case:
+        """A row without a value."""
+        return Case(study.study_id, study.patient_id, method)
 
     @property
     def all(self) -> list[Case]:

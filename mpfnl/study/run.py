@@ -12,13 +12,11 @@ from typing import Any
 from rich.console import Console
 
 from mpfnl.data.manifest import Manifest, Split
-from mpfnl.inference.enhance import EnhanceOptions
-from mpfnl.inference.tiling import preferred_precision
 from mpfnl.models.enhancement import EnhancementModule
 from mpfnl.phases import ABDOMEN
 from mpfnl.segmentation.protocol import Segmenter
 from mpfnl.study.cases import REFERENCE, Case, methods_of, studies_of
-from mpfnl.study.evaluate import EvaluateOptions, Evaluation, evaluate
+from mpfnl.study.evaluate import EvaluateOptions, Evaluation, enhance_options, evaluate
 from mpfnl.study.figures import draw_figures, rank_studies
 from mpfnl.study.leaks.check import check_phase_leak
 from mpfnl.study.leaks.swap_table import mean_over_studies, swap_studies
@@ -117,13 +115,11 @@ def _leaks(
     picked = [
         pick.study_id for pick in rank_studies(cases, methods[-1], bool(evaluation.overlap_tables)).picks()
     ]
-    device = next((model.device for model in models.values()), None)
-    precision = options.precision or (preferred_precision(device) if device else None)
     swapped = swap_studies(
         [study for study in studies if study.study_id in picked],
         models,
         folder,
-        EnhanceOptions(options.tiling, precision),
+        enhance_options(models, options),
     )
     summaries = summarize_leaks(rows)
     return LeakSection(

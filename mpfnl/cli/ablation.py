@@ -28,6 +28,7 @@ def ablate(
     patches_per_study: int | None = None,
     batch_size: int | None = None,
     patch_size: int | None = None,
+    degradation: str = "paper",
     seed: int = 0,
     segment: Segment = "no",
     truth: TruthName = "mask",
@@ -50,6 +51,8 @@ def ablate(
         patches_per_study: Training patches a study and epoch; 16 if not given, 10 with --small.
         batch_size: Patches a step; 8 if not given, 2 with --small.
         patch_size: Edge of a patch in voxels; 32 if not given.
+        degradation: What the scans are degraded with, in training and in the evaluation: paper, mild, severe,
+            low-dose, thick-slices, motion or metal.
         seed: Of the first weights, the patches and the degradation.
         segment: As for mpfnl evaluate: no, fast or full; the pancreas, NSD at its default tolerance.
         truth: What segmentations are compared with: mask or reference-scan.
@@ -64,6 +67,7 @@ def ablate(
     from mpfnl.study.ablation import AblationSettings, run_ablation
     from mpfnl.study.budget import Machine
     from mpfnl.study.overlap import OverlapOptions, Truth
+    from mpfnl.transforms.degradation import find_preset
 
     given = {
         "epochs": epochs,
@@ -78,6 +82,7 @@ def ablate(
         small,
         Tiling(48, 8) if small else Tiling(),
         OverlapOptions(truth=Truth(truth)),
+        find_preset(degradation),
     )
     cohort = read_manifest(manifest)
     segmenter = chosen_segmenter(

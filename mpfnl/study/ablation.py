@@ -22,6 +22,7 @@ from mpfnl.study.evaluate import EvaluateOptions, plan_segmentations
 from mpfnl.study.overlap import OverlapOptions
 from mpfnl.study.run import run_evaluation
 from mpfnl.study.training import TrainingRun, TrainingSet
+from mpfnl.transforms.degradation import SECOND_ORDER_V1, Preset
 
 EFFECTS = "ablation.csv"
 EVALUATION = "evaluation"
@@ -49,6 +50,7 @@ class AblationSettings:
         small: Small networks for tries, in place of those of the paper's sizes.
         tiling: Tile and overlap in voxels, for whole scans.
         overlap: How segmentations are compared, where there is a segmenter.
+        degradation: What each phase is degraded with, in training and in the evaluation.
     """
 
     budget: TrainingBudget = field(default_factory=TrainingBudget)
@@ -56,6 +58,7 @@ class AblationSettings:
     small: bool = False
     tiling: Tiling = field(default_factory=Tiling)
     overlap: OverlapOptions = field(default_factory=OverlapOptions)
+    degradation: Preset = SECOND_ORDER_V1
 
 
 def candidates(small: bool = False) -> tuple[Candidate, ...]:
@@ -94,7 +97,7 @@ def run_ablation(
     options = _evaluation(settings)
     manifest.needed(Split.TEST)  # before days of training; and so the next
     plan_segmentations(manifest, Phase.PORTAL_VENOUS, options, segmenter)
-    data = TrainingSet(manifest)
+    data = TrainingSet(manifest, settings.degradation)
     runs = [
         TrainingRun(candidate, data, folder, settings.budget, settings.machine)
         for candidate in candidates(settings.small)
@@ -121,6 +124,7 @@ def run_ablation(
 
 def _evaluation(settings: AblationSettings) -> EvaluateOptions:
     return EvaluateOptions(
+        degradation=settings.degradation,
         seed=settings.budget.seed,
         tiling=settings.tiling,
         precision=settings.machine.precision,

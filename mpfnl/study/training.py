@@ -31,6 +31,7 @@ from mpfnl.study.budget import Machine, TrainingBudget
 from mpfnl.study.candidates import Candidate
 from mpfnl.study.epochs import EpochRecord, quiet_lightning
 from mpfnl.study.provenance import scan_digest
+from mpfnl.transforms.degradation import SECOND_ORDER_V1, Preset
 
 PACKAGES = ("mpfnl", "torch", "lightning", "torchio", "numpy")
 SETTINGS = "settings"
@@ -41,16 +42,18 @@ _EPOCHS_SHOWN = 20  # at most so many progress bars and montages a training
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """The studies that models are trained on.
+    """The studies that models are trained on, and how they are made worse.
 
     Args:
         manifest: The cohort.
+        degradation: What each phase is degraded with.
 
     Raises:
         InputError: If there is no study to train on, or none to validate.
     """
 
     manifest: Manifest
+    degradation: Preset = SECOND_ORDER_V1
 
     def __post_init__(self) -> None:
         self.manifest.needed(Split.TRAIN)
@@ -119,9 +122,8 @@ class TrainingRun:
         described = {"model": type(model).__name__, "config": model.config} | asdict(self.budget)
         rate = asdict(self.candidate.rate)
         precision = str(self.machine.computed_in).removeprefix("torch.")
-        scans = self.data.digest
-        made: dict[str, Any] = described | {"rate": rate, "precision": precision, "scans_sha256": scans}
-        return made
+        data = {"degradation": self.data.degradation.name, "scans_sha256": self.data.digest}
+        return described | {"rate": rate, "precision": precision} | data
 
     @property
     def finished(self) -> bool:
@@ -206,6 +208,7 @@ class TrainingRun:
             batch_size=self.budget.batch_size,
             patch_size=self.budget.patch_size,
             patches_per_study=self.budget.patches_per_study,
+            degradation=self.data.degradation,
             workers=self.machine.workers,
             seed=self.budget.seed,
         )

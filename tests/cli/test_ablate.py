@@ -16,6 +16,7 @@ from mpfnl.study import ablation
 from mpfnl.study.ablation import SMALL_BUDGET, AblationSettings
 from mpfnl.study.budget import TrainingBudget
 from mpfnl.study.overlap import Truth
+from mpfnl.transforms.degradation import find_preset
 
 COMMAND = Command(ablate, "mpfnl ablate cohort.csv --small -o ablation")
 
@@ -42,6 +43,7 @@ def test_the_papers_training_is_the_default(cohort: Path, asked: list[tuple[Any,
     assert not settings.small
     assert settings.tiling == Tiling()
     assert settings.machine.precision is None
+    assert settings.degradation is find_preset("paper")
 
 
 def test_small_is_another_default_and_what_is_said_goes_first(
@@ -58,11 +60,13 @@ def test_small_is_another_default_and_what_is_said_goes_first(
 
 def test_every_word_reaches_the_study(cohort: Path, asked: list[tuple[Any, ...]]) -> None:
     words = "--patches-per-study 5 --batch-size 4 --patch-size 24 --device cpu --precision fp32"
-    COMMAND.run([str(cohort), "-o", "out", *words.split(), "--truth", "reference-scan"])
+    others = ["--truth", "reference-scan", "--degradation", "mild"]
+    COMMAND.run([str(cohort), "-o", "out", *words.split(), *others])
     settings = settings_of(asked)
     assert settings.budget == TrainingBudget(patches_per_study=5, batch_size=4, patch_size=24)
     assert settings.machine.device == torch.device("cpu")
     assert settings.machine.precision is torch.float32
+    assert settings.degradation is find_preset("mild")
     assert settings.overlap.truth is Truth.REFERENCE_SCAN
 
 

@@ -47,6 +47,7 @@ from mpfnl.study.effects import (
 )
 from mpfnl.study.evaluate import Evaluation, evaluate
 from mpfnl.study.overlap import OverlapOptions, Truth
+from mpfnl.transforms.degradation import find_preset
 from mpfnl.volumes import Volume
 
 NAMES = ("RCAN3D-1", "PFNL3D-1", "RCAN3D-3", "PFNL3D-3")
@@ -56,6 +57,7 @@ SETTINGS = AblationSettings(
     small=True,
     tiling=Tiling(48, 8),
     overlap=OverlapOptions(truth=Truth.REFERENCE_SCAN),
+    degradation=find_preset("mild"),
 )
 
 
@@ -98,6 +100,13 @@ def test_all_four_train_save_load_and_are_evaluated(folder: Path) -> None:
     assert all(name in report for name in NAMES)
     assert "trained once each" in report
     assert "small ones for tries" in report
+
+
+def test_they_are_trained_and_evaluated_on_the_same_degradation(folder: Path) -> None:
+    name = SETTINGS.degradation.name
+    assert {record["settings"]["degradation"] for record in records(folder).values()} == {name}
+    provenance = json.loads((folder / "evaluation" / "provenance.json").read_text())
+    assert provenance["settings"]["degradation"]["name"] == name
 
 
 def test_the_budget_is_the_same_for_all(folder: Path) -> None:

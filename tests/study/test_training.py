@@ -27,6 +27,7 @@ from mpfnl.models.loading import load_model
 from mpfnl.study.budget import Machine, TrainingBudget
 from mpfnl.study.candidates import Candidate, LearningRate, pfnl3d, rcan3d
 from mpfnl.study.training import TrainingRun, TrainingSet
+from mpfnl.transforms.degradation import find_preset
 
 TINY = Candidate("tiny", partial(mpfnl.PFNL3D, features=8, blocks=1), LearningRate(3e-3, warm_up=0.2))
 BUDGET = TrainingBudget(epochs=3, patches_per_study=1, batch_size=2, patch_size=16, seed=5)
@@ -211,6 +212,14 @@ def test_lost_weights_and_other_scans_are_noticed(whole: TrainingRun, tmp_path: 
     shutil.copy(cohort / "train0" / "arterial.nii.gz", cohort / "train1" / "arterial.nii.gz")
     changed = copy_of(whole, tmp_path / "changed", data=TrainingSet(read_manifest(cohort / "cohort.csv")))
     assert changed.other_settings() == ["scans_sha256"]
+
+
+def test_another_degradation_is_another_training(whole: TrainingRun, tmp_path: Path) -> None:
+    data = TrainingSet(whole.data.manifest, find_preset("mild"))
+    run = copy_of(whole, tmp_path / "mild", data=data)
+    assert run.other_settings() == ["degradation"]
+    run.train()
+    assert weights_of(run) != weights_of(whole)
 
 
 def test_a_damaged_checkpoint_is_named(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Literal, TypeAlias
 
 from torch import nn
 from torch.nn import functional
 
+from mpfnl.ops.groups import select_groups, select_outputs
 from mpfnl.ops.nonlocal_attention import dot_product_attention, nonlocal_attention
 from mpfnl.ops.shuffle import depth_to_space, space_to_depth
 from mpfnl.phases import Features, Positions, Reshaped
@@ -46,6 +48,7 @@ class NonLocalBlock3D(nn.Module):
         self, channels: int, factor: int = 2, mode: NonLocalModeName = NonLocalMode.GAUSSIAN
     ) -> None:
         super().__init__()
+        self.channels = channels
         self.factor = factor
         self.mode = NonLocalMode(mode)
         folded = channels * factor**3
@@ -57,11 +60,15 @@ class NonLocalBlock3D(nn.Module):
         nn.init.zeros_(self.w.weight)
         nn.init.zeros_(self.w.bias)  # type: ignore[arg-type]  # Conv3d has a bias here
 
-    def forward(self, volume: Features) -> Features:
+    def forward(self, volume: Features, present: Sequence[int] | None = None) -> Features:
         """Applies the block.
 
+        Where channels are absent, positions are compared by those that are there, and the 1x1x1 convolutions
+        are cut to them (`select_groups`).
+
         Args:
-            volume: `(batch, channels, x, y, z)`, any size.
+            volume: `(batch, channels, x, y, z)`, any size; only the channels that are there.
+            present: Which of the block's channels are there, ascending; None: all.
 
         Returns:
             The same shape.
@@ -69,13 +76,21 @@ class NonLocalBlock3D(nn.Module):
         sides = volume.shape[-3:]
         folded = space_to_depth(_pad_to_multiple(volume, self.factor), self.factor)
         attend = dot_product_attention if self.mode is NonLocalMode.DOT_PRODUCT else nonlocal_attention
-        value = _positions(self.g(folded))
-        query = _positions(self.theta(folded))
+        value = _positions(self._convolve(self.g, folded, present))
+        query = _positions(self._convolve(self.theta, folded, present))
         gaussian = self.mode is NonLocalMode.GAUSSIAN
-        key = query if gaussian else _positions(self.phi(folded))  # one tensor: half of the work
+        # One tensor: half of the work.
+        key = query if gaussian else _positions(self._convolve(self.phi, folded, present))
         attended = attend(query, key, value).transpose(1, 2).reshape(folded.shape)
-        unfolded = depth_to_space(self.w(attended), self.factor)
+        unfolded = depth_to_space(self._convolve(self.w, attended, present), self.factor)
         return volume + unfolded[..., : sides[0], : sides[1], : sides[2]]
+
+    def _convolve(self, layer: nn.Module, folded: Features, present: Sequence[int] | None) -> Features:
+        if present is None or not isinstance(layer, nn.Conv3d):
+            return layer(folded)
+        assert layer.bias is not None
+        weight = select_groups(layer.weight, self.channels, present, outputs=True)
+        return functional.conv3d(folded, weight, select_outputs(layer.bias, self.channels, present))
 
 
 def _positions(folded: Features) -> Positions:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -10,7 +12,7 @@ from mpfnl.networks.checkpointing import run_blocks
 from mpfnl.networks.nonlocal_block import NonLocalBlock3D, NonLocalMode, NonLocalModeName
 from mpfnl.networks.upscale import DepthToSpace, check_scale
 from mpfnl.ops.convolution import convolve_leaky_relu
-from mpfnl.ops.groups import add_to_groups, convolve_groups_leaky_relu
+from mpfnl.ops.groups import add_to_groups, convolve_groups_leaky_relu, select_groups
 from mpfnl.phases import Features, PhaseBatch, Reshaped, TargetBatch
 
 SLOPE = 0.2  # of the leaky ReLU
@@ -38,30 +40,37 @@ class ProgressiveFusionBlock(nn.Module):
         self.merge = nn.Conv3d(phases * features, features, 1)
         self.conv2 = nn.Conv3d(2 * features, features, 3, padding=1)
 
-    def forward(self, features: Features) -> Features:
+    def forward(self, features: Features, present: Sequence[int] | None = None) -> Features:
         """Applies the block.
 
         Args:
-            features: `(phases * batch, features, x, y, z)`, phase-major.
+            features: `(phases * batch, features, x, y, z)`, phase-major; only the phases that are there.
+            present: Which of the block's phases are there, ascending; None: all.
 
         Returns:
             The same shape.
         """
         each = convolve_leaky_relu(self.conv1, features, SLOPE)
-        merged = _merge(self.merge, each, self.phases)
+        merged = _merge(self.merge, each, self.phases, present)
         weight_merged, weight_each = self.conv2.weight.split(self.features, dim=1)
         shared = functional.conv3d(merged, weight_merged, self.conv2.bias, padding=1)
         own = functional.conv3d(each, weight_each, padding=1)
-        residual = functional.leaky_relu(add_to_groups(own, shared, self.phases), SLOPE, inplace=True)
+        count = self.phases if present is None else len(present)
+        residual = functional.leaky_relu(add_to_groups(own, shared, count), SLOPE, inplace=True)
         if torch.is_grad_enabled():  # both are kept for the backward pass
             return features + residual
         return residual.add_(features)
 
 
-def _merge(convolution: nn.Conv3d, features: Features, phases: int) -> Reshaped:
+def _merge(
+    convolution: nn.Conv3d, features: Features, phases: int, present: Sequence[int] | None
+) -> Reshaped:
     bias = convolution.bias
     assert bias is not None
-    return convolve_groups_leaky_relu(features, convolution.weight, bias, phases, SLOPE)
+    weight = select_groups(convolution.weight, phases, present)
+    return convolve_groups_leaky_relu(
+        features, weight, bias, phases if present is None else len(present), SLOPE
+    )
 
 
 class PFNL3DNet(nn.Module):
@@ -71,6 +80,10 @@ class PFNL3DNet(nn.Module):
     blocks, a 3x3x3 merge and an output convolution; the result is added to the target phase's input.
     About 7.2 M parameters with the defaults. The output convolution starts at zero, so a new network
     returns the target phase as it came.
+
+    Any phase but the target may be missing. It is then not computed at all: the fusion's weights for it are
+    left out, and the merges over the phases are scaled up for those that are there (`select_groups`). A
+    network that was trained with phases left out at random makes use of what there is.
 
     Args:
         phases: Number of phases P.
@@ -130,27 +143,45 @@ class PFNL3DNet(nn.Module):
         if isinstance(last, nn.Conv3d):
             nn.init.zeros_(last.weight)
 
-    def forward(self, phases: PhaseBatch) -> TargetBatch:
+    def forward(self, phases: PhaseBatch, present: Sequence[int] | None = None) -> TargetBatch:
         """Enhances a batch.
 
         Args:
-            phases: `(batch, P, x, y, z)` in [0, 1], in stacking order.
+            phases: `(batch, P, x, y, z)` in [0, 1], in stacking order; only the phases that are there.
+            present: Which of the network's phases are there, ascending, the target among them; None: all.
 
         Returns:
             `(batch, 1, scale * x, scale * y, scale * z)`, not clipped.
 
         Raises:
-            ValueError: If the number of phases differs from the network's.
+            ValueError: If the number of phases differs from the network's, or from those present.
         """
-        if phases.shape[1] != self.phases:
-            raise ValueError(f"this network fuses {self.phases} phases, not {phases.shape[1]}")
-        mixed = self.nonlocal_block(phases)
+        there = self._check_present(phases.shape[1], present)
+        mixed = self.nonlocal_block(phases) if there is None else self._mix(phases, there)
         single = mixed.transpose(0, 1).flatten(0, 1).unsqueeze(1)  # phase-major: (P * batch, 1, x, y, z)
         features = convolve_leaky_relu(self.first, single, SLOPE)
-        features = run_blocks(self.trunk, features, checkpointing=self.activation_checkpointing)
-        residual = self.reconstruct(_merge(self.merge, features, self.phases))
-        skip = phases[:, self.target : self.target + 1]
+        features = run_blocks(self.trunk, features, there, checkpointing=self.activation_checkpointing)
+        residual = self.reconstruct(_merge(self.merge, features, self.phases, there))
+        target = self.target if there is None else there.index(self.target)
+        skip = phases[:, target : target + 1]
         return self._interpolate(skip) + residual
+
+    def _check_present(self, given: int, present: Sequence[int] | None) -> tuple[int, ...] | None:
+        """Which phases are there; None for all."""
+        there = tuple(range(self.phases) if present is None else present)
+        if given != len(there):
+            raise ValueError(f"this network fuses {len(there)} phases, not {given}")
+        if there == tuple(range(self.phases)):
+            return None
+        if list(there) != sorted(set(there) & set(range(self.phases))) or self.target not in there:
+            raise ValueError(
+                f"{list(there)}: give some of {self.phases} phases, ascending, with the target {self.target}"
+            )
+        return there
+
+    def _mix(self, phases: PhaseBatch, present: tuple[int, ...]) -> PhaseBatch:
+        block = self.nonlocal_block
+        return block(phases, present) if isinstance(block, NonLocalBlock3D) else block(phases)
 
     def _interpolate(self, skip: Tensor) -> Tensor:
         if self.scale == 1:

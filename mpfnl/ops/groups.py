@@ -6,6 +6,7 @@ A batch of `groups * batch` feature maps, group-major, stands for `batch` sample
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -47,6 +48,36 @@ def convolve_groups_leaky_relu(
     for group, slab in zip(each[1:], slabs[1:], strict=True):
         total.add_(functional.conv3d(group, slab, padding=padding))
     return functional.leaky_relu(total, slope, inplace=True)
+
+
+def select_groups(
+    weight: Tensor, groups: int, present: Sequence[int] | None, *, outputs: bool = False
+) -> Tensor:
+    """The weights of a convolution over concatenated groups of which only some are there.
+
+    The other groups' weights are left out, and the rest is scaled by `groups / present`, so that the sum over
+    the groups keeps its size, as in a partial convolution (Liu et al., ECCV 2018).
+
+    Args:
+        weight: `(out, groups * C, ...)`.
+        groups: Number of groups.
+        present: Which groups are there, ascending; None: all.
+        outputs: Whether the outputs are groups, too, of which the same are kept.
+
+    Returns:
+        `(out, present * C, ...)`; with `outputs` `(present * out / groups, present * C, ...)`.
+    """
+    if present is None or len(present) == groups:
+        return weight
+    kept = weight.unflatten(1, (groups, -1))[:, list(present)].flatten(1, 2) * (groups / len(present))
+    return select_outputs(kept, groups, present) if outputs else kept
+
+
+def select_outputs(values: Tensor, groups: int, present: Sequence[int] | None) -> Tensor:
+    """Of `(groups * C, ...)` those of the groups that are there: `(present * C, ...)`."""
+    if present is None or len(present) == groups:
+        return values
+    return values.unflatten(0, (groups, -1))[list(present)].flatten(0, 1)
 
 
 def add_to_groups(features: Features, shared: Reshaped, groups: int) -> Features:

@@ -185,10 +185,6 @@ class TrainingRun:
         _write(self._started, self.settings)
         return None
 
-    def _new_model(self) -> EnhancementModule:
-        rate, make = self.candidate.rate, self.candidate.make
-        return make(optimizer=rate.optimizer, lr_scheduler=rate.schedule(self.steps), lr_interval="step")
-
     def _fit(self, model: EnhancementModule, epochs: EpochRecord, checkpoint: Path | None) -> None:
         with quiet_lightning():
             trainer = self._trainer(epochs)

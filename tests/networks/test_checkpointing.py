@@ -87,9 +87,9 @@ def test_it_is_off_in_evaluation_and_without_gradients(make: Make, monkeypatch: 
     _, network = pair(make)
     calls = []
 
-    def counted(block: nn.Module, features: Tensor, **_: object) -> Tensor:
+    def counted(block: nn.Module, features: Tensor, *shared: object, **_: object) -> Tensor:
         calls.append(block)
-        return block(features)
+        return block(features, *shared)
 
     monkeypatch.setattr("mpfnl.networks.checkpointing.checkpoint", counted)
     x = torch.rand(1, 3, 6, 6, 6)

@@ -102,6 +102,7 @@ def _elements(hu: NDArray[np.int16], header: SliceHeader) -> list[_Element]:
         (0x10, 0x20, "LO", _text(header.patient)),
         (0x10, 0x30, "DA", b""),
         (0x10, 0x40, "CS", b""),
+        (0x18, 0x15, "CS", _text("ABDOMEN")),
         (0x18, 0x50, "DS", _decimals(header.thickness)),
         (0x18, 0x60, "DS", b""),
         (0x18, 0x1210, "SH", _text(header.kernel)),

@@ -1,0 +1,152 @@
+"""What a derived series says of how it was made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence
+
+from mpfnl.phases import Phase
+from mpfnl.volumes.dicom.kept import kept_equipment
+from mpfnl.volumes.dicom.origin import OriginSlice
+
+RESEARCH_ONLY = "Research only; not for diagnosis."
+
+_LABEL = "(research only)"
+_LONG_STRING = 64  # characters of an LO
+_SHORT_TEXT = 1024  # characters of an ST
+_LONGEST_MODEL = 16
+_SHOWN_DIGEST = 16
+
+_PROCESSED_BY_AI = ("123110", "Artificial Intelligence")
+"""Of PS3.16, annex D. CID 7203, image derivation, may be extended and has no word for enhancement by a
+network: its nearest, "Smoothing" and "Edge enhancement", would each be half of the truth."""
+
+_SOURCE_IMAGE = ("121322", "Source image for image processing operation")
+_ACQUISITION_EQUIPMENT = ("109101", "Acquisition Equipment")
+_PROCESSING_EQUIPMENT = ("109102", "Processing Equipment")
+
+
+@dataclass(frozen=True)
+class Derivation:
+    """How an enhanced scan was made.
+
+    Args:
+        model: The model's name, e.g. PFNL3D.
+        weights: The SHA-256 of its weights in hexadecimal digits.
+        version: The version of mpfnl.
+        phases: The phases that went in.
+        description: What was done, in one line.
+    """
+
+    model: str
+    weights: str
+    version: str
+    phases: tuple[Phase, ...]
+    description: str = "Enhanced by a neural network"
+
+    def identity(self) -> tuple[str, ...]:
+        """All of it as texts, for identifiers that must differ where any of it does."""
+        return (self.model, self.weights, self.version, *self.phases, self.description)
+
+
+def describe_series(data: Dataset, about: Derivation, source: Dataset) -> None:
+    """Adds what is the same in all slices: the equipment, the derivation, the series' description.
+
+    Args:
+        data: The derived slices' common part.
+        about: How the series was made.
+        source: The header of one of the source's slices.
+    """
+    model = _plain(about.model, _LONGEST_MODEL)
+    data.SeriesDescription = _series_description(str(source.get("SeriesDescription") or ""), model)
+    data.Manufacturer = "mpfnl"
+    data.ManufacturerModelName = _plain(about.model, _LONG_STRING)
+    data.SoftwareVersions = _software(about)
+    data.DerivationDescription = _description(about)
+    data.DerivationCodeSequence = Sequence([_code(_PROCESSED_BY_AI)])
+    data.ImageComments = RESEARCH_ONLY
+    data.ContentQualification = "RESEARCH"
+    data.BurnedInAnnotation = "YES" if source.get("BurnedInAnnotation") == "YES" else "NO"
+
+
+def contributing_equipment(about: Derivation, source: Dataset, when: datetime) -> Sequence:
+    """What the source says of its equipment, the equipment that made it, and mpfnl.
+
+    Args:
+        about: How the series was made.
+        source: The header of one of the source's slices.
+        when: When it was made.
+    """
+    items = list(source.get("ContributingEquipmentSequence") or [])
+    for item in items:
+        item.remove_private_tags()
+    if not any(_purpose(item) == _ACQUISITION_EQUIPMENT[0] for item in items):
+        scanner = kept_equipment(source)
+        if not scanner.get("Manufacturer"):
+            scanner.Manufacturer = "unknown"  # type 1
+        scanner.PurposeOfReferenceCodeSequence = Sequence([_code(_ACQUISITION_EQUIPMENT)])
+        items.append(scanner)
+    network = Dataset()
+    network.PurposeOfReferenceCodeSequence = Sequence([_code(_PROCESSING_EQUIPMENT)])
+    network.Manufacturer = "mpfnl"
+    network.ManufacturerModelName = _plain(about.model, _LONG_STRING)
+    network.SoftwareVersions = _software(about)
+    network.ContributionDateTime = when.strftime("%Y%m%d%H%M%S")
+    network.ContributionDescription = _description(about)
+    return Sequence([*items, network])
+
+
+def source_image(source: OriginSlice) -> Sequence:
+    """The reference of a derived slice to the slice of the source that it stands for.
+
+    Args:
+        source: The slice.
+    """
+    item = Dataset()
+    item.ReferencedSOPClassUID = source.sop_class
+    item.ReferencedSOPInstanceUID = source.sop_instance
+    item.SpatialLocationsPreserved = "YES"
+    item.PurposeOfReferenceCodeSequence = Sequence([_code(_SOURCE_IMAGE)])
+    return Sequence([item])
+
+
+def _series_description(source: str, model: str) -> str:
+    ending = f"mpfnl {model} {_LABEL}"
+    beginning = source.strip().removesuffix(_LABEL)[: _LONG_STRING - len(ending) - 1].strip()
+    return f"{beginning} {ending}".strip()
+
+
+def _description(about: Derivation) -> str:
+    phases = ", ".join(phase.replace("_", " ") for phase in about.phases)
+    ending = (
+        f"; model {_plain(about.model, _LONG_STRING)}, weights SHA-256 {_plain(about.weights, _LONG_STRING)},"
+        f" mpfnl {_plain(about.version, _LONG_STRING)}; phases: {phases}. {RESEARCH_ONLY}"
+    )
+    return _plain(about.description.rstrip(" ."), _SHORT_TEXT - len(ending)) + ending
+
+
+def _software(about: Derivation) -> list[str]:
+    digest = _plain(about.weights, _SHOWN_DIGEST)
+    return [_plain(f"mpfnl {about.version}", _LONG_STRING), f"weights {digest}"]
+
+
+def _plain(text: str, length: int) -> str:
+    """Text that any character set and value representation holds: ASCII on one line, without a backslash."""
+    letters = (letter if letter.isascii() and letter.isprintable() else "?" for letter in text)
+    return "".join(letters).replace("\\", "/")[:length].strip()
+
+
+def _code(code: tuple[str, str]) -> Dataset:
+    item = Dataset()
+    item.CodeValue, item.CodeMeaning = code
+    item.CodingSchemeDesignator = "DCM"
+    return item
+
+
+def _purpose(item: Dataset) -> str:
+    codes: Iterable[Dataset] = item.get("PurposeOfReferenceCodeSequence") or []
+    return next((str(code.get("CodeValue")) for code in codes), "")

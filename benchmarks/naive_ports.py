@@ -77,7 +77,7 @@ class NaiveFusionBlock(nn.Module):
 
 
 class NaivePFNL3D(nn.Module):
-    """PFNL (Yi et al., ICCV 2019, figure 2) with three spatial axes."""
+    """PFNL (Yi et al., ICCV 2019, figure 2) with three spatial axes, standardised as Chen et al. (2021)."""
 
     def __init__(
         self,
@@ -99,11 +99,12 @@ class NaivePFNL3D(nn.Module):
 
     def forward(self, phases: Tensor) -> Tensor:
         mixed = self.nonlocal_block(phases)
-        maps = [self.act(self.first(mixed[:, p : p + 1])) for p in range(mixed.shape[1])]
+        standard = (mixed - 0.5) / 0.5
+        maps = [self.act(self.first(standard[:, p : p + 1])) for p in range(mixed.shape[1])]
         for block in self.trunk:
             maps = block(maps)
         merged = self.act(self.merge(torch.cat(maps, dim=1)))
-        return phases[:, self.target : self.target + 1] + self.reconstruct[0](merged)
+        return phases[:, self.target : self.target + 1] + self.reconstruct[0](merged) * 0.5
 
 
 class NaiveRCAB(nn.Module):

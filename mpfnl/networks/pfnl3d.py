@@ -16,6 +16,7 @@ from mpfnl.ops.groups import add_to_groups, convolve_groups_leaky_relu, select_g
 from mpfnl.phases import Features, PhaseBatch, Reshaped, TargetBatch
 
 SLOPE = 0.2  # of the leaky ReLU
+RESIDUAL_GAIN = 0.1  # of the blocks' second convolutions in a new network
 
 
 class ProgressiveFusionBlock(nn.Module):
@@ -78,6 +79,7 @@ class PFNL3DNet(nn.Module):
 
     A non-local block over all phases, a 5x5x5 convolution shared by the phases, progressive fusion
     blocks, a 3x3x3 merge and an output convolution; the result is added to the target phase's input.
+    After the non-local block intensities are standardised to [-1, 1], as in `RCAN3DNet`.
     About 7.2 M parameters with the defaults. The output convolution starts at zero, so a new network
     returns the target phase as it came.
 
@@ -133,10 +135,13 @@ class PFNL3DNet(nn.Module):
         self._initialise()
 
     def _initialise(self) -> None:
-        # Xavier, as the published 2D code; leaving the non-local block as it is, which starts at zero.
+        # He et al. (ICCV 2015), with the blocks' residuals scaled down: it trains faster, at higher rates,
+        # than the published 2D code's Xavier (docs/demo.md). The non-local block starts at zero by itself.
         for name, module in self.named_modules():
             if isinstance(module, nn.Conv3d) and not name.startswith("nonlocal_block"):
-                nn.init.xavier_uniform_(module.weight)
+                nn.init.kaiming_normal_(module.weight, SLOPE)
+                if name.endswith("conv2"):
+                    module.weight.data.mul_(RESIDUAL_GAIN)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
         last = self.reconstruct[-1 if self.scale == 1 else -2]
@@ -159,12 +164,12 @@ class PFNL3DNet(nn.Module):
         there = self._check_present(phases.shape[1], present)
         mixed = self.nonlocal_block(phases) if there is None else self._mix(phases, there)
         single = mixed.transpose(0, 1).flatten(0, 1).unsqueeze(1)  # phase-major: (P * batch, 1, x, y, z)
-        features = convolve_leaky_relu(self.first, single, SLOPE)
+        features = convolve_leaky_relu(self.first, 2 * single - 1, SLOPE)
         features = run_blocks(self.trunk, features, there, checkpointing=self.activation_checkpointing)
         residual = self.reconstruct(_merge(self.merge, features, self.phases, there))
         target = self.target if there is None else there.index(self.target)
         skip = phases[:, target : target + 1]
-        return self._interpolate(skip) + residual
+        return self._interpolate(skip) + 0.5 * residual
 
     def _check_present(self, given: int, present: Sequence[int] | None) -> tuple[int, ...] | None:
         """Which phases are there; None for all."""

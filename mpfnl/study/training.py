@@ -123,7 +123,8 @@ class TrainingRun:
         rate = asdict(self.candidate.rate)
         precision = str(self.machine.computed_in).removeprefix("torch.")
         data = {"degradation": self.data.degradation.name, "scans_sha256": self.data.digest}
-        return described | {"rate": rate, "precision": precision} | data
+        how = {"rate": rate, "clip_norm": self.candidate.clip_norm, "precision": precision}
+        return described | how | data
 
     @property
     def finished(self) -> bool:
@@ -225,6 +226,7 @@ class TrainingRun:
             devices=[device.index or 0] if device.type == "cuda" else 1,
             precision="bf16-mixed" if self.machine.computed_in is torch.bfloat16 else "32-true",
             deterministic=device.type == "cuda",
+            gradient_clip_val=self.candidate.clip_norm,
             logger=CSVLogger(self.log.parent, name=self.log.name, version=""),
             callbacks=callbacks,
             enable_model_summary=False,

@@ -14,7 +14,6 @@ from mpfnl.models.enhancement import EnhancementModule, Interval, OptimizerFacto
 from mpfnl.models.pfnl3d import PFNL3D
 from mpfnl.models.rcan3d import RCAN3D
 
-
 SMALL_CLIP = 0.1
 """Of the small models' gradients: a norm that most steps exceed, so that no patch outweighs the others."""
 

@@ -157,6 +157,40 @@ class PhaseSource(Protocol):
         """The phase to restore."""
 
 
+@dataclass(frozen=True)
+class TrainingData:
+    """What a model is trained on, as the data module says it.
+
+    Args:
+        studies: Number of training studies.
+        phantoms: Whether there are phantoms among them.
+        degradation: Name of what the phases are degraded with; `none` where they are not.
+        window: The HU window of the samples.
+        patch_size: Edge of a training patch in voxels.
+        batch_size: Patches a batch of one process.
+        val_patches: Number of validation patches.
+        seed: Of patches and degradation.
+    """
+
+    studies: int
+    phantoms: bool
+    degradation: str
+    window: Window
+    patch_size: int
+    batch_size: int
+    val_patches: int
+    seed: int
+
+
+@runtime_checkable
+class TrainingSource(Protocol):
+    """A data module that says what it trains on."""
+
+    @property
+    def training_data(self) -> TrainingData:
+        """What the model is trained on; known once the data module is set up."""
+
+
 class StudyBatch(TypedDict):
     """What the data module yields and the models take."""
 

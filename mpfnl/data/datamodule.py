@@ -12,17 +12,19 @@ import torch
 import torchio as tio
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_info
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
+from mpfnl.data.epoch_loader import EpochLoader
 from mpfnl.data.manifest import Manifest, Split, Study, read_manifest
 from mpfnl.data.on_device import DeviceDegradation, RawBatch
 from mpfnl.data.patches import DegradedPatches, PatchDataset, PatchMaker, PatchSampling, RawPatches
 from mpfnl.data.recipe import Recipe
-from mpfnl.data.sampler import EpochSampler
+from mpfnl.data.recognise import holds_phantoms
+from mpfnl.data.sampler import EpochSampler, InOrder, Share
 from mpfnl.data.studies import StudyCache, StudyReader
 from mpfnl.data.volume_dataset import VolumeDataset
 from mpfnl.errors import InputError
-from mpfnl.phases import Phase, PhaseName, resolve_phases
+from mpfnl.phases import Phase, PhaseName, TrainingData, resolve_phases
 from mpfnl.transforms import RandomRotation90, Rotation90, Sharing
 from mpfnl.transforms.degradation import SECOND_ORDER_V1, Preset, find_preset
 
@@ -54,13 +56,17 @@ class MultiphaseDataModule(LightningDataModule):
     validation, and while a worker reads one it holds that study and a phase beside. Samples are the same
     either way. Each worker also holds two batches ahead. Testing and prediction read whole studies.
 
+    Several processes (Lightning's DDP and others) share each split; the trainer need not replace a sampler.
+    Together they take in a step what one process with a batch so many times as large would take, and they
+    validate, test and predict every sample exactly once. See docs/several_machines.md.
+
     Studies whose preparation failed (column `quality`) are left out of every split, and one line says so.
 
     Args:
         manifest: The cohort's CSV; see `mpfnl.data.manifest`.
         phases: The phases that the model takes, or how many (1: the target alone; 3: all).
         target: The phase that the model restores.
-        batch_size: Patches a training batch.
+        batch_size: Patches a training batch, of each process.
         patch_size: Edge of a patch in voxels.
         patches_per_study: Training patches a study and epoch.
         val_patches_per_study: Validation patches a study.
@@ -73,15 +79,15 @@ class MultiphaseDataModule(LightningDataModule):
             The samples are the same but for rounding. Whole volumes are always degraded by workers.
         augmentation: A TorchIO transform of training patches; the paper's random rotations by 90, 180 or 270
             degrees in the axial plane if left out, None for none.
-        workers: Processes that make samples, for training and as many for validation; None: one for each
+        workers: Helpers that make samples, for training and as many for validation; None: one for each
             CPU core that this process may use but one, at most 8.
-        cache_gb: Gigabytes of voxels kept in memory, of studies that are not read in parts.
+        cache_gb: Gigabytes of voxels kept in memory, of studies that are not read in parts; in each process.
         seed: Of everything random.
         include_failed: Also use the studies whose preparation failed.
 
     Raises:
-        InputError: If the manifest cannot be used, a split that is needed has no studies, or patches cannot
-            be degraded on the device.
+        InputError: If the manifest cannot be used, a split that is needed has no studies or fewer samples
+            than there are processes, or patches cannot be degraded on the device.
     """
 
     def __init__(
@@ -132,6 +138,22 @@ class MultiphaseDataModule(LightningDataModule):
         return self.recipe.target
 
     @property
+    def training_data(self) -> TrainingData:
+        """What a model is trained on; it travels with the weights."""
+        studies = self._studies(Split.TRAIN)
+        preset = self.recipe.degradation
+        return TrainingData(
+            studies=len(studies),
+            phantoms=holds_phantoms(self.manifest, studies),
+            degradation="none" if preset is None else preset.name,
+            window=self.recipe.window,
+            patch_size=self.train_sampling.size,
+            batch_size=self.batch_size,
+            val_patches=len(self._studies(Split.VAL)) * self.val_sampling.per_study,
+            seed=self.recipe.seed,
+        )
+
+    @property
     def manifest(self) -> Manifest:
         """The cohort, read when it is first needed, with the studies that are left out."""
         if self._manifest is None:
@@ -154,22 +176,28 @@ class MultiphaseDataModule(LightningDataModule):
     def train_dataloader(self) -> DataLoader[Any]:
         """Shuffled training patches; another draw each epoch."""
         dataset = self._patches(Split.TRAIN, self.train_sampling, self.augmentation)
-        sampler = EpochSampler(len(dataset.studies), dataset.sampling.per_study, self.recipe.seed)
-        if self.trainer is not None:
-            # Lightning 2.6 tells a resumed training's epoch after its workers have begun to read ahead.
-            progress = self.trainer.fit_loop.epoch_progress.current
-            sampler.set_epoch(progress.processed)  # type: ignore[attr-defined]  # typed too widely there
-        return self._loader(
-            dataset, self.batch_size, sampler=sampler, drop_last=len(dataset) >= self.batch_size
+        share = self._share(len(dataset), "training patches an epoch")
+        studies, per_study = len(dataset.studies), dataset.sampling.per_study
+        sampler = EpochSampler(studies, per_study, self.recipe.seed, share=share, done=self._trained_on)
+        return EpochLoader(
+            dataset,
+            sampler=sampler,
+            drop_last=len(sampler) >= self.batch_size,
+            **self._options(self.batch_size),
         )
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Validation patches, the same in every epoch."""
-        return self._loader(self._patches(Split.VAL, self.val_sampling, None), self.batch_size)
+        dataset = self._patches(Split.VAL, self.val_sampling, None)
+        share = self._share(len(dataset), "validation patches")
+        options = self._options(share.batch_size(len(dataset), self.batch_size))
+        return DataLoader(dataset, sampler=InOrder(len(dataset), share), **options)
 
     def test_dataloader(self) -> DataLoader[Any]:
         """Whole test volumes, one a batch."""
-        return self._loader(VolumeDataset(self._cache(Split.TEST), self.recipe), batch_size=1)
+        dataset = VolumeDataset(self._cache(Split.TEST), self.recipe)
+        share = self._share(len(dataset), "test studies")
+        return DataLoader(dataset, sampler=InOrder(len(dataset), share), **self._options(batch_size=1))
 
     def predict_dataloader(self) -> DataLoader[Any]:
         """The same as for testing."""
@@ -201,15 +229,26 @@ class MultiphaseDataModule(LightningDataModule):
         budget = self.cache_bytes // (loaders * max(1, self.workers))
         return StudyCache(self._studies(split), self.recipe.loaded, budget)
 
-    def _loader(self, dataset: Dataset[Any], batch_size: int, **options: Any) -> DataLoader[Any]:
-        return DataLoader(
-            dataset,
-            batch_size=batch_size,
-            num_workers=self.workers,
-            persistent_workers=self.workers > 0,
-            pin_memory=torch.cuda.is_available(),
-            **options,
-        )
+    def _share(self, samples: int, name: str) -> Share:
+        """What this process takes of the samples, checked."""
+        several = None if self.trainer is None else self.trainer.distributed_sampler_kwargs
+        share = Share() if several is None else Share(several["rank"], several["num_replicas"])
+        share.check(samples, name)
+        return share
+
+    def _trained_on(self) -> int:
+        """How many patches of the running epoch this process was trained on before it was resumed."""
+        if self.trainer is None or not self.trainer.training:
+            return 0
+        return int(self.trainer.fit_loop.epoch_loop.batch_progress.current.ready) * self.batch_size
+
+    def _options(self, batch_size: int) -> dict[str, Any]:
+        return {
+            "batch_size": batch_size,
+            "num_workers": self.workers,
+            "persistent_workers": self.workers > 0,
+            "pin_memory": torch.cuda.is_available(),
+        }
 
 
 def _check_device_degradation(recipe: Recipe, augmentation: tio.Transform | None) -> None:

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
+from typing import TYPE_CHECKING
 
 import torch
-from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import LRSchedulerConfigType, OptimizerLRScheduler
 from torch import Tensor, nn
-from torch.optim import Adam, Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim import Adam
 
 from mpfnl.errors import InputError
 from mpfnl.inference.tiling import Tiling, tiled_forward
 from mpfnl.losses import L1SobelLoss
 from mpfnl.metrics.accumulate import PeakSignalNoiseRatio3D, StructuralSimilarity3D
+from mpfnl.models.rates import Interval, OptimizerFactory, SchedulerFactory, check_schedule, make_optimizer
+from mpfnl.models.trained import TrainedModule
+from mpfnl.models.validation_loss import MeanLoss
 from mpfnl.phases import (
     ABDOMEN,
     Phase,
@@ -32,16 +32,10 @@ from mpfnl.phases import (
 if TYPE_CHECKING:
     from mpfnl.volumes import Volume
 
-OptimizerFactory: TypeAlias = Callable[[Iterable], Optimizer]  # type: ignore[type-arg]  # as in LightningCLI
-SchedulerFactory: TypeAlias = Callable[[Optimizer], LRScheduler]
+__all__ = ["EnhancementModule", "Interval", "OptimizerFactory", "SchedulerFactory"]
 
 
-Interval: TypeAlias = Literal["epoch", "step"]
-
-MODEL_KEY = "mpfnl_model"  # where a checkpoint says which model it is of
-
-
-class EnhancementModule(LightningModule):
+class EnhancementModule(TrainedModule):
     """Base of the models: trains a network to restore one phase of a study from degraded phases.
 
     A subclass builds its network and says what it is made of (`config`); training, validation, testing,
@@ -55,6 +49,7 @@ class EnhancementModule(LightningModule):
         optimizer: Makes the optimiser from the parameters.
         lr_scheduler: Makes a schedule from the optimiser; None: a constant rate.
         lr_interval: When the schedule moves on: each epoch or each step.
+        lr_factors: Part of the network to what its learning rate is multiplied by; other parts have factor 1.
         channels_last: Keep the weights in `torch.channels_last_3d`, the fast layout in mixed precision.
     """
 
@@ -69,6 +64,7 @@ class EnhancementModule(LightningModule):
         optimizer: OptimizerFactory = Adam,
         lr_scheduler: SchedulerFactory | None = None,
         lr_interval: Interval = "epoch",
+        lr_factors: Mapping[str, float] | None = None,
         channels_last: bool = True,
     ) -> None:
         super().__init__()
@@ -79,18 +75,15 @@ class EnhancementModule(LightningModule):
         self.optimizer_factory = optimizer
         self.scheduler_factory = lr_scheduler
         self.lr_interval = lr_interval
+        self.lr_factors = dict(lr_factors or {})
         self.tiling = Tiling()
+        self.val_loss = MeanLoss()
         self.val_psnr = PeakSignalNoiseRatio3D()
         self.val_ssim = StructuralSimilarity3D()
         self.test_psnr = PeakSignalNoiseRatio3D()
         self.test_ssim = StructuralSimilarity3D()
         # Plain values only: a checkpoint's hyperparameters load without unpickling classes.
         self.save_hyperparameters(self.config)
-
-    @property
-    @abstractmethod
-    def config(self) -> dict[str, Any]:
-        """The constructor arguments that define the network, as JSON values."""
 
     def setup(self, stage: str) -> None:
         """Checks that the data module yields what this model takes.
@@ -105,21 +98,28 @@ class EnhancementModule(LightningModule):
                 f"this {type(self).__name__} does not take what the data module yields "
                 f"({', '.join(data.phases)}; target {data.target}); make it with {wanted}"
             )
+        super().setup(stage)
 
     def forward(self, phases: PhaseBatch) -> TargetBatch:
         """Enhances a batch of patches: `(batch, P, x, y, z)` in [0, 1] to `(batch, 1, x, y, z)`."""
         return self.network(phases)
 
+    def training_forward(self, phases: PhaseBatch) -> TargetBatch:
+        """What a training step computes; a model may leave phases out here."""
+        enhanced: Tensor = self(phases)
+        return enhanced
+
     def training_step(self, batch: StudyBatch, batch_idx: int) -> Scalar:
         """The loss of a batch of patches; logged as `train_loss`."""
-        loss: Tensor = self.loss(self(batch["phases"]), batch["target"])
+        loss: Tensor = self.loss(self.training_forward(batch["phases"]), batch["target"])
         self.log("train_loss", loss, prog_bar=True, batch_size=len(batch["target"]))
         return loss
 
     def validation_step(self, batch: StudyBatch, batch_idx: int) -> TargetBatch:
         """Logs `val_loss`, `val_psnr` (dB) and `val_ssim` over the validation patches."""
         enhanced: Tensor = self(batch["phases"]).float()
-        self.log("val_loss", self.loss(enhanced, batch["target"]), batch_size=len(enhanced))
+        self.val_loss.update(self.loss(enhanced, batch["target"]), len(enhanced))
+        self.log("val_loss", self.val_loss)
         self.val_psnr.update(enhanced.clamp(0, 1), batch["target"])
         self.val_ssim.update(enhanced.clamp(0, 1), batch["target"])
         self.log("val_psnr", self.val_psnr, prog_bar=True)
@@ -141,20 +141,18 @@ class EnhancementModule(LightningModule):
         volumes = [tiled_forward(self.network, phases, self.tiling, precision) for phases in batch["phases"]]
         return torch.stack(volumes).unsqueeze(1)
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Notes which model the checkpoint is of."""
-        checkpoint[MODEL_KEY] = type(self).__name__
-
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """The optimiser over the parameters that are not frozen, and its schedule."""
-        trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        optimizer = self.optimizer_factory(trained)
+        """The optimiser over the parameters that are not frozen, and its schedule.
+
+        Raises:
+            InputError: If all are frozen, or the schedule is against `lr_factors`.
+        """
+        optimizer = make_optimizer(self.optimizer_factory, self.network, self.parameters(), self.lr_factors)
         if self.scheduler_factory is None:
             return optimizer
-        schedule: LRSchedulerConfigType = {
-            "scheduler": self.scheduler_factory(optimizer),
-            "interval": self.lr_interval,
-        }
+        scheduler = self.scheduler_factory(optimizer)
+        check_schedule(scheduler, self.lr_factors)
+        schedule: LRSchedulerConfigType = {"scheduler": scheduler, "interval": self.lr_interval}
         return {"optimizer": optimizer, "lr_scheduler": schedule}
 
     def enhance(
@@ -189,49 +187,3 @@ class EnhancementModule(LightningModule):
         options = EnhanceOptions(tiling or self.tiling, precision, progress)
         named = {Phase(phase): source for phase, source in phases.items()}
         return enhance_study(self, named, output, options)
-
-    def save_pretrained(self, folder: str | Path) -> Path:
-        """Writes a weights folder: `config.json`, `model.safetensors`, `README.md`; no pickle."""
-        from mpfnl.models.pretrained import save_weights
-
-        return save_weights(Path(folder), type(self).__name__, self.config, self.network)
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        folder: str | Path,
-        *,
-        loss: nn.Module | None = None,
-        optimizer: OptimizerFactory = Adam,
-        lr_scheduler: SchedulerFactory | None = None,
-        lr_interval: Interval = "epoch",
-        channels_last: bool = True,
-        activation_checkpointing: bool = False,
-    ) -> Self:
-        """Loads a model from a weights folder, to enhance with or to train on.
-
-        Args:
-            folder: What `save_pretrained` wrote.
-            loss: As for the constructor, and so the others.
-            optimizer: Makes the optimiser from the parameters.
-            lr_scheduler: Makes a schedule from the optimiser.
-            lr_interval: When the schedule moves on.
-            channels_last: Keep the weights in the layout that is fast in mixed precision.
-            activation_checkpointing: Train in less memory and more time.
-
-        Raises:
-            InputError: If the folder is not a weights folder, or holds another model.
-        """
-        from mpfnl.models.pretrained import build, load_weights, read_config
-
-        training = {
-            "loss": loss,
-            "optimizer": optimizer,
-            "lr_scheduler": lr_scheduler,
-            "lr_interval": lr_interval,
-            "channels_last": channels_last,
-            "activation_checkpointing": activation_checkpointing,
-        }
-        model = build(cls, read_config(Path(folder), expected=cls.__name__), training, Path(folder))
-        load_weights(Path(folder), model.network)
-        return model

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import nn
@@ -31,6 +31,7 @@ class RCAN3D(EnhancementModule):
         optimizer: Makes the optimiser from the parameters.
         lr_scheduler: Makes a schedule from the optimiser; None: a constant rate.
         lr_interval: When the schedule moves on: each epoch or each step.
+        lr_factors: Part of the network to what its learning rate is multiplied by; other parts have factor 1.
         channels_last: Keep the weights in the layout that is fast in mixed precision.
         activation_checkpointing: Train in less memory and a third more time: what is inside a residual group
             is not kept for the backward pass but computed again.
@@ -51,6 +52,7 @@ class RCAN3D(EnhancementModule):
         optimizer: OptimizerFactory = Adam,
         lr_scheduler: SchedulerFactory | None = None,
         lr_interval: Interval = "epoch",
+        lr_factors: Mapping[str, float] | None = None,
         channels_last: bool = True,
         activation_checkpointing: bool = False,
     ) -> None:
@@ -66,7 +68,15 @@ class RCAN3D(EnhancementModule):
         }
         network = RCAN3DNet(len(taken), channels, groups, blocks, reduction, scale, activation_checkpointing)
         super().__init__(
-            network, taken, Phase(target), loss, optimizer, lr_scheduler, lr_interval, channels_last
+            network,
+            taken,
+            Phase(target),
+            loss,
+            optimizer,
+            lr_scheduler,
+            lr_interval,
+            lr_factors,
+            channels_last,
         )
 
     @property

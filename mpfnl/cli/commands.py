@@ -5,63 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from mpfnl.cli.options import Precision, chosen_device, chosen_precision, chosen_tiling
 from mpfnl.errors import InputError
 
 Dataset: TypeAlias = Literal["vindr", "waw-tace"]
-
-
-def enhance(
-    *,
-    weights: Path,
-    output: Path,
-    portal_venous: Path | None = None,
-    arterial: Path | None = None,
-    noncontrast: Path | None = None,
-    tile: int = 64,
-    overlap: int = 16,
-    device: str = "auto",
-    precision: Precision = "auto",
-) -> None:
-    """Enhance one patient's scan.
-
-    The result has the portal venous scan's grid and number type, in HU, and opens on top of it. Bone, gas and
-    whatever else truly lies outside of the window [-175, 275] HU keep the input's values.
-
-    Args:
-        weights: The model: a weights folder or a Lightning checkpoint.
-        output: The enhanced scan to write, .nii.gz or .nii.
-        portal_venous: The portal venous scan in HU: NIfTI, NRRD, MetaImage or a DICOM folder.
-        arterial: The arterial scan on the same grid, where the model takes it.
-        noncontrast: The non-contrast scan on the same grid, where the model takes it.
-        tile: Edge of the tiles in voxels that the volume is cut into; smaller takes less memory.
-        overlap: Voxels shared by neighbouring tiles.
-        device: auto, cpu, cuda or cuda:N; auto takes a GPU where there is one.
-        precision: auto, bf16 or fp32; auto takes bf16 where the device computes in it.
-    """
-    from mpfnl.models.loading import load_model
-    from mpfnl.phases import Phase
-    from mpfnl.volumes import check_output
-
-    given = {
-        Phase.NONCONTRAST: noncontrast,
-        Phase.ARTERIAL: arterial,
-        Phase.PORTAL_VENOUS: portal_venous,
-    }
-    files = {phase: file for phase, file in given.items() if file is not None}
-    check_output(output, files.values())
-    model = load_model(weights).to(chosen_device(device))
-    unused = [phase for phase in files if phase not in model.phases]
-    if unused:
-        print(f"this {type(model).__name__} does not take: {', '.join(unused)}")
-    scan = model.enhance(
-        {phase: file for phase, file in files.items() if phase not in unused},
-        output,
-        tiling=chosen_tiling(tile, overlap),
-        precision=chosen_precision(precision),
-        progress=True,
-    )
-    print(f"{output}: {model.target.replace('_', ' ')} phase, {'x'.join(map(str, scan.shape))} voxels")
 
 
 def phantom(

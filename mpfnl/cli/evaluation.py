@@ -52,7 +52,9 @@ def evaluate(
     Args:
         manifest: The cohort's CSV, with clean scans.
         output: The evaluation folder: cases.csv, summary.csv, summary.json, report.html, figures/, volumes/.
-        models: Each NAME=WEIGHTS, a weights folder or a checkpoint.
+        models: Each NAME=WEIGHTS: a weights folder, a checkpoint, shipped weights, or owner/name on the
+            Hugging Face Hub. NAME=WEIGHTS@PHASE+PHASE gives the model these phases only, as if the others
+            were missing.
         enhanced: Each NAME=FOLDER, with scans that something else made of the degraded ones in
             volumes/STUDY/: STUDY.nii.gz each, in HU, on their grid.
         segment: no, fast (TotalSegmentator's 3 mm model) or full (1.5 mm); takes the extra segment.

@@ -9,8 +9,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from mpfnl.cli.ablation import ablate
-from mpfnl.cli.commands import demo, enhance, manifest, phantom
+from mpfnl.cli.commands import demo, manifest, phantom
 from mpfnl.cli.degradation import degrade
+from mpfnl.cli.enhancement import enhance
 from mpfnl.cli.evaluation import evaluate
 from mpfnl.cli.parsing import Command
 from mpfnl.cli.preparation import prepare

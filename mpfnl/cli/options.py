@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     import torch
 
     from mpfnl.inference.tiling import Tiling
-    from mpfnl.models.enhancement import EnhancementModule
+    from mpfnl.phases import Phase
     from mpfnl.segmentation import TotalSegmentatorSegmenter
+    from mpfnl.study.given import EvaluatedModel
 
 Precision: TypeAlias = Literal["auto", "bf16", "fp32"]
 Split: TypeAlias = Literal["train", "val", "test"]
@@ -62,16 +63,33 @@ def chosen_tiling(tile: int, overlap: int) -> Tiling:
         raise InputError(f"--tile {tile} --overlap {overlap}: {error}") from None
 
 
-def named_models(models: Sequence[str], device: str) -> dict[str, EnhancementModule]:
-    """The models of `--models NAME=WEIGHTS ...`, loaded.
+def named_models(models: Sequence[str], device: str) -> dict[str, EvaluatedModel]:
+    """The models of `--models NAME=WEIGHTS[@PHASE+...] ...`, loaded.
 
     Raises:
         InputError: A word is none, a name is there twice, or the weights cannot be used.
     """
     from mpfnl.models.loading import load_model
+    from mpfnl.study.given import WithPhases
 
     place = chosen_device(device)
-    return {name: load_model(path).to(place) for name, path in _pairs("--models", "NAME=WEIGHTS", models)}
+    named: dict[str, EvaluatedModel] = {}
+    for name, word in _pairs("--models", "NAME=WEIGHTS", models):
+        path, phases = _given_phases(word)
+        model = load_model(path).to(place)
+        named[name] = WithPhases(model, phases) if phases else model
+    return named
+
+
+def _given_phases(word: str) -> tuple[str, list[Phase]]:
+    """The path of WEIGHTS@PHASE+..., and the phases; what follows the @ in another path stays in it."""
+    from mpfnl.phases import Phase
+
+    path, _, listed = word.rpartition("@")
+    phases = listed.split("+")
+    if not path or not all(phase in list(Phase) for phase in phases):
+        return word, []
+    return path, [Phase(phase) for phase in phases]
 
 
 def named_folders(folders: Sequence[str]) -> dict[str, Path]:

@@ -26,13 +26,15 @@ class TrainingCLI(LightningCLI):
         parser.link_arguments("model.init_args.target", "data.target")
 
     def before_instantiate_classes(self) -> None:
-        """Refuses to score a network that was never trained.
+        """Refuses to score a network that was never trained, and to run what a checkpoint may hide.
 
         Raises:
             InputError: If validate, test or predict has no checkpoint.
         """
         if self.subcommand != "fit" and not self.config[self.subcommand].get("ckpt_path"):
             raise InputError(f"mpfnl {self.subcommand} needs a trained model: give --ckpt_path CHECKPOINT")
+        if self.config[self.subcommand].get("weights_only") is None:  # Lightning unpickles what it downloads
+            self.config[self.subcommand].weights_only = True
 
     def before_predict(self) -> None:
         """Adds what writes the predictions."""

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Protocol, TypeAlias
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from mpfnl.errors import InputError
-from mpfnl.inference.progress import track
-from mpfnl.inference.restore import restore_hu
-from mpfnl.inference.tiling import Tiling, tiled_forward
+from mpfnl.inference.footprint import TileCost, tile_cost
+from mpfnl.inference.halo import network_tiling, sees_whole_tile, smaller_tilings
+from mpfnl.inference.job import ScanTiles, StudyJob
+from mpfnl.inference.memory import allowed, highest, resident
+from mpfnl.inference.noise import NoiseMeter
+from mpfnl.inference.notices import LOGGER, warn_once
+from mpfnl.inference.plan import Load, Plan, make_plan
+from mpfnl.inference.present import find_used_phases
+from mpfnl.inference.restore import Restorer
+from mpfnl.inference.runner import RunOptions, TileRunner
+from mpfnl.inference.tiles import Tiling
 from mpfnl.phases import Phase, Window
-from mpfnl.volumes import Volume, check_output, check_same_grid, phase_name, read_volume, write_volume
+from mpfnl.volumes import SlabScan, Volume, check_output, check_same_grid, open_scan
 
 Source: TypeAlias = str | Path | Volume
-"""A phase's scan: a NIfTI file, or a volume in memory."""
+"""A phase's scan: a file or folder that `read_volume` takes, or a volume in memory."""
 
 
 class Enhancer(Protocol):
@@ -28,7 +36,10 @@ class Enhancer(Protocol):
 
     @property
     def network(self) -> nn.Module:
-        """Takes `(1, P, x, y, z)` in [0, 1], returns `(1, 1, x, y, z)`."""
+        """Takes `(1, P, x, y, z)` in [0, 1], returns `(1, 1, x, y, z)`.
+
+        Where there are optional phases it also takes `present=`, the indices of those that are there.
+        """
 
     @property
     def phases(self) -> Sequence[Phase]:
@@ -42,20 +53,37 @@ class Enhancer(Protocol):
     def window(self) -> Window:
         """The HU window of its input."""
 
+    @property
+    def optional_phases(self) -> tuple[Phase, ...]:
+        """The phases that it can do without; never the target."""
+
+    @property
+    def trained_without_phases(self) -> bool:
+        """Whether phases were left out in its training."""
+
+    @property
+    def patch_size(self) -> int | None:
+        """The edge of its training patches in voxels; None if unknown."""
+
 
 @dataclass(frozen=True)
 class EnhanceOptions:
     """How a study is enhanced.
 
     Args:
-        tiling: Tile and overlap in voxels.
+        tiling: Tile, overlap and halo in voxels; if None those that suit the model (see `network_tiling`), or
+            smaller ones where memory does not suffice.
         precision: Of the convolutions; chosen by the device if None.
         progress: Show a progress bar.
+        self_ensemble: Take the mean over eight orientations of each tile: eight times the work.
+        max_memory: Bytes that this process may hold; what it holds and 0.8 of what is free if None.
     """
 
-    tiling: Tiling = field(default_factory=Tiling)
+    tiling: Tiling | None = None
     precision: torch.dtype | None = None
     progress: bool = False
+    self_ensemble: bool = False
+    max_memory: int | None = None
 
 
 def enhance_study(
@@ -64,11 +92,14 @@ def enhance_study(
     output: str | Path | None = None,
     options: EnhanceOptions | None = None,
 ) -> Volume:
-    """Enhances the target phase of one study.
+    """Enhances the target phase of one study, and returns it in memory.
+
+    A long scan that is only to be written takes less memory by `open_study(...)` and `write`.
 
     Args:
         model: A model of this package, or anything that has its attributes.
-        sources: A scan for each phase that the model takes; others are not read.
+        sources: A scan for each phase that the model takes, but those that it can do without; others are not
+            read.
         output: Where to write the result (`.nii` or `.nii.gz`); not written if None.
         options: How.
 
@@ -76,63 +107,84 @@ def enhance_study(
         The enhanced scan in HU: the target phase's grid and number type.
 
     Raises:
-        InputError: If a phase is missing, a file cannot be used, the phases lie on different grids, or the
-            output is one of the inputs.
+        InputError: If a phase is missing that the model needs, a file cannot be used, the phases lie on
+            different grids, the output is one of the inputs, or memory does not suffice.
     """
-    options = options or EnhanceOptions()
-    _check_model(model)
-    _check_phases(model, sources)
     if output is not None:
-        files = [source.path if isinstance(source, Volume) else source for source in sources.values()]
-        check_output(output, files)
-    volumes = {phase: _load(sources[phase], phase) for phase in model.phases}
-    target = volumes[model.target]
-    check_same_grid(target, [volumes[phase] for phase in model.phases if phase is not model.target])
-    unit = enhance_arrays(model, [volumes[phase].data for phase in model.phases], options)
-    enhanced = replace(target, data=restore_hu(target.data, unit, model.window))
-    if output is not None:
-        write_volume(output, enhanced.data, like=target)
-    return enhanced
+        check_output(output, [each.path if isinstance(each, Volume) else each for each in sources.values()])
+    with open_study(model, sources, options) as study:
+        return study.volume(output)
 
 
-def enhance_arrays(
-    model: Enhancer, phases: Sequence[NDArray[np.generic]], options: EnhanceOptions
-) -> NDArray[np.float32]:
-    """Runs the network over phases in HU.
+@contextmanager
+def open_study(
+    model: Enhancer,
+    sources: Mapping[Phase, Source],
+    options: EnhanceOptions | None = None,
+    *,
+    keeps_result: bool = True,
+) -> Iterator[StudyJob]:
+    """Checks a study, and plans how it is enhanced; `write` or `volume` of what is yielded does it.
+
+    Every file is gone through once. The memory is predicted; `lines` tells it, and which phases are used.
 
     Args:
-        model: As for `enhance_study`.
-        phases: HU `(x, y, z)` of each phase of the model, in its order.
+        model: As for `enhance_study`, and so the others.
+        sources: A scan for each phase.
         options: How.
+        keeps_result: Whether memory for the whole result is to be reckoned with, as `volume` takes it.
 
-    Returns:
-        `(x, y, z)` in [0, 1].
+    Raises:
+        InputError: As for `enhance_study`.
     """
-    stacked = torch.stack([model.window.normalize(torch.as_tensor(hu).float()) for hu in phases])
+    options = options or EnhanceOptions()
     network = model.network
-    was_training = network.training
-    network.eval()
-    try:
-        progress = _progress if options.progress else None
-        unit = tiled_forward(network, stacked, options.tiling, options.precision, progress)
-    finally:
-        network.train(was_training)
-    if not torch.isfinite(unit).all():
-        raise InputError(
-            f"this {type(model).__name__} gives NaN: its weights are damaged or its training diverged"
-        )
-    return unit.numpy()
+    _check_scale(model)
+    used = find_used_phases(model, sources.keys())
+    with ExitStack() as stack:
+        meter = NoiseMeter(model.window)
+        scans = {}
+        for phase in used.used:
+            scans[phase] = open_scan(sources[phase], phase, meter if phase is model.target else None)
+            stack.callback(scans[phase].close)
+        target = scans[model.target]
+        check_same_grid(target, [scan for scan in scans.values() if scan is not target])
+        stack.callback(network.train, network.training)
+        network.eval()
+        runner = TileRunner(network, RunOptions(options.precision, used.present, options.self_ensemble))
+        plan = _plan(model, runner, list(scans.values()), target, options, keeps_result)
+        _warn_of_other_tile(model, plan.tiling)
+        restorer = Restorer(target.shape, meter.sd, model.window, plan.slices)
+        tiles = ScanTiles(list(scans.values()), target, model.window)
+        job = StudyJob(type(model).__name__, tiles, runner, restorer, used, plan, options.progress)
+        for line in job.lines:
+            LOGGER.info(line)
+        yield job
 
 
-def _progress(corners: Iterable[tuple[int, ...]], total: int) -> Iterable[tuple[int, ...]]:
-    return track(corners, total, "enhancing")
+def _plan(
+    model: Enhancer,
+    runner: TileRunner,
+    scans: Sequence[SlabScan],
+    target: SlabScan,
+    options: EnhanceOptions,
+    keeps_result: bool,
+) -> Plan:
+    tiling = options.tiling or network_tiling(model.network, model.patch_size)
+    cost = tile_cost(runner, len(scans))
+    load = Load(
+        sides=target.shape,
+        streamed=[scan.dtype.itemsize for scan in scans if not scan.in_memory],
+        result=target.dtype.itemsize if keeps_result else 0,
+        tile=cost if runner.device.type == "cpu" else TileCost(),
+        held=resident(),
+        highest=highest(),
+    )
+    tilings = chain([tiling], smaller_tilings(model.network, tiling))
+    return make_plan(load, tilings, allowed(options.max_memory), fixed=options.tiling is not None)
 
 
-def _load(source: Source, phase: Phase) -> Volume:
-    return source if isinstance(source, Volume) else read_volume(source, phase)
-
-
-def _check_model(model: Enhancer) -> None:
+def _check_scale(model: Enhancer) -> None:
     scale = getattr(model.network, "scale", 1)
     if scale != 1:
         raise InputError(
@@ -141,13 +193,11 @@ def _check_model(model: Enhancer) -> None:
         )
 
 
-def _check_phases(model: Enhancer, sources: Mapping[Phase, Source]) -> None:
-    missing = [phase for phase in model.phases if phase not in sources]
-    if missing:
-        named = " and ".join(f"the {phase_name(phase)}" for phase in missing)
-        verb = "is" if len(missing) == 1 else "are"
-        options = " ".join(f"--{phase.replace('_', '-')} FILE" for phase in missing)
-        raise InputError(
-            f"{named} {verb} missing: this {type(model).__name__} takes {len(model.phases)} phases; "
-            f"give {options}"
-        )
+def _warn_of_other_tile(model: Enhancer, tiling: Tiling) -> None:
+    """Says so where a network that looks at the whole tile is shown other tiles than in its training."""
+    if not sees_whole_tile(model.network) or model.patch_size in (None, tiling.tile):
+        return
+    warn_once(
+        f"tiles of {tiling.tile} voxels: this {type(model).__name__} looks at whole tiles and was trained on"
+        f" patches of {model.patch_size}, so its result may differ; --tile {model.patch_size} is as trained"
+    )

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import correlate1d, gaussian_filter
+from scipy.ndimage import gaussian_filter
 
+from mpfnl.inference.noise import mean_of_27, noise_sd
 from mpfnl.phases import ABDOMEN, Window
+
+__all__ = ["Restorer", "enhanced_share", "noise_sd", "restore_hu"]
 
 MARGIN_HU = 50.0
 """Over this many HU beyond the window's ends the output passes from enhanced to input."""
@@ -24,8 +27,12 @@ NOISE_LIMIT = 6.0
 BROAD_SIGMA, FINE_SIGMA = 2.0, 0.7  # voxels
 BROAD_RADIUS, FINE_RADIUS = 8, 3  # 4 sigma
 SLAB_VOXELS = 1 << 23
-NOISE_SLICES = 64
-NOISE_BIN_HU, NOISE_BINS = 0.25, 8192
+
+BYTES_A_VOXEL = 42
+"""Memory for each voxel of a slab and its halo while it is restored, as measured; int16 or float32 HU."""
+
+ReadSlices: TypeAlias = Callable[[int, int], NDArray[Any]]
+"""Gives slices of the input scan in HU, `(x, y, n)`, from the first to before the last."""
 
 
 def restore_hu(input_hu: NDArray[Any], enhanced_unit: NDArray[Any], window: Window = ABDOMEN) -> NDArray[Any]:
@@ -49,12 +56,58 @@ def restore_hu(input_hu: NDArray[Any], enhanced_unit: NDArray[Any], window: Wind
     if input_hu.ndim != 3 or input_hu.shape != enhanced_unit.shape:
         raise ValueError(f"the input is {input_hu.shape}, the network's output {enhanced_unit.shape}")
     output = np.empty_like(input_hu)
-    noise = noise_sd(input_hu, window)
-    for slab in _slabs(input_hu.shape):
-        share = enhanced_share(input_hu[:, :, slab.outer], noise, window)[:, :, slab.within]
-        here = slab.inner
-        output[:, :, here] = _blend(input_hu[:, :, here], enhanced_unit[:, :, here], share, window)
+    restorer = Restorer(input_hu.shape, noise_sd(input_hu, window), window)
+    for start, slab in restorer.slabs(lambda first, stop: input_hu[:, :, first:stop], 0, enhanced_unit):
+        output[:, :, start : start + slab.shape[2]] = slab
     return output
+
+
+@dataclass(frozen=True)
+class Restorer:
+    """Maps slabs of an enhanced scan back to HU, as `restore_hu` does the whole; however they are cut.
+
+    Args:
+        shape: Of the whole scan, (x, y, z).
+        noise: The standard deviation of the input's noise in HU, see `noise_sd`.
+        window: The HU window of the network.
+        slices: How many to restore at a time; so many that they are 8 million voxels if None.
+    """
+
+    shape: tuple[int, ...]
+    noise: float
+    window: Window = ABDOMEN
+    slices: int | None = None
+
+    @property
+    def step(self) -> int:
+        """How many slices are restored at a time."""
+        return self.slices or max(1, SLAB_VOXELS // max(1, self.shape[0] * self.shape[1]))
+
+    def slabs(
+        self, read: ReadSlices, first: int, enhanced_unit: NDArray[Any]
+    ) -> Iterator[tuple[int, NDArray[Any]]]:
+        """Restores a slab, a part at a time.
+
+        Args:
+            read: Gives the input's slices; is asked for 8 more than the slab to either side, where the scan
+                has them.
+            first: The slab's first slice.
+            enhanced_unit: The network's output there, `(x, y, n)` in [0, 1].
+
+        Yields:
+            The first slice of a part, and the part in HU, of the input's type.
+
+        Raises:
+            ValueError: The network's output has NaN.
+        """
+        depth, end = self.shape[2], first + enhanced_unit.shape[2]
+        for start in range(first, end, self.step):
+            stop = min(start + self.step, end)
+            low, high = max(0, start - BROAD_RADIUS), min(depth, stop + BROAD_RADIUS)
+            near, within = read(low, high), slice(start - low, stop - low)
+            share = enhanced_share(near, self.noise, self.window)[:, :, within]
+            unit = enhanced_unit[:, :, start - first : stop - first]
+            yield start, _blend(near[:, :, within], unit, share, self.window)
 
 
 def enhanced_share(input_hu: NDArray[Any], noise: float, window: Window = ABDOMEN) -> NDArray[np.float32]:
@@ -78,8 +131,8 @@ def enhanced_share(input_hu: NDArray[Any], noise: float, window: Window = ABDOME
     Returns:
         Shares (x, y, z).
     """
-    scan = input_hu.astype(np.float32)
-    mean = _mean_of_27(scan)
+    scan = input_hu.astype(np.float32, order="C")  # which is what SciPy's filters give
+    mean = mean_of_27(scan)
     broad = gaussian_filter(scan, BROAD_SIGMA, mode="nearest", radius=BROAD_RADIUS)
     fine = gaussian_filter(scan, FINE_SIGMA, mode="nearest", radius=FINE_RADIUS)
     reach = MARGIN_HU - GUARD_HU
@@ -88,57 +141,6 @@ def enhanced_share(input_hu: NDArray[Any], noise: float, window: Window = ABDOME
     share *= np.maximum(_ramp(fine, window), _ramp(scan, window, NOISE_LIMIT * noise))
     share[(mean < window.lower - reach) | (mean > window.upper + reach)] = 0.0
     return np.asarray(share, dtype=np.float32)
-
-
-def noise_sd(input_hu: NDArray[Any], window: Window = ABDOMEN) -> float:
-    """A robust estimate of a scan's noise: its deviation from its mean over 3x3x3 voxels, within the window.
-
-    The median of the absolute deviation over 0.6745, the standard deviation if the noise is Gaussian.
-    Correlated noise is underestimated, because the mean follows it. About 64 slices spread over the scan are
-    measured.
-
-    Args:
-        input_hu: The scan (x, y, z) in HU.
-        window: Only voxels whose mean lies in this window count.
-
-    Returns:
-        The standard deviation in HU, to 0.2 HU; 0 where nothing lies in the window.
-    """
-    counts = np.zeros(NOISE_BINS, dtype=np.int64)
-    for z in range(0, input_hu.shape[2], max(1, input_hu.shape[2] // NOISE_SLICES)):
-        near = input_hu[:, :, max(0, z - 1) : z + 2].astype(np.float32)
-        middle = min(z, 1)
-        mean = _mean_of_27(near)[:, :, middle]
-        deviation = np.abs(near[:, :, middle] - mean)[(mean > window.lower) & (mean < window.upper)]
-        bins = np.minimum(deviation / NOISE_BIN_HU, NOISE_BINS - 1).astype(np.int64)
-        counts += np.bincount(bins, minlength=NOISE_BINS)
-    total = np.cumsum(counts)
-    if not total[-1]:
-        return 0.0
-    return float(np.searchsorted(total, total[-1] / 2)) * NOISE_BIN_HU / 0.6745
-
-
-@dataclass(frozen=True)
-class _Slab:
-    inner: slice  # the slices of the scan that it stands for
-    outer: slice  # these and a halo
-    within: slice  # where the first lie in the second
-
-
-def _slabs(shape: tuple[int, ...]) -> Iterator[_Slab]:
-    depth = shape[2]
-    step = max(1, SLAB_VOXELS // max(1, shape[0] * shape[1]))
-    for start in range(0, depth, step):
-        stop = min(start + step, depth)
-        low, high = max(0, start - BROAD_RADIUS), min(depth, stop + BROAD_RADIUS)
-        yield _Slab(slice(start, stop), slice(low, high), slice(start - low, stop - low))
-
-
-def _mean_of_27(scan: NDArray[np.float32]) -> NDArray[np.float32]:
-    # SciPy's uniform_filter keeps a running sum, whose rounding depends on where a slab begins.
-    for axis in range(3):
-        scan = correlate1d(scan, (1.0, 1.0, 1.0), axis=axis, mode="nearest")
-    return scan / np.float32(27.0)
 
 
 def _ramp(hu: NDArray[np.float32], window: Window, spare: float = 0.0) -> NDArray[np.float32]:

@@ -2,23 +2,29 @@
 
 from mpfnl.volumes.grid import check_affine, check_same_grid
 from mpfnl.volumes.reading import read_label_volume, read_mask, read_volume
+from mpfnl.volumes.slabs import SlabScan, open_scan
 from mpfnl.volumes.sources import content_files, scan_exists
-from mpfnl.volumes.volume import Affine, Volume, Voxels, describe, phase_name
-from mpfnl.volumes.writing import check_output, write_volume
+from mpfnl.volumes.volume import Affine, Placed, Volume, Voxels, describe, phase_name
+from mpfnl.volumes.writing import VolumeWriter, check_output, volume_writer, write_volume
 
 __all__ = [
     "Affine",
+    "Placed",
+    "SlabScan",
     "Volume",
+    "VolumeWriter",
     "Voxels",
     "check_affine",
     "check_output",
     "check_same_grid",
     "content_files",
     "describe",
+    "open_scan",
     "phase_name",
     "read_label_volume",
     "read_mask",
     "read_volume",
     "scan_exists",
+    "volume_writer",
     "write_volume",
 ]

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpfnl.errors import InputError
-from mpfnl.volumes.volume import Affine, Volume, describe, numbers, phase_name
+from mpfnl.volumes.volume import Affine, Placed, describe, numbers, phase_name
 
 SHEAR_TOLERANCE_DEG = 0.005
 """Axes further than this from a right angle are sheared: 0.04 mm over 500 mm, and just under the angle from
@@ -88,8 +88,8 @@ def check_affine(affine: Affine, name: str) -> None:
         )
 
 
-def check_same_grid(reference: Volume, others: Sequence[Volume], tolerance_mm: float = 1e-3) -> None:
-    """Refuses volumes that do not lie on the reference's grid.
+def check_same_grid(reference: Placed, others: Sequence[Placed], tolerance_mm: float = 1e-3) -> None:
+    """Refuses volumes or scans that do not lie on the reference's grid.
 
     Two grids are the same when their shapes are equal and each of the eight corner voxels lies at the
     same place in the world.
@@ -122,29 +122,29 @@ def check_same_grid(reference: Volume, others: Sequence[Volume], tolerance_mm: f
             )
 
 
-def _against(reference: Volume) -> str:
+def _against(reference: Placed) -> str:
     if reference.phase is None:
         return describe(reference.path)
     return f"the {phase_name(reference.phase)} ({reference.path})"
 
 
-def _by(volume: Volume) -> str:
+def _by(volume: Placed) -> str:
     return " by ".join(str(size) for size in volume.shape)
 
 
-def _corners(volume: Volume, margin: float = 0.0) -> NDArray[np.float64]:
+def _corners(volume: Placed, margin: float = 0.0) -> NDArray[np.float64]:
     """The world positions in mm of the eight corner voxels (8, 3), moved outwards by a margin in voxels."""
     ends = [(-margin, size - 1 + margin) for size in volume.shape]
     index = np.array(list(product(*ends)), dtype=np.float64)
     return np.asarray(index @ volume.affine[:3, :3].T + volume.affine[:3, 3], dtype=np.float64)
 
 
-def _overlap(a: Volume, b: Volume) -> bool:
+def _overlap(a: Placed, b: Placed) -> bool:
     """Whether two fields of view meet: separating axes along the grid axes of both."""
     return _meets(a, b) and _meets(b, a)
 
 
-def _meets(box: Volume, other: Volume) -> bool:
+def _meets(box: Placed, other: Placed) -> bool:
     to_index = np.linalg.inv(box.affine)
     index = _corners(other, margin=0.5) @ to_index[:3, :3].T + to_index[:3, 3]
     size = np.array(box.shape)

@@ -1,4 +1,4 @@
-"""NIfTI files: an unrepaired header, and every voxel read at once.
+"""NIfTI files: an unrepaired header, and voxels read whole or slice by slice.
 
 nibabel repairs a bad header silently and reads voxels lazily, and neither notices a file that was cut off in
 its last bytes. Here the header is taken as it stands, and the file is read to its end.
@@ -16,10 +16,9 @@ from typing import IO, Any, TypeAlias, cast
 
 import nibabel as nib
 import numpy as np
-from numpy.typing import NDArray
 
 from mpfnl.errors import InputError
-from mpfnl.volumes.bytefile import by, check_file, check_shape, cut_off, one_line, open_file
+from mpfnl.volumes.bytefile import by, check_file, check_shape, cut_off, one_line
 from mpfnl.volumes.grid import header_affine
 from mpfnl.volumes.stored import StoredImage
 
@@ -42,14 +41,89 @@ def read_nifti(path: Path, name: str) -> StoredImage:
         InputError: It is missing, a folder, not NIfTI, cut off, not one scalar 3-D image, or has no place in
             the world.
     """
-    check_file(path, name)
-    with _reading(path, name) as stream:
-        header = _read_header(stream, name)
-        _check_kind(header, name)
-        stored = _read_stored(stream, header, path, name)
-    affine, space = header_affine(header, name)
-    slope, intercept = _scaling(header, name)
-    return StoredImage(stored, affine, space, slope, intercept)
+    with NiftiSlices(path, name) as slices:
+        image = slices.read(slices.shape[2])
+        slices.finish()
+    return image
+
+
+class NiftiSlices:
+    """The slices of a NIfTI file, read one after the other; a context manager that closes the file.
+
+    Args:
+        path: The file.
+        name: How messages name it.
+
+    Raises:
+        InputError: As for `read_nifti`; what lies in later slices is seen when they are read.
+    """
+
+    def __init__(self, path: Path, name: str) -> None:
+        check_file(path, name)
+        self._name = name
+        with _told(name):
+            self._file = path.open("rb")
+        try:
+            with _told(name):
+                packed = self._file.read(2) == GZIP_MAGIC
+                self._file.seek(0)
+                self._stream = cast("IO[bytes]", gzip.GzipFile(fileobj=self._file)) if packed else self._file
+                header = _read_header(self._stream, name)
+                _check_kind(header, name)
+                self.dtype: np.dtype[Any] = header.get_data_dtype()
+                x, y, z = (int(size) for size in header["dim"][1:4])
+                self.shape = (x, y, z)
+                self._skip_to_voxels(header, path.stat().st_size * (GZIP_LARGEST_RATIO if packed else 1))
+            self.affine, self.space = header_affine(header, name)
+            self._slope, self._intercept = _scaling(header, name)
+        except BaseException:
+            self._file.close()
+            raise
+
+    def __enter__(self) -> NiftiSlices:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()
+
+    def read(self, count: int) -> StoredImage:
+        """The next slices, `(x, y, count)`.
+
+        Raises:
+            InputError: The file is cut off or damaged before their end.
+        """
+        x, y, _ = self.shape
+        stored = np.empty(x * y * count, dtype=self.dtype)
+        view = memoryview(cast("Any", stored.view(np.uint8)))
+        with _told(self._name):
+            while view:
+                got = cast("Any", self._stream).readinto(view[:CHUNK])
+                if not got:
+                    raise cut_off(self.shape, self.dtype.itemsize, self._name)
+                view = view[got:]
+        voxels = stored.reshape((x, y, count), order="F")
+        return StoredImage(voxels, self.affine, self.space, self._slope, self._intercept)
+
+    def finish(self) -> None:
+        """Reads to the end of the file: only there does gzip compare its checksum.
+
+        Raises:
+            InputError: The file is cut off or damaged.
+        """
+        with _told(self._name):
+            while self._stream.read(CHUNK):
+                pass
+
+    def _skip_to_voxels(self, header: Header, most_bytes: int) -> None:
+        size = int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
+        offset = max(int(header["vox_offset"]), header.sizeof_hdr + 4)
+        if offset + size > most_bytes:
+            raise cut_off(self.shape, self.dtype.itemsize, self._name)
+        _skip(self._stream, offset - header.sizeof_hdr)
 
 
 def _scaling(header: Header, name: str) -> tuple[float, float]:
@@ -63,16 +137,20 @@ def _scaling(header: Header, name: str) -> tuple[float, float]:
 
 
 @contextmanager
-def _reading(path: Path, name: str) -> Iterator[IO[bytes]]:
-    with open_file(path, name) as file:
-        try:
-            packed = file.read(2) == GZIP_MAGIC
-            file.seek(0)
-            yield cast("IO[bytes]", gzip.GzipFile(fileobj=file)) if packed else file
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise InputError(
-                f"{name}: is cut off or damaged ({one_line(error)}); copy or convert it again"
-            ) from error
+def _told(name: str) -> Iterator[None]:
+    """What goes wrong while a file is read comes out as one line.
+
+    Raises:
+        InputError: The file is damaged, or the file system refuses.
+    """
+    try:
+        yield
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise InputError(
+            f"{name}: is cut off or damaged ({one_line(error)}); copy or convert it again"
+        ) from error
+    except OSError as error:
+        raise InputError(f"{name}: cannot be read ({one_line(error)}); check the file") from error
 
 
 def _read_header(stream: IO[bytes], name: str) -> Header:
@@ -114,27 +192,6 @@ def _check_kind(header: Header, name: str) -> None:
     if dtype.kind not in "iuf":
         kind = {"c": "complex", "V": "colour (RGB)"}.get(dtype.kind, str(dtype))
         raise InputError(f"{name}: holds {kind} values ({by(shape)}); give one real number a voxel, in HU")
-
-
-def _read_stored(stream: IO[bytes], header: Header, path: Path, name: str) -> NDArray[Any]:
-    dtype = header.get_data_dtype()
-    shape = tuple(int(size) for size in header["dim"][1:4])
-    size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-    offset = max(int(header["vox_offset"]), header.sizeof_hdr + 4)
-    ratio = GZIP_LARGEST_RATIO if isinstance(stream, gzip.GzipFile) else 1
-    if offset + size > path.stat().st_size * ratio:
-        raise cut_off(shape, dtype.itemsize, name)
-    _skip(stream, offset - header.sizeof_hdr)
-    stored = np.empty(size // dtype.itemsize, dtype=dtype)
-    view = memoryview(cast("Any", stored.view(np.uint8)))
-    while view:
-        count = cast("Any", stream).readinto(view[:CHUNK])
-        if not count:
-            raise cut_off(shape, dtype.itemsize, name)
-        view = view[count:]
-    while stream.read(CHUNK):  # to the end: only there does gzip compare its checksum
-        pass
-    return stored.reshape(shape, order="F")
 
 
 def _skip(stream: IO[bytes], count: int) -> None:

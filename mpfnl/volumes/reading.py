@@ -11,6 +11,7 @@ from mpfnl.errors import InputError
 from mpfnl.phases import Phase
 from mpfnl.volumes.grid import check_same_grid
 from mpfnl.volumes.sources import read_file, read_scan
+from mpfnl.volumes.stored import StoredImage
 from mpfnl.volumes.volume import Volume, describe
 
 WINDOWED_LIMIT = 1.05
@@ -43,15 +44,32 @@ def read_volume(path: str | Path, phase: Phase | None = None) -> Volume:
     path = Path(path)
     name = describe(path, phase)
     image = read_scan(path, name)
+    check_bits(image, name)
+    data = image.voxels(name)
+    check_hu(float(data.min()), float(data.max()), name)
+    return Volume(data, image.affine, path, phase, image.storage(data.dtype), image.space)
+
+
+def check_bits(image: StoredImage, name: str) -> None:
+    """Refuses numbers of 8 bits, which cannot be HU.
+
+    Raises:
+        InputError: They are.
+    """
     if image.stored.dtype.itemsize == 1 and image.is_plain:
         raise InputError(f"{name}: is stored in 8 bits, which cannot hold HU (a label map?); give HU")
-    data = image.voxels(name)
-    low, high = data.min(), data.max()
-    if max(abs(float(low)), abs(float(high))) <= WINDOWED_LIMIT:
+
+
+def check_hu(low: float, high: float, name: str) -> None:
+    """Refuses a scan that was windowed, by its lowest and highest value.
+
+    Raises:
+        InputError: It was.
+    """
+    if max(abs(low), abs(high)) <= WINDOWED_LIMIT:
         raise InputError(
             f"{name}: its values lie in [{low:.3g}, {high:.3g}], so it is windowed already; give HU"
         )
-    return Volume(data, image.affine, path, phase, image.storage(data), image.space)
 
 
 def read_mask(path: str | Path, like: Volume | None = None, label: int | None = None) -> NDArray[np.bool_]:

@@ -46,20 +46,29 @@ class StoredImage:
         """
         stored = self.stored
         if stored.dtype.kind == "f":
-            _check_finite(stored, name)
+            check_none_bad(count_bad(stored), name)
         elif self.slope.is_integer() and self.intercept.is_integer():
             return _whole(stored, int(self.slope), int(self.intercept), name)
         return _real(stored if self.is_plain else np.asarray(stored * self.slope + self.intercept))
 
-    def storage(self, data: Voxels) -> np.dtype[Any]:
-        """The type to write again: the file's where it holds the values as they are, else that of `data`."""
+    def storage(self, dtype: np.dtype[Any]) -> np.dtype[Any]:
+        """The type to write again: the file's where it holds the values as they are, else the voxels'."""
         stored = self.stored.dtype.newbyteorder("=")
         keeps = self.is_plain and stored in (np.int16, np.int32, np.float32, np.float64)
-        return stored if keeps else data.dtype
+        return stored if keeps else dtype
 
 
-def _check_finite(stored: NDArray[Any], name: str) -> None:
-    bad = stored.size - int(np.isfinite(stored).sum())
+def count_bad(stored: NDArray[Any]) -> int:
+    """How many numbers are NaN or infinite."""
+    return stored.size - int(np.isfinite(stored).sum())
+
+
+def check_none_bad(bad: int, name: str) -> None:
+    """Refuses an image that holds numbers which are NaN or infinite.
+
+    Raises:
+        InputError: There are some.
+    """
     if bad:
         voxels = "1 voxel is" if bad == 1 else f"{bad} voxels are"
         raise InputError(f"{name}: {voxels} NaN or infinite; repair them or convert the scan again")

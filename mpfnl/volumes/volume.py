@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,38 @@ def describe(path: Path, phase: Phase | None = None) -> str:
 def phase_name(phase: Phase) -> str:
     """A phase in words, as in "portal venous phase"."""
     return f"{phase.value.replace('_', ' ')} phase"
+
+
+class Placed(Protocol):
+    """What lies on a grid in the patient: a volume in memory, or a scan that is read slab by slab."""
+
+    @property
+    def path(self) -> Path:
+        """The file it comes from, or that it will be written to."""
+
+    @property
+    def phase(self) -> Phase | None:
+        """Its contrast phase, where it has one."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """The number of voxels along x, y and z."""
+
+    @property
+    def affine(self) -> Affine:
+        """Voxel indices to world positions in mm, (4, 4)."""
+
+    @property
+    def space(self) -> int:
+        """The NIfTI code of the world's coordinates."""
+
+    @property
+    def storage(self) -> np.dtype[Any]:
+        """The number type in which it is written again."""
+
+    @property
+    def name(self) -> str:
+        """The file and the phase, as messages name it."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import gzip
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from mpfnl.errors import InputError
 from mpfnl.files import atomic_file
-from mpfnl.volumes.volume import Affine, Volume, Voxels
+from mpfnl.volumes.volume import Affine, Placed, Volume, Voxels
 
 SUFFIXES = (".nii.gz", ".nii")
 COMPRESSION = 4  # gzip level
@@ -37,18 +38,80 @@ def write_volume(path: str | Path, hu: Voxels, like: Volume, dtype: np.dtype[Any
         InputError: The name does not end in .nii or .nii.gz, or the file cannot be written there.
         ValueError: The shape is not `like`'s, or a voxel is NaN or infinite.
     """
-    path = Path(path)
     if hu.shape != like.shape:
         raise ValueError(f"the voxels have the shape {hu.shape}, the volume to be like has {like.shape}")
+    with volume_writer(path, like, dtype) as writer:
+        writer.write(hu)
+
+
+class VolumeWriter:
+    """Takes the slabs of a volume in their order; see `volume_writer`.
+
+    Args:
+        stream: Where the voxels go.
+        shape: Of the whole volume.
+        dtype: Their number type in the file.
+    """
+
+    def __init__(self, stream: IO[bytes], shape: tuple[int, int, int], dtype: np.dtype[Any]) -> None:
+        self._stream = stream
+        self._shape = shape
+        self._dtype = dtype
+        self._written = 0
+
+    def write(self, slab: Voxels) -> None:
+        """Writes the next slices.
+
+        Args:
+            slab: HU `(x, y, slices)`; rounded and limited to the range of an integer type.
+
+        Raises:
+            ValueError: They do not fit the volume, or a voxel is NaN or infinite.
+        """
+        self._written += slab.shape[2]
+        if slab.shape[:2] != self._shape[:2] or self._written > self._shape[2]:
+            raise ValueError(f"a slab of {slab.shape} does not fit a volume of {self._shape}")
+        for z in range(slab.shape[2]):
+            self._stream.write(_store(slab[:, :, z], self._dtype).tobytes(order="F"))
+
+    def check_complete(self) -> None:
+        """Raises ValueError where slices are missing."""
+        if self._written != self._shape[2]:
+            raise ValueError(f"{self._written} of {self._shape[2]} slices were written")
+
+
+@contextmanager
+def volume_writer(
+    path: str | Path, like: Placed, dtype: np.dtype[Any] | None = None
+) -> Iterator[VolumeWriter]:
+    """Writes a volume slab by slab, as `write_volume` does at once; the same bytes, however it is cut.
+
+    The file appears at the end of the block, if all slices were written and nothing was raised.
+
+    Args:
+        path: As for `write_volume`, and so the others.
+        like: The volume or scan whose shape, affine, space code and (by default) number type are taken.
+        dtype: Another number type.
+
+    Raises:
+        InputError: As for `write_volume`.
+        ValueError: Slices are missing at the end.
+    """
+    path = Path(path)
     dtype = np.dtype(dtype or like.storage).newbyteorder("<")
     check_output(path)
     header = _header(like.shape, like.affine, like.space, dtype)
-    with atomic_file(path) as file:
-        if not path.name.lower().endswith(".gz"):
-            _write_image(file, header, hu, dtype)
-        else:
-            with gzip.GzipFile("", "wb", COMPRESSION, file, mtime=0) as packed:
-                _write_image(cast("IO[bytes]", packed), header, hu, dtype)
+    with atomic_file(path) as file, _packed(file, path) as stream:
+        stream.write(header)
+        writer = VolumeWriter(stream, like.shape, dtype)
+        yield writer
+        writer.check_complete()
+
+
+def _packed(file: IO[bytes], path: Path) -> AbstractContextManager[IO[bytes]]:
+    if not path.name.lower().endswith(".gz"):
+        return nullcontext(file)
+    return cast("AbstractContextManager[IO[bytes]]", gzip.GzipFile("", "wb", COMPRESSION, file, mtime=0))
 
 
 def check_output(path: str | Path, inputs: Iterable[str | Path] = ()) -> None:
@@ -94,12 +157,6 @@ def _header(shape: tuple[int, int, int], affine: Affine, space: int, dtype: np.d
     header["vox_offset"] = 352
     header["magic"] = b"n+1"
     return bytes(header.binaryblock) + b"\0\0\0\0"  # the last four: no header extensions
-
-
-def _write_image(stream: IO[bytes], header: bytes, hu: Voxels, dtype: np.dtype[Any]) -> None:
-    stream.write(header)
-    for z in range(hu.shape[2]):
-        stream.write(_store(hu[:, :, z], dtype).tobytes(order="F"))
 
 
 def _store(hu: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:

@@ -8,13 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 import yaml
 
 import mpfnl
 from mpfnl.cli import main
 from mpfnl.cli.main import COMMANDS, TRAINER_COMMANDS
-from mpfnl.models.loading import load_model
 from mpfnl.volumes import read_volume
 
 SMALL_FIT = [
@@ -34,14 +32,6 @@ def run(*words: str, folder: Path | None = None) -> subprocess.CompletedProcess[
     """Runs the installed command in a process of its own."""
     command = [str(Path(sys.executable).with_name("mpfnl")), *words]
     return subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    return mpfnl.RCAN3D(channels=16, groups=1, blocks=1).save_pretrained(
-        tmp_path_factory.mktemp("w") / "RCAN3D"
-    )
 
 
 def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
@@ -82,61 +72,6 @@ def test_bad_input_is_one_line_and_status_2(
     assert message in error
     assert len(error.strip().splitlines()) == 1
     assert not list(tmp_path.iterdir())
-
-
-def test_enhance_writes_the_scan(cohort: Path, weights: Path, tmp_path: Path) -> None:
-    source = cohort.parent / "test0" / "portal_venous.nii.gz"
-    result = run(
-        "enhance",
-        "--weights",
-        str(weights),
-        "--portal-venous",
-        str(source),
-        "-o",
-        "out.nii.gz",
-        folder=tmp_path,
-    )
-    assert result.returncode == 0, result.stderr
-    assert "out.nii.gz: portal venous phase, 40x36x30 voxels" in result.stdout
-    expected = load_model(weights).enhance({"portal_venous": source})
-    assert (read_volume(tmp_path / "out.nii.gz").data == expected.data).all()
-
-
-@pytest.mark.parametrize(
-    "kind", ["output is input", "missing file", "windowed", "phase missing", "no such device"]
-)
-def test_enhance_refuses_and_leaves_nothing(
-    cohort: Path, weights: Path, tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    import nibabel as nib
-    import numpy as np
-
-    source = tmp_path / "pv.nii.gz"
-    original = nib.load(cohort.parent / "test0" / "portal_venous.nii.gz")
-    values = np.asanyarray(original.dataobj)
-    if kind == "windowed":
-        values = np.clip((values + 175) / 450, 0, 1).astype(np.float32)
-    nib.save(nib.Nifti1Image(values, original.affine), source)
-    if kind == "missing file":
-        source.unlink()
-    before = source.read_bytes() if source.exists() else b""
-    output = source if kind == "output is input" else tmp_path / "out.nii.gz"
-    phase = "--arterial" if kind == "phase missing" else "--portal-venous"
-    words = ["enhance", "--weights", str(weights), phase, str(source), "-o", str(output)]
-    if kind == "no such device":
-        words += ["--device", "cuda:99"]
-    assert main(words) == 2
-    error = capsys.readouterr().err.strip()
-    assert len(error.splitlines()) == 1
-    assert (
-        "cuda:99"
-        if kind == "no such device"
-        else "portal venous phase"
-        if kind != "output is input"
-        else str(source)
-    ) in error
-    assert (source.read_bytes() if source.exists() else b"") == before
-    assert not (tmp_path / "out.nii.gz").exists()
 
 
 def test_fit_then_validate_test_and_evaluate(cohort: Path, tmp_path: Path) -> None:

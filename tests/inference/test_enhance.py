@@ -102,8 +102,11 @@ def test_missing_phases_and_other_grids_are_named(cohort: Path, tmp_path: Path) 
     model = models()["PFNL3D"]
     folder = cohort.parent / "test0"
     files = {phase: folder / f"{phase}.nii.gz" for phase in model.phases}
-    with pytest.raises(InputError, match="arterial phase is missing"):
-        model.enhance({phase: file for phase, file in files.items() if phase is not Phase.ARTERIAL})
+    with pytest.raises(InputError, match="portal venous phase is missing"):
+        model.enhance({phase: file for phase, file in files.items() if phase is not Phase.PORTAL_VENOUS})
+    stacking = mpfnl.RCAN3D(phases=3, channels=8, groups=1, blocks=1)
+    with pytest.raises(InputError, match=r"arterial phase is missing.*--arterial FILE"):
+        stacking.enhance({phase: file for phase, file in files.items() if phase is not Phase.ARTERIAL})
     arterial = read_volume(files[Phase.ARTERIAL])
     shifted = arterial.affine.copy()
     shifted[2, 3] += 1.5

@@ -41,6 +41,9 @@ class Smoother:
     phases: tuple[Phase, ...] = (Phase.PORTAL_VENOUS,)
     target: Phase = Phase.PORTAL_VENOUS
     window: Window = ABDOMEN
+    optional_phases: tuple[Phase, ...] = ()
+    trained_without_phases: bool = False
+    patch_size: int | None = None
 
 
 @dataclass(frozen=True)

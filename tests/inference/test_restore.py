@@ -9,7 +9,8 @@ import pytest
 from scipy import ndimage
 
 from mpfnl.inference import restore
-from mpfnl.inference.restore import noise_sd, restore_hu
+from mpfnl.inference.noise import noise_sd
+from mpfnl.inference.restore import restore_hu
 from mpfnl.phases import ABDOMEN
 from mpfnl.volumes import read_volume
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
-import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from mpfnl.inference.tiling import Tiling, tile_starts, tiled_forward
+from mpfnl.inference.tiling import Tiling, tiled_forward
 from mpfnl.networks import RCAN3DNet
 
 
@@ -30,19 +27,6 @@ class Smooth(nn.Module):
 
     def forward(self, phases: torch.Tensor) -> torch.Tensor:
         return self.conv(phases)
-
-
-@settings(deadline=None, max_examples=60)
-@given(st.integers(1, 200), st.integers(2, 70), st.data())
-def test_tiles_cover_the_side_and_overlap(side: int, tile: int, data: st.DataObject) -> None:
-    overlap = data.draw(st.integers(0, tile - 1))
-    starts = tile_starts(side, tile, overlap)
-    assert starts[0] == 0
-    assert starts[-1] + tile >= side
-    if side > tile:
-        assert starts[-1] + tile == side
-        steps = [b - a for a, b in pairwise(starts)]
-        assert all(0 < step <= tile - overlap for step in steps)
 
 
 @settings(deadline=None, max_examples=15)
@@ -85,9 +69,3 @@ def test_bf16_is_close_to_float32() -> None:
     network, volume = Smooth(), torch.rand(1, 16, 16, 16)
     exact = tiled_forward(network, volume, precision=torch.float32)
     assert (tiled_forward(network, volume, precision=torch.bfloat16) - exact).abs().max() < 0.01
-
-
-@pytest.mark.parametrize(("tile", "overlap"), [(0, 0), (8, 8), (8, -1)])
-def test_impossible_tilings_are_refused(tile: int, overlap: int) -> None:
-    with pytest.raises(ValueError, match="overlap"):
-        Tiling(tile, overlap)

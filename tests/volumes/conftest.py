@@ -1,4 +1,4 @@
-"""DICOM series made for the tests by pydicom, which the package itself never uses."""
+"""DICOM series made for the tests by pydicom, by which the package writes and never reads."""
 
 from __future__ import annotations
 

@@ -1,0 +1,102 @@
+"""The command that enhances one patient's scan."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mpfnl.cli.options import Precision, chosen_device, chosen_precision
+from mpfnl.errors import InputError
+
+if TYPE_CHECKING:
+    from mpfnl.inference.tiles import Tiling
+    from mpfnl.models.enhancement import EnhancementModule
+
+
+def enhance(
+    *,
+    weights: str,
+    output: Path,
+    portal_venous: Path | None = None,
+    arterial: Path | None = None,
+    noncontrast: Path | None = None,
+    tile: int | None = None,
+    overlap: int | None = None,
+    max_memory: float | None = None,
+    self_ensemble: bool = False,
+    device: str = "auto",
+    precision: Precision = "auto",
+) -> None:
+    """Enhance one patient's scan.
+
+    The result has the target phase's grid and number type, in HU, and opens on top of it. Bone, gas and
+    whatever else truly lies outside of the window [-175, 275] HU keep the input's values. Which phases are
+    used and how much memory it takes is said before the start. NIfTI files are read and written slab by slab,
+    however long they are.
+
+    Args:
+        weights: The model: a weights folder, a Lightning checkpoint, the name of shipped weights, or
+            owner/name on the Hugging Face Hub.
+        output: The enhanced scan to write, .nii.gz or .nii.
+        portal_venous: The portal venous scan in HU: NIfTI, NRRD, MetaImage or a DICOM folder.
+        arterial: The arterial scan on the same grid, where the model takes it.
+        noncontrast: The non-contrast scan on the same grid, where the model takes it.
+        tile: Edge of the tiles in voxels that the volume is cut into; if not given the size of the model's
+            training patches (64 where it is unknown), or less where memory does not suffice.
+        overlap: Voxels shared by neighbouring tiles; if not given as many as the model needs.
+        max_memory: GB (1e9 bytes) that this process may hold; if not given 0.8 of what is free.
+        self_ensemble: Take the mean over eight orientations of each tile; eight times the work.
+        device: auto, cpu, cuda or cuda:N; auto takes a GPU where there is one.
+        precision: auto, bf16 or fp32; auto takes bf16 where the device computes in it.
+    """
+    from mpfnl.inference.enhance import EnhanceOptions, open_study
+    from mpfnl.models.loading import load_model
+    from mpfnl.phases import Phase
+    from mpfnl.volumes import check_output
+
+    given = {
+        Phase.NONCONTRAST: noncontrast,
+        Phase.ARTERIAL: arterial,
+        Phase.PORTAL_VENOUS: portal_venous,
+    }
+    files = {phase: file for phase, file in given.items() if file is not None}
+    check_output(output, files.values())
+    model = load_model(weights).to(chosen_device(device))
+    unused = [phase for phase in files if phase not in model.phases]
+    if unused:
+        print(f"this {type(model).__name__} does not take: {', '.join(unused)}")
+    options = EnhanceOptions(
+        _chosen_tiling(model, tile, overlap),
+        chosen_precision(precision),
+        progress=True,
+        self_ensemble=self_ensemble,
+        max_memory=_bytes(max_memory),
+    )
+    sources = {phase: file for phase, file in files.items() if phase not in unused}
+    with open_study(model, sources, options, keeps_result=False) as study:
+        print("\n".join(study.lines), flush=True)
+        study.write(output)
+    sides = "x".join(map(str, study.target.shape))
+    print(f"{output}: {model.target.replace('_', ' ')} phase, {sides} voxels")
+
+
+def _chosen_tiling(model: EnhancementModule, tile: int | None, overlap: int | None) -> Tiling | None:
+    """The tiling of `--tile` and `--overlap`; None leaves it to the model."""
+    from mpfnl.inference.halo import network_tiling
+
+    if tile is None and overlap is None:
+        return None
+    try:
+        return network_tiling(model.network, model.patch_size if tile is None else tile, overlap)
+    except ValueError as error:
+        raise InputError(f"--tile {tile} --overlap {overlap}: {error}") from None
+
+
+def _bytes(gigabytes: float | None) -> int | None:
+    from mpfnl.inference.memory import GB
+
+    if gigabytes is None:
+        return None
+    if not gigabytes > 0:
+        raise InputError(f"--max-memory {gigabytes:g}: give more than 0 GB")
+    return int(gigabytes * GB)

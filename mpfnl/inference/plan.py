@@ -1,0 +1,140 @@
+"""Memory is predicted before the start, and the work cut so that it stays within what is allowed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from mpfnl.errors import InputError
+from mpfnl.inference.footprint import TileCost
+from mpfnl.inference.memory import GB
+from mpfnl.inference.restore import BROAD_RADIUS, BYTES_A_VOXEL, Restorer
+from mpfnl.inference.tiles import Tiling
+
+SUM_BYTES = 4  # float32
+
+UNSEEN = 64_000_000
+"""Memory of the libraries beneath, which no tensor shows: code, thread stacks, buffers; as measured."""
+
+
+@dataclass(frozen=True)
+class Load:
+    """What there is to do.
+
+    Args:
+        sides: Voxels of the volume along x, y and z.
+        streamed: Bytes a voxel of each scan that is read slab by slab; scans in memory count as held.
+        result: Bytes a voxel of a result that is kept in memory; 0 where it is written slab by slab.
+        tile: What the network takes for a tile, where it works in this process' memory.
+        held: Bytes that the process holds before the start.
+        highest: Bytes that it held at most so far.
+    """
+
+    sides: tuple[int, int, int]
+    streamed: Sequence[int]
+    result: int
+    tile: TileCost
+    held: int
+    highest: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How the work is cut, and the memory that it takes at most.
+
+    Args:
+        tiling: The tiles.
+        slices: How many are mapped back to HU at a time.
+        peak: Bytes that the process will hold at most.
+        limit: Bytes that it may hold; None for no limit.
+    """
+
+    tiling: Tiling
+    slices: int
+    peak: int
+    limit: int | None
+
+    @property
+    def line(self) -> str:
+        """The prediction in a line."""
+        limit = "" if self.limit is None else f", of {in_gb(self.limit)} allowed"
+        tiling = self.tiling
+        return (
+            f"memory: {in_gb(self.peak)} at most{limit}; tiles of {tiling.tile} voxels, overlap"
+            f" {tiling.overlap}, halo {tiling.cut}"
+        )
+
+
+def make_plan(load: Load, tilings: Iterable[Tiling], limit: int | None, fixed: bool) -> Plan:
+    """Takes the first tiling that stays within the limit, and as many slices at a time as do.
+
+    Args:
+        load: What there is to do.
+        tilings: The one that is wanted, then others that take less.
+        limit: Bytes that the process may hold; None for no limit.
+        fixed: Whether the first tiling must be kept: the others are then only advised.
+
+    Raises:
+        InputError: None does; says what to do.
+    """
+    plans = [_roomiest(load, tiling, limit) for tiling in tilings]
+    first = plans[0]
+    fitting = [plan for plan in plans if _fits(plan)]
+    if fitting and (not fixed or fitting[0] is first):
+        return fitting[0]
+    assert limit is not None
+    least = min(plans, key=lambda plan: plan.peak)
+    if fitting:
+        advice = f"take --tile {fitting[0].tiling.tile} ({in_gb(fitting[0].peak)})"
+    else:
+        advice = f"the least, with --tile {least.tiling.tile}, is {in_gb(least.peak)}"
+    sides = "x".join(map(str, load.sides))
+    raise InputError(
+        f"to enhance {sides} voxels with tiles of {first.tiling.tile} takes {in_gb(first.peak)} of memory,"
+        f" {in_gb(limit)} are allowed; {advice}, or allow more with --max-memory GB"
+    )
+
+
+def predict(load: Load, tiling: Tiling, slices: int) -> int:
+    """Bytes that the process will hold at most.
+
+    The scans' slabs, of which one is moved at a time; the sums of a layer of tiles, and those that are done;
+    a tile in the network; and the slices that are mapped back to HU. The last two are never needed at once,
+    but what the one frees is not all fit for the other.
+    """
+    x, y, z = load.sides
+    layer = min(tiling.tile, z)
+    slab = min(layer + BROAD_RADIUS, z)
+    scans = x * y * slab * (sum(load.streamed) + max(load.streamed, default=0))
+    sums = 2 * x * y * layer * SUM_BYTES
+    restored = x * y * min(min(slices, layer) + 2 * BROAD_RADIUS, z) * BYTES_A_VOXEL
+    result = x * y * z * load.result
+    work = scans + sums + load.tile.of(tiling, load.sides) + restored + result
+    return max(load.highest, load.held + UNSEEN + work)
+
+
+def in_gb(count: float) -> str:
+    """Bytes as messages show them: "1.84 GB"."""
+    return f"{count / GB:.3g} GB"
+
+
+def _roomiest(load: Load, tiling: Tiling, limit: int | None) -> Plan:
+    plans = (Plan(tiling, slices, predict(load, tiling, slices), limit) for slices in _slices(load.sides))
+    smallest = next(plans)
+    for plan in [smallest, *plans]:
+        smallest = plan
+        if _fits(plan):
+            break
+    return smallest
+
+
+def _slices(sides: tuple[int, int, int]) -> Iterator[int]:
+    slices = min(Restorer(sides, 0.0).step, sides[2])
+    while slices > 1:
+        yield slices
+        slices //= 2
+    yield 1
+
+
+def _fits(plan: Plan) -> bool:
+    return plan.limit is None or plan.peak <= plan.limit

@@ -1,0 +1,128 @@
+"""Goes through a volume from its first slice to its last, with only a slab of it in memory. Torch only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from itertools import groupby, product
+from typing import Protocol, TypeAlias
+
+import torch
+from torch import Tensor
+
+from mpfnl.inference.allocator import freed_memory_kept
+from mpfnl.inference.runner import TileRunner
+from mpfnl.inference.tiles import Tiling, stretches
+from mpfnl.phases import PhaseVolume, SpatialVolume
+
+Progress: TypeAlias = Callable[[Iterable[tuple[int, ...]], int], Iterable[tuple[int, ...]]]
+"""Wraps an iterable of known length and shows how far it is."""
+
+Box: TypeAlias = tuple[slice, slice, slice]
+"""A part of a volume: along x, y and z."""
+
+
+class TileSource(Protocol):
+    """Where tiles come from."""
+
+    @property
+    def sides(self) -> tuple[int, int, int]:
+        """The number of voxels along x, y and z."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the sums are kept."""
+
+    def tile(self, box: Box) -> PhaseVolume:
+        """The phases in a box, `(P, x, y, z)` in [0, 1]."""
+
+    def drop(self, before: int) -> None:
+        """Slices before this one will not be asked for again."""
+
+
+@dataclass(frozen=True, eq=False)
+class TensorTiles:
+    """Tiles of phases in memory.
+
+    Args:
+        phases: `(P, x, y, z)` in [0, 1].
+    """
+
+    phases: Tensor
+
+    @property
+    def sides(self) -> tuple[int, int, int]:
+        """The number of voxels along x, y and z."""
+        x, y, z = self.phases.shape[1:]
+        return x, y, z
+
+    @property
+    def device(self) -> torch.device:
+        """Where the phases are."""
+        return self.phases.device
+
+    def tile(self, box: Box) -> PhaseVolume:
+        """The phases in a box."""
+        return self.phases[:, *box].contiguous()
+
+    def drop(self, before: int) -> None:
+        """Nothing."""
+
+
+@torch.inference_mode()
+def sweep(
+    runner: TileRunner, source: TileSource, tiling: Tiling, progress: Progress | None = None
+) -> Iterator[tuple[int, SpatialVolume]]:
+    """Runs a network over a volume in overlapping tiles, in layers along z.
+
+    Neighbouring tiles are blended with weights that fall linearly and end before the tile's border, so that
+    no tile border shows. As soon as the tiles of a layer are done, the slices that no later layer reaches
+    are given out. In memory are the sums of one layer; the source is asked for no slice before the layer.
+
+    Args:
+        runner: Runs the network on a tile.
+        source: Where the tiles come from.
+        tiling: Tile, overlap and halo.
+        progress: Wraps the tiles in a progress bar.
+
+    Yields:
+        The first slice, and these slices `(x, y, n)`, float32, clipped to [0, 1]; in their order, each once.
+        The source still has them; it drops them afterwards.
+    """
+    along_x, along_y, along_z = (
+        {stretch.start: stretch for stretch in stretches(side, tiling)} for side in source.sides
+    )
+    corners: Iterable[tuple[int, ...]] = list(product(along_z, along_x, along_y))
+    count = len(along_x) * len(along_y) * len(along_z)
+    runner.expect(count)
+    if progress is not None:
+        corners = progress(corners, count)
+    ends = [*list(along_z)[1:], source.sides[2]]
+    depth = min(tiling.tile, source.sides[2])
+    total = torch.zeros(*source.sides[:2], depth, dtype=torch.float32, device=source.device)
+    for end, (z, layer) in zip(ends, groupby(corners, key=lambda corner: corner[0]), strict=True):
+        third = along_z[z]
+        with _reusing_memory(runner.device):
+            for _, x, y in layer:
+                first, second = along_x[x], along_y[y]
+                enhanced = runner(source.tile((first.inside, second.inside, third.inside))).to(total.device)
+                counted = enhanced * first.weight.to(total.device)[:, None, None]
+                counted *= second.weight.to(total.device)[:, None]
+                counted *= third.weight.to(total.device)
+                total[first.inside, second.inside] += counted
+        done = end - z
+        yield z, total[:, :, :done].clamp(0.0, 1.0)
+        source.drop(end)
+        _shift(total, done)
+
+
+def _shift(total: Tensor, done: int) -> None:
+    """Moves what is not done to the front, and clears what is behind it."""
+    kept = total.shape[2] - done
+    total[:, :, :kept] = total[:, :, done:].clone()
+    total[:, :, kept:] = 0
+
+
+def _reusing_memory(device: torch.device) -> AbstractContextManager[None]:
+    return freed_memory_kept() if device.type == "cpu" else nullcontext()

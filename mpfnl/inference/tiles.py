@@ -1,0 +1,112 @@
+"""Where tiles lie, and with what weight each counts. Torch only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+ALIGNED = 2
+"""Tiles begin at multiples of this, but the last: the edge of the cubes that the non-local block folds by
+default, so that it folds the same cubes in each tile."""
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """How a volume is cut.
+
+    Args:
+        tile: Edge of a tile in voxels; sides shorter than it are taken whole.
+        overlap: Voxels shared by neighbouring tiles. Less than `tile`.
+        halo: Voxels cut off a tile where it has a neighbour, since the network sees too little beyond the
+            border there; at most half of the overlap. What is left of the overlap is blended linearly; where
+            nothing is left tiles are cropped and laid side by side. None: a quarter of the overlap.
+
+    Raises:
+        ValueError: They do not fit together.
+    """
+
+    tile: int = 64
+    overlap: int = 16
+    halo: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.tile < 1 or not 0 <= self.overlap < self.tile:
+            raise ValueError(f"tile {self.tile} with overlap {self.overlap}: need 0 <= overlap < tile")
+        if not 0 <= 2 * self.cut <= self.overlap:
+            raise ValueError(
+                f"halo {self.halo} with overlap {self.overlap}: need 0 <= halo, at most half of the overlap"
+            )
+
+    @property
+    def cut(self) -> int:
+        """The halo in voxels."""
+        return self.overlap // 4 if self.halo is None else self.halo
+
+    @property
+    def blended(self) -> int:
+        """Over how many voxels neighbouring tiles are blended."""
+        return self.overlap - 2 * self.cut
+
+
+@dataclass(frozen=True, eq=False)
+class Stretch:
+    """What a tile covers along one axis.
+
+    Args:
+        start: Its first voxel.
+        weight: With what each of its voxels counts, `(length,)`; over all tiles it adds up to 1.
+    """
+
+    start: int
+    weight: Tensor
+
+    @property
+    def inside(self) -> slice:
+        """Its voxels."""
+        return slice(self.start, self.start + len(self.weight))
+
+
+def tile_starts(side: int, tile: int, overlap: int) -> list[int]:
+    """Where the tiles begin along one axis: evenly spread, sharing at least `overlap` voxels.
+
+    All but the last begin at multiples of `ALIGNED`, if they can.
+    """
+    if side <= tile:
+        return [0]
+    aligned = ALIGNED if tile - overlap >= ALIGNED else 1
+    step = (tile - overlap) // aligned * aligned
+    last = side - tile
+    reach = -(-last // aligned) * aligned
+    count = -(-reach // step)
+    return [*(index * reach // count // aligned * aligned for index in range(count)), last]
+
+
+def stretches(side: int, tiling: Tiling) -> list[Stretch]:
+    """The tiles along one axis, with weights that add up to 1 at each voxel.
+
+    A volume's weights are the products of those of its axes: they add up to 1, too.
+    """
+    starts = tile_starts(side, tiling.tile, tiling.overlap)
+    length = min(side, tiling.tile)
+    total = torch.zeros(side)
+    ramps = [_ramp(length, tiling, before=start > 0, after=start + length < side) for start in starts]
+    for start, ramp in zip(starts, ramps, strict=True):
+        total[start : start + length] += ramp
+    return [
+        Stretch(start, ramp / total[start : start + length])
+        for start, ramp in zip(starts, ramps, strict=True)
+    ]
+
+
+def _ramp(length: int, tiling: Tiling, *, before: bool, after: bool) -> Tensor:
+    """1 inside; towards a neighbour it falls linearly and is 0 in the halo."""
+    rise = (torch.arange(1, length + 1, dtype=torch.float32) - tiling.cut) / (tiling.blended + 1)
+    rise = rise.clamp(0.0, 1.0)
+    weight = torch.ones(length)
+    if before:
+        weight = torch.minimum(weight, rise)
+    if after:
+        weight = torch.minimum(weight, rise.flip(0))
+    return weight

@@ -26,15 +26,17 @@ class LearningRate:
         peak: The rate, or the highest of a one-cycle schedule.
         warm_up: Share of the steps until the peak of a one-cycle schedule (Smith and Topin 2018); None: the
             rate is constant.
+        betas: Adam's decay of the mean and of the square of gradients.
     """
 
     peak: float = 1e-3
     warm_up: float | None = None
+    betas: tuple[float, float] = (0.9, 0.999)
 
     @property
     def optimizer(self) -> OptimizerFactory:
         """Adam at this rate."""
-        return partial(Adam, lr=self.peak)
+        return partial(Adam, lr=self.peak, betas=self.betas)
 
     def schedule(self, steps: int) -> SchedulerFactory | None:
         """The schedule over so many steps; None where the rate is constant."""
@@ -107,4 +109,4 @@ def pfnl3d(name: str, phases: int, *, small: bool = False) -> Candidate:
     if not small:
         return Candidate(name, partial(PFNL3D, phases=phases))
     make = partial(PFNL3D, phases=phases, features=16, blocks=3)
-    return Candidate(name, make, LearningRate(4e-3, warm_up=0.1), SMALL_CLIP)
+    return Candidate(name, make, LearningRate(4e-3, warm_up=0.1, betas=(0.9, 0.99)), SMALL_CLIP)

@@ -16,12 +16,12 @@ from mpfnl.errors import InputError
 from mpfnl.inference.enhance import EnhanceOptions
 from mpfnl.inference.progress import track
 from mpfnl.inference.tiling import Tiling, preferred_precision
-from mpfnl.models.enhancement import EnhancementModule
 from mpfnl.phases import PHASES, Phase
 from mpfnl.segmentation.phantom_weights import TRAINING_SEED
 from mpfnl.segmentation.protocol import Segmenter
 from mpfnl.study.cases import BASELINE, REFERENCE, Case, read_cases, write_cases
 from mpfnl.study.files import volume_files
+from mpfnl.study.given import EvaluatedModel
 from mpfnl.study.overlap import OverlapOptions, Segmentations
 from mpfnl.study.provenance import check_same_run, provenance
 from mpfnl.study.quality import Methods, score_images
@@ -84,7 +84,7 @@ class Evaluation:
 
 def evaluate(
     manifest: Manifest,
-    models: Mapping[str, EnhancementModule],
+    models: Mapping[str, EvaluatedModel],
     folder: Path,
     options: EvaluateOptions | None = None,
     *,
@@ -146,7 +146,7 @@ def evaluate(
     return Evaluation(folder, target, rows.all, images, overlaps)
 
 
-def enhance_options(models: Mapping[str, EnhancementModule], options: EvaluateOptions) -> EnhanceOptions:
+def enhance_options(models: Mapping[str, EvaluatedModel], options: EvaluateOptions) -> EnhanceOptions:
     """How the models enhance: in the precision that is asked for, or in that which suits their device."""
     device = next((model.device for model in models.values()), torch.device("cpu"))
     return EnhanceOptions(options.tiling, options.precision or preferred_precision(device))
@@ -209,7 +209,7 @@ def _track(studies: Sequence[Study], what: str, progress: bool) -> Iterable[Stud
     return track(studies, len(studies), what) if progress else studies
 
 
-def _common_target(models: Mapping[str, EnhancementModule]) -> Phase:
+def _common_target(models: Mapping[str, EvaluatedModel]) -> Phase:
     targets = {model.target for model in models.values()} or {Phase.PORTAL_VENOUS}
     if len(targets) != 1:
         raise InputError(

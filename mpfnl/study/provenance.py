@@ -17,9 +17,9 @@ from mpfnl.data.recipe import Recipe
 from mpfnl.errors import InputError
 from mpfnl.files import file_digest, write_text
 from mpfnl.inference.enhance import EnhanceOptions
-from mpfnl.models.enhancement import EnhancementModule
 from mpfnl.phases import Phase
 from mpfnl.study.cases import Case
+from mpfnl.study.given import EvaluatedModel
 from mpfnl.study.leaks.swap_table import SWAP_TABLE
 from mpfnl.study.overlap import Segmentations
 from mpfnl.study.quality import Methods
@@ -61,7 +61,7 @@ def provenance(
         "degradation": None if recipe.degradation is None else asdict(recipe.degradation),
         "sharing": str(recipe.sharing),
         "seed": recipe.seed,
-        "tiling": asdict(options.tiling),
+        "tiling": None if options.tiling is None else asdict(options.tiling),
         "precision": str(options.precision).removeprefix("torch."),
     }
     devices = sorted({str(model.device) for model in methods.models.values()})
@@ -186,10 +186,9 @@ def scan_digest(path: Path) -> str:
     return whole[:16]
 
 
-def _describe(model: EnhancementModule) -> dict[str, Any]:
+def _describe(model: EvaluatedModel) -> dict[str, Any]:
     digest = hashlib.sha256()
     for name, tensor in model.network.state_dict().items():
-        digest.update(name.encode())
+        digest.update(name.removeprefix("network.").encode())  # the same where phases are withheld
         digest.update(tensor.detach().cpu().float().contiguous().numpy().tobytes())
-    arguments = {"model": type(model).__name__, "arguments": model.config}
-    return arguments | {"weights_sha256": digest.hexdigest()[:16]}
+    return model.description | {"weights_sha256": digest.hexdigest()[:16]}

@@ -17,10 +17,10 @@ from mpfnl.data.studies import load_study
 from mpfnl.errors import InputError
 from mpfnl.inference.enhance import EnhanceOptions, enhance_study
 from mpfnl.metrics.image import psnr, ssim
-from mpfnl.models.enhancement import EnhancementModule
 from mpfnl.phases import Phase, Window
 from mpfnl.study.cases import BASELINE, Case
 from mpfnl.study.files import VOLUMES
+from mpfnl.study.given import EvaluatedModel
 from mpfnl.volumes import Volume, check_same_grid, read_volume, write_volume
 
 SSIM_WINDOW = 11  # voxels
@@ -36,7 +36,7 @@ class Methods:
             the reference's grid.
     """
 
-    models: Mapping[str, EnhancementModule]
+    models: Mapping[str, EvaluatedModel]
     folders: Mapping[str, Path]
 
     @property

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,12 +11,13 @@ from typing import Any
 from rich.console import Console
 
 from mpfnl.data.manifest import Manifest, Split
-from mpfnl.models.enhancement import EnhancementModule
+from mpfnl.data.recognise import holds_phantoms
 from mpfnl.phases import ABDOMEN
 from mpfnl.segmentation.protocol import Segmenter
 from mpfnl.study.cases import REFERENCE, Case, methods_of, studies_of
 from mpfnl.study.evaluate import EvaluateOptions, Evaluation, enhance_options, evaluate
 from mpfnl.study.figures import draw_figures, rank_studies
+from mpfnl.study.given import EvaluatedModel
 from mpfnl.study.leaks.check import check_phase_leak
 from mpfnl.study.leaks.swap_table import mean_over_studies, swap_studies
 from mpfnl.study.leaks.table import leak_warnings, summarize_leaks, unchecked
@@ -35,7 +35,6 @@ from mpfnl.study.tables import rich_table
 
 TABLE_WIDTH = 100  # characters that the tables take
 PHANTOMS = "Phantoms, not patients"
-PHANTOM_NAME, PHANTOM_RECORD = r"phantom-\d+-\d{4,}", "phantom.json"  # of `mpfnl phantom`
 TRUTHS = {
     Truth.MASK: "the reference mask",
     Truth.REFERENCE_SCAN: "what the same segmenter found in the clean scan",
@@ -44,7 +43,7 @@ TRUTHS = {
 
 def run_evaluation(
     manifest: Manifest,
-    models: Mapping[str, EnhancementModule],
+    models: Mapping[str, EvaluatedModel],
     folder: Path,
     options: EvaluateOptions,
     notice: str = "",
@@ -102,7 +101,7 @@ def run_evaluation(
 
 def _leaks(
     manifest: Manifest,
-    models: Mapping[str, EnhancementModule],
+    models: Mapping[str, EvaluatedModel],
     evaluation: Evaluation,
     options: EvaluateOptions,
 ) -> LeakSection:
@@ -136,9 +135,7 @@ def _swap_remark(studies: Sequence[str]) -> str:
 
 def _with_phantoms(notice: str, manifest: Manifest, split: Split) -> str:
     """The notice, with a word on top that these are phantoms, where they are and it does not say so."""
-    named = any(re.fullmatch(PHANTOM_NAME, study.study_id) for study in manifest.split(split))
-    made = (manifest.path.parent / PHANTOM_RECORD).is_file()
-    if PHANTOMS in notice or not (named or made):
+    if PHANTOMS in notice or not holds_phantoms(manifest, list(manifest.split(split))):
         return notice
     return f"{PHANTOMS}: these figures say nothing about patients. {notice}".rstrip()
 

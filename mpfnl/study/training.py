@@ -124,7 +124,8 @@ class TrainingRun:
         precision = str(self.machine.computed_in).removeprefix("torch.")
         data = {"degradation": self.data.degradation.name, "scans_sha256": self.data.digest}
         how = {"rate": rate, "clip_norm": self.candidate.clip_norm, "precision": precision}
-        return described | how | data
+        made: dict[str, Any] = json.loads(json.dumps(described | how | data))  # as they are read again
+        return made
 
     @property
     def finished(self) -> bool:

@@ -14,10 +14,10 @@ from mpfnl.data.manifest import Study
 from mpfnl.errors import InputError
 from mpfnl.files import write_text
 from mpfnl.inference.enhance import EnhanceOptions
-from mpfnl.models.enhancement import EnhancementModule
 from mpfnl.phases import Phase
 from mpfnl.study.cases import BASELINE
 from mpfnl.study.files import VOLUMES
+from mpfnl.study.given import EvaluatedModel
 from mpfnl.study.leaks.check import Masks, read_organs
 from mpfnl.study.leaks.swap import SwapRow, swap_test
 from mpfnl.volumes import read_volume
@@ -50,7 +50,7 @@ class SwapCase:
 
 def swap_studies(
     studies: Sequence[Study],
-    models: Mapping[str, EnhancementModule],
+    models: Mapping[str, EvaluatedModel],
     folder: Path,
     options: EnhanceOptions,
 ) -> list[SwapCase]:
@@ -97,7 +97,7 @@ def mean_over_studies(cases: Sequence[SwapCase]) -> dict[str, list[SwapRow]]:
 
 
 def _swap(
-    study: Study, name: str, model: EnhancementModule, folder: Path, options: EnhanceOptions
+    study: Study, name: str, model: EvaluatedModel, folder: Path, options: EnhanceOptions
 ) -> list[SwapCase]:
     place = folder / VOLUMES / study.study_id
     scans = {phase: read_volume(place / f"{BASELINE}_{phase}.nii.gz", phase) for phase in model.phases}

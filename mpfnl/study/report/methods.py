@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mpfnl.phases import PHASES
+from mpfnl.study.given import GIVEN
 
 
 def method_lines(provenance: Mapping[str, Any]) -> dict[str, str]:
@@ -21,7 +22,12 @@ def method_lines(provenance: Mapping[str, Any]) -> dict[str, str]:
 
 def _model_line(model: Mapping[str, Any]) -> str:
     kind, phases = model.get("model", "a model"), model.get("arguments", {}).get("phases")
-    return f"{kind}, which sees {_in_words(phases)}." if phases else f"{kind}."
+    if not phases:
+        return f"{kind}."
+    given = model.get(GIVEN, phases)
+    missing = [phase.replace("_", " ") for phase in phases if phase not in given]
+    without = f", without the {' and the '.join(missing)} phase{'s' * (len(missing) > 1)}" if missing else ""
+    return f"{kind}, which sees {_in_words(given)}{without}."
 
 
 def _in_words(phases: Sequence[str]) -> str:

@@ -11,6 +11,10 @@ from mpfnl.errors import InputError
 if TYPE_CHECKING:
     from mpfnl.inference.tiles import Tiling
     from mpfnl.models.enhancement import EnhancementModule
+    from mpfnl.phases import Phase
+    from mpfnl.volumes.dicom.derivation import Derivation
+
+IMAGE_SUFFIXES = (".nii", ".gz", ".nrrd", ".nhdr", ".mha", ".mhd", ".dcm", ".ima", ".hdr", ".img", ".raw")
 
 
 def enhance(
@@ -37,7 +41,8 @@ def enhance(
     Args:
         weights: The model: a weights folder, a Lightning checkpoint, the name of shipped weights, or
             owner/name on the Hugging Face Hub.
-        output: The enhanced scan to write, .nii.gz or .nii.
+        output: The enhanced scan to write: a .nii.gz or .nii file, or a folder for a DICOM series derived
+            from the scan that is enhanced, which must be DICOM then.
         portal_venous: The portal venous scan in HU: NIfTI, NRRD, MetaImage or a DICOM folder.
         arterial: The arterial scan on the same grid, where the model takes it.
         noncontrast: The non-contrast scan on the same grid, where the model takes it.
@@ -53,6 +58,7 @@ def enhance(
     from mpfnl.models.loading import load_model
     from mpfnl.phases import Phase
     from mpfnl.volumes import check_output
+    from mpfnl.volumes.dicom.derived import check_derived_output, derived_series_writer
 
     given = {
         Phase.NONCONTRAST: noncontrast,
@@ -60,8 +66,12 @@ def enhance(
         Phase.PORTAL_VENOUS: portal_venous,
     }
     files = {phase: file for phase, file in given.items() if file is not None}
-    check_output(output, files.values())
+    as_dicom = _is_folder(output)
+    if not as_dicom:
+        check_output(output, files.values())
     model = load_model(weights).to(chosen_device(device))
+    if as_dicom and model.target in files:
+        check_derived_output(output, files[model.target])
     unused = [phase for phase in files if phase not in model.phases]
     if unused:
         print(f"this {type(model).__name__} does not take: {', '.join(unused)}")
@@ -75,9 +85,42 @@ def enhance(
     sources = {phase: file for phase, file in files.items() if phase not in unused}
     with open_study(model, sources, options, keeps_result=False) as study:
         print("\n".join(study.lines), flush=True)
-        study.write(output)
+        if as_dicom:
+            about = _derivation(model, weights, study.used.used, self_ensemble=self_ensemble)
+            with derived_series_writer(output, files[model.target], about) as writer:
+                for _, slab in study.slabs():
+                    writer.write(slab)
+        else:
+            study.write(output)
     sides = "x".join(map(str, study.target.shape))
-    print(f"{output}: {model.target.replace('_', ' ')} phase, {sides} voxels")
+    kind = "DICOM series, with the source's patient data, " if as_dicom else ""
+    print(f"{output}: {kind}{model.target.replace('_', ' ')} phase, {sides} voxels")
+
+
+def _is_folder(output: Path) -> bool:
+    """Whether a name is meant for a folder: it ends like no image file."""
+    return not output.name.lower().endswith(IMAGE_SUFFIXES)
+
+
+def _derivation(
+    model: EnhancementModule, weights: str, phases: tuple[Phase, ...], *, self_ensemble: bool
+) -> Derivation:
+    """What the DICOM series says of how it was made."""
+    from mpfnl import __version__
+    from mpfnl.files import file_digest
+    from mpfnl.models.pretrained import WEIGHTS
+    from mpfnl.models.sources import find_weights
+    from mpfnl.volumes.dicom.derivation import Derivation
+
+    path = Path(weights)
+    digest = file_digest(path if path.is_file() else find_weights(weights) / WEIGHTS)
+    record = model.training_record
+    remarks = [
+        "Enhanced by a neural network",
+        "mean over eight orientations" if self_ensemble else "",
+        "trained on phantoms, not on patients" if record is not None and record.saw_phantoms else "",
+    ]
+    return Derivation(type(model).__name__, digest, __version__, phases, ", ".join(filter(None, remarks)))
 
 
 def _chosen_tiling(model: EnhancementModule, tile: int | None, overlap: int | None) -> Tiling | None:

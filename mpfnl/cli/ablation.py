@@ -80,7 +80,7 @@ def ablate(
         _budget(small, said | {"seed": seed}),
         Machine(chosen_device(device), chosen_precision(precision)),
         small,
-        Tiling(48, 8) if small else Tiling(),
+        Tiling(32, 8) if small else Tiling(),
         OverlapOptions(truth=Truth(truth)),
         find_preset(degradation),
     )

@@ -29,6 +29,9 @@ NOTICE = (
 )
 
 
+TILING = Tiling(tile=32, overlap=8)  # tiles of the size of the training patches
+
+
 @dataclass(frozen=True)
 class DemoSettings:
     """How large the demonstration is; both models are trained on the same number of patches.
@@ -86,9 +89,7 @@ def run_demo(folder: Path, seed: int = 0, settings: DemoSettings | None = None) 
     weights = {run.candidate.name: run.train() for run in runs}
     console.rule("3 of 3: the held-out phantoms")
     loaded = {name: load_model(path) for name, path in weights.items()}
-    options = EvaluateOptions(
-        degradation=settings.degradation, seed=seed, tiling=Tiling(tile=48, overlap=8), progress=True
-    )
+    options = EvaluateOptions(degradation=settings.degradation, seed=seed, tiling=TILING, progress=True)
     with _segmenter(console) as segmenter:
         run_evaluation(data.manifest, loaded, folder / "evaluation", options, NOTICE, segmenter=segmenter)
 

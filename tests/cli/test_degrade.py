@@ -41,7 +41,8 @@ from mpfnl.transforms.degradation import (
 )
 from mpfnl.transforms.degradation.catalogue import SHORT_NAMES
 from mpfnl.transforms.degradation.records import KINDS
-from mpfnl.volumes import read_volume, write_volume
+from mpfnl.volumes import Voxels, read_volume, write_volume
+from mpfnl.volumes.writing import VolumeWriter
 
 AFFINE = np.array([[-1.5, 0, 0, 12], [0, -1.5, 0, -30], [0, 0, 2.5, 400], [0, 0, 0, 1.0]])
 SHAPE = (20, 18, 16)
@@ -395,11 +396,13 @@ def test_a_full_disk_leaves_neither_scan_nor_record(
         assert degrade(scan, output, "--record", record) == 0
         capsys.readouterr()
 
-    def full(stream: Any, *_: Any) -> None:
-        stream.write(bytes(100))
+    write = VolumeWriter.write
+
+    def full(writer: VolumeWriter, slab: Voxels) -> None:
+        write(writer, slab[:, :, :1])
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("mpfnl.volumes.writing._write_image", full)
+    monkeypatch.setattr(VolumeWriter, "write", full)
     line = refused(capsys, scan, output, "--seed", 9, "--record", record)
     assert f"{output}: cannot be written (No space left on device)" in line
     assert output.exists() is record.exists() is before

@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test lint clean
+.PHONY: demo test test-slow lint clean
 
 $(VENV)/core.stamp: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' \
@@ -22,8 +22,11 @@ $(VENV)/dev.stamp: $(VENV)/core.stamp
 demo: $(VENV)/core.stamp ## phantoms, training, enhancement, segmentation, the report, in demo/
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/mpfnl demo --output demo
 
-test: lint ## style, types, layers and all tests that need no GPU
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not gpu"
+test: lint ## style, types, layers and the tests that need no GPU, but for the slow ones
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not gpu and not slow"
+
+test-slow: $(VENV)/dev.stamp ## the real segmenter, notebooks, the demonstration, several processes
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "slow and not gpu"
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .

@@ -64,7 +64,7 @@ def test_a_study_keeps_its_geometry_type_and_what_lies_outside_the_window(
 
 
 @pytest.mark.realdata
-@pytest.mark.parametrize("name", ["RCAN3D", "PFNL3D"])
+@pytest.mark.parametrize("name", ["RCAN3D", pytest.param("PFNL3D", marks=pytest.mark.slow)])
 def test_a_real_scan(real_data: Path, tmp_path: Path, name: str) -> None:
     """The real portal venous scan stands for all three phases: a test of the software, not of enhancement."""
     model = models()[name]

@@ -21,6 +21,8 @@ from mpfnl.data.manifest import Split, write_manifest
 from mpfnl.models import PFNL3D
 from mpfnl.volumes import read_volume
 
+pytestmark = pytest.mark.slow
+
 WORKER = Path(__file__).parents[1] / "support" / "ddp_worker.py"
 STEPS = 3  # an epoch: five studies of three patches, three patches left over
 PATCHES = 15

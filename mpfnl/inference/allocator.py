@@ -25,6 +25,9 @@ def freed_memory_kept() -> Iterator[None]:
     are those that glibc itself reaches after large blocks were freed.
 
     It does nothing where the C library is not glibc.
+
+    What is kept grows where blocks of many sizes come and go, as in convolutions that PyTorch unfolds: then
+    `give_back` now and then.
     """
     libc = _glibc()
     if libc is None:
@@ -38,6 +41,13 @@ def freed_memory_kept() -> Iterator[None]:
     finally:
         libc.mallopt(M_MMAP_MAX, MMAP_MAX)
         libc.mallopt(M_TRIM_THRESHOLD, 2 * LARGEST_MMAP_THRESHOLD)
+        libc.malloc_trim(0)
+
+
+def give_back() -> None:
+    """Memory that is free goes back to the system; does nothing where the C library is not glibc."""
+    libc = _glibc()
+    if libc is not None:
         libc.malloc_trim(0)
 
 

@@ -50,18 +50,25 @@ class TileCost:
     Args:
         fixed: Of tensors, whatever the tile's size.
         a_voxel: Of tensors, for each voxel.
-        unfolded: Convolutions that may take more.
+        unfolded: Every call of a convolution that may take more.
     """
 
     fixed: float = 0.0
     a_voxel: float = 0.0
-    unfolded: frozenset[Unfolded] = frozenset()
+    unfolded: tuple[Unfolded, ...] = ()
 
     def of(self, tiling: Tiling, sides: Sequence[int]) -> int:
         """Bytes for a tile of a volume with these sides."""
+        voxels = math.prod(min(tiling.tile, side) for side in sides)
+        return int(self.fixed + self.a_voxel * voxels) + self.matrices(tiling, sides)[0]
+
+    def matrices(self, tiling: Tiling, sides: Sequence[int]) -> tuple[int, int]:
+        """Bytes of the largest matrix of an unfolded convolution, and of the one that comes next in size."""
         tile = [min(tiling.tile, side) for side in sides]
-        matrix = max((convolution.bytes(tile) for convolution in self.unfolded), default=0)
-        return int(self.fixed + self.a_voxel * math.prod(tile)) + matrix
+        sizes = {convolution: convolution.bytes(tile) for convolution in set(self.unfolded)}
+        largest = sorted((sizes[convolution] for convolution in self.unfolded), reverse=True)
+        first, second, *_ = [*largest, 0, 0]
+        return first, second
 
 
 @torch.inference_mode()
@@ -86,7 +93,7 @@ def tile_cost(runner: TileRunner, phases: int) -> TileCost:
     with torch.compiler.set_stance("force_eager"):
         small, large = count(SMALL), count(LARGE)
     a_voxel = (large.most - small.most) / (LARGE**3 - SMALL**3)
-    return TileCost(max(0.0, small.most - a_voxel * SMALL**3), a_voxel, frozenset(large.unfolded))
+    return TileCost(max(0.0, small.most - a_voxel * SMALL**3), a_voxel, tuple(large.unfolded))
 
 
 def live_bytes(run: Callable[[], object]) -> int:
@@ -107,7 +114,7 @@ class _Counting(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.most = 0
-        self.unfolded: set[Unfolded] = set()
+        self.unfolded: list[Unfolded] = []
         self._alive: dict[int, int] = {}
 
     def __torch_dispatch__(
@@ -140,4 +147,4 @@ class _Counting(TorchDispatchMode):
     ) -> None:
         plain = set(stride) == set(dilation) == {1} and groups == 1
         if plain and tile.dtype is torch.float32 and tile.device.type == "cpu":
-            self.unfolded.add(Unfolded(tuple(weight.shape), tuple(padding)))
+            self.unfolded.append(Unfolded(tuple(weight.shape), tuple(padding)))

@@ -132,7 +132,7 @@ class StudyJob:
             InputError: The network gives NaN.
         """
         progress = _progress if self.progress else None
-        for first, unit in sweep(self.runner, self.tiles, self.plan.tiling, progress):
+        for first, unit in sweep(self.runner, self.tiles, self.plan.tiling, progress, self.plan.room):
             if torch.isnan(unit).any():
                 raise InputError(
                     f"this {self.model} gives NaN: its weights are damaged or its training diverged"

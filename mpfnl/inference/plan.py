@@ -17,6 +17,12 @@ UNSEEN = 64_000_000
 """Memory of the libraries beneath, which no tensor shows: code, thread stacks, buffers; as measured."""
 
 
+SPLIT = 1.5
+"""How often the second matrix of an unfolded convolution is reckoned with beside the first, which is so large
+that it is sometimes split when it is freed, and room for the next is found elsewhere: as measured,
+between never and four times."""
+
+
 @dataclass(frozen=True)
 class Load:
     """What there is to do.
@@ -46,12 +52,14 @@ class Plan:
         tiling: The tiles.
         slices: How many are mapped back to HU at a time.
         peak: Bytes that the process will hold at most.
+        room: Bytes of them that the network takes for a tile.
         limit: Bytes that it may hold; None for no limit.
     """
 
     tiling: Tiling
     slices: int
     peak: int
+    room: int
     limit: int | None
 
     @property
@@ -77,7 +85,7 @@ def make_plan(load: Load, tilings: Iterable[Tiling], limit: int | None, fixed: b
     Raises:
         InputError: None does; says what to do.
     """
-    plans = [_roomiest(load, tiling, limit) for tiling in tilings]
+    plans = [_with_most_slices(load, tiling, limit) for tiling in tilings]
     first = plans[0]
     fitting = [plan for plan in plans if _fits(plan)]
     if fitting and (not fixed or fitting[0] is first):
@@ -109,7 +117,8 @@ def predict(load: Load, tiling: Tiling, slices: int) -> int:
     sums = 2 * x * y * layer * SUM_BYTES
     restored = x * y * min(min(slices, layer) + 2 * BROAD_RADIUS, z) * BYTES_A_VOXEL
     result = x * y * z * load.result
-    work = scans + sums + load.tile.of(tiling, load.sides) + restored + result
+    tile = load.tile.of(tiling, load.sides) + int(SPLIT * load.tile.matrices(tiling, load.sides)[1])
+    work = scans + sums + tile + restored + result
     return max(load.highest, load.held + UNSEEN + work)
 
 
@@ -118,8 +127,11 @@ def in_gb(count: float) -> str:
     return f"{count / GB:.3g} GB"
 
 
-def _roomiest(load: Load, tiling: Tiling, limit: int | None) -> Plan:
-    plans = (Plan(tiling, slices, predict(load, tiling, slices), limit) for slices in _slices(load.sides))
+def _with_most_slices(load: Load, tiling: Tiling, limit: int | None) -> Plan:
+    room = load.tile.of(tiling, load.sides)
+    plans = (
+        Plan(tiling, slices, predict(load, tiling, slices), room, limit) for slices in _slices(load.sides)
+    )
     smallest = next(plans)
     for plan in [smallest, *plans]:
         smallest = plan

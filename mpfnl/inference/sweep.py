@@ -11,7 +11,8 @@ from typing import Protocol, TypeAlias
 import torch
 from torch import Tensor
 
-from mpfnl.inference.allocator import freed_memory_kept
+from mpfnl.inference.allocator import freed_memory_kept, give_back
+from mpfnl.inference.memory import resident
 from mpfnl.inference.runner import TileRunner
 from mpfnl.inference.tiles import Tiling, stretches
 from mpfnl.phases import PhaseVolume, SpatialVolume
@@ -72,7 +73,11 @@ class TensorTiles:
 
 @torch.inference_mode()
 def sweep(
-    runner: TileRunner, source: TileSource, tiling: Tiling, progress: Progress | None = None
+    runner: TileRunner,
+    source: TileSource,
+    tiling: Tiling,
+    progress: Progress | None = None,
+    room: int | None = None,
 ) -> Iterator[tuple[int, SpatialVolume]]:
     """Runs a network over a volume in overlapping tiles, in layers along z.
 
@@ -85,6 +90,7 @@ def sweep(
         source: Where the tiles come from.
         tiling: Tile, overlap and halo.
         progress: Wraps the tiles in a progress bar.
+        room: Bytes that may be kept from one tile to the next, where memory is kept; None for no limit.
 
     Yields:
         The first slice, and these slices `(x, y, n)`, float32, clipped to [0, 1]; in their order, each once.
@@ -102,7 +108,7 @@ def sweep(
     depth = min(tiling.tile, source.sides[2])
     total = torch.zeros(*source.sides[:2], depth, dtype=torch.float32, device=source.device)
     for end, (z, layer) in zip(ends, groupby(corners, key=lambda corner: corner[0]), strict=True):
-        third = along_z[z]
+        third, before = along_z[z], resident()
         with _reusing_memory(runner.device):
             for _, x, y in layer:
                 first, second = along_x[x], along_y[y]
@@ -111,6 +117,9 @@ def sweep(
                 counted *= second.weight.to(total.device)[:, None]
                 counted *= third.weight.to(total.device)
                 total[first.inside, second.inside] += counted
+                del enhanced, counted
+                if room is not None and resident() > before + room:
+                    give_back()
         done = end - z
         yield z, total[:, :, :done].clamp(0.0, 1.0)
         source.drop(end)

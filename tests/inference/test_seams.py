@@ -74,9 +74,11 @@ def test_with_attention_no_step_is_larger_at_a_border(name: str) -> None:
         untiled = network(volume[None])[0, 0].clamp(0, 1)
     tiled = tiled_forward(network, volume, tiling, torch.float32)
     seams, there = find_seams(tiled, tiling, EDGE), find_seams(untiled, tiling, EDGE)
+    # Untiled, steps at these places may be larger, too: the non-local block folds two voxels into one.
     assert seams.borders.largest <= 1.01 * max(seams.elsewhere.largest, there.borders.largest)
-    assert seams.borders.high <= 1.1 * seams.elsewhere.high
-    assert seams.borders.mean <= 1.1 * seams.elsewhere.mean
+    for kind in ("high", "mean"):
+        usual = getattr(there.borders, kind) / getattr(there.elsewhere, kind)
+        assert getattr(seams.borders, kind) <= 1.03 * max(1.0, usual) * getattr(seams.elsewhere, kind)
     # What tiling changes: side by side without a halo it shows at the borders, so the test can fail.
     bare = Tiling(32, 0)
     changed = find_seams(tiled_forward(network, volume, bare, torch.float32) - untiled, bare, EDGE)

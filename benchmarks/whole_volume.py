@@ -2,7 +2,7 @@
 
 Memory: a synthetic study of three phases (int16; two .nii.gz, one .nii) goes through a network in a process
 of its own, slab by slab, from file to file. What was predicted before the start stands beside the peak that
-the kernel counted for the whole process (ru_maxrss), everything imported included. --long adds a study of
+the kernel counted for the whole process (VmHWM), everything imported included. --long adds a study of
 512x512x2350 voxels, which takes some 6 GB of disk and, on one core, a good quarter of an hour.
 
 Seams: a noisy phantom goes through networks in tiles of 32 voxels: side by side; with an overlap of a
@@ -36,6 +36,7 @@ from torch import Tensor, nn
 
 from mpfnl.inference.enhance import EnhanceOptions, open_study
 from mpfnl.inference.halo import network_tiling
+from mpfnl.inference.memory import highest
 from mpfnl.inference.tiling import Tiling, tiled_forward
 from mpfnl.phases import PHASES, Phase
 from mpfnl.volumes import Volume, volume_writer
@@ -110,7 +111,6 @@ def write_study(folder: Path, shape: tuple[int, int, int]) -> dict[Phase, Path]:
 
 def enhance_here(case: Case, folder: Path) -> Row:
     """Enhances the study in a folder in this process, and tells what was predicted and what it took."""
-    import resource
 
     import mpfnl
 
@@ -125,7 +125,7 @@ def enhance_here(case: Case, folder: Path) -> Row:
         study.write(folder / "out.nii.gz")
     return {
         "predicted_gb": plan.peak / 1e9,
-        "peak_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9,
+        "peak_gb": highest() / 1e9,
         "overlap": tiling.overlap,
         "halo": tiling.cut,
         "survey_s": survey,

@@ -26,7 +26,7 @@ def test_the_study_is_three_scans_on_one_grid(tmp_path: Path) -> None:
         assert hu.std() > 50
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in bytes elsewhere")
+@pytest.mark.skipif(sys.platform != "linux", reason="there is no VmHWM elsewhere")
 def test_a_row_tells_prediction_and_peak() -> None:
     row = measure_memory(QUICK[0])
     assert row["predicted_over_peak"] == pytest.approx(1.0, abs=0.25)

@@ -135,11 +135,12 @@ def test_an_interruption_leaves_nothing(
 
 
 SCRIPT = """
-import resource, sys
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 import torch
 from mpfnl.inference.enhance import EnhanceOptions, open_study
+from mpfnl.inference.memory import highest
 from mpfnl.inference.tiling import Tiling
 from mpfnl.models.rcan3d import RCAN3D
 class Last(torch.nn.Module):
@@ -154,10 +155,10 @@ files = {phase: folder / f"{phase}.nii" for phase in model.phases}
 options = EnhanceOptions(Tiling(tile, tile // 8), torch.float32)
 with open_study(model, files, options, keeps_result=False) as study:
     study.write(folder / "out.nii")
-print(study.plan.peak, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+print(study.plan.peak, highest())
 """
 
-linux = pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in bytes elsewhere")
+linux = pytest.mark.skipif(sys.platform != "linux", reason="there is no VmHWM elsewhere")
 
 
 def peak_of(folder: Path, kind: str, tile: int, shape: tuple[int, int, int]) -> tuple[int, int]:

@@ -111,7 +111,6 @@ def write_study(folder: Path, shape: tuple[int, int, int]) -> dict[Phase, Path]:
 
 def enhance_here(case: Case, folder: Path) -> Row:
     """Enhances the study in a folder in this process, and tells what was predicted and what it took."""
-
     import mpfnl
 
     torch.manual_seed(0)

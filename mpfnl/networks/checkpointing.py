@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
@@ -11,9 +9,7 @@ from torch.utils.checkpoint import checkpoint
 from mpfnl.phases import Features
 
 
-def run_blocks(
-    blocks: nn.Sequential, features: Features, *shared: Sequence[int] | None, checkpointing: bool
-) -> Features:
+def run_blocks(blocks: nn.Sequential, features: Features, *shared: object, checkpointing: bool) -> Features:
     """Runs blocks one after the other.
 
     Args:

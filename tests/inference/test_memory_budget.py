@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import resource
 import sys
 from pathlib import Path
@@ -71,10 +72,11 @@ def test_what_is_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @linux
 def test_what_is_held_is_seen() -> None:
-    before, size = resident(), 200_000_000
+    gc.collect()
+    before, size = resident(), 400_000_000
     block = np.ones(size, np.uint8)
-    assert resident() - before == pytest.approx(size, rel=0.1)
+    assert resident() - before == pytest.approx(size, rel=0.3)  # others in this process free memory, too
     assert highest() >= resident()
-    assert highest() <= resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 * 1.01
+    assert highest() <= resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 * 1.05
     del block
-    assert resident() - before < 0.1 * size
+    assert resident() - before < 0.3 * size

@@ -100,6 +100,7 @@ def _add(parser: ArgumentParser, parameter: inspect.Parameter, hint: Any, text: 
 
 _METAVARS = {
     "weights": "PATH",
+    "max_memory": "GB",
     "models": "NAME=WEIGHTS",
     "enhanced": "NAME=FOLDER",
     "structure": "NAME",

@@ -56,7 +56,11 @@ def test_geometry(tmp_path: Path, affine: np.ndarray, suffix: str, space: int) -
     image = nib.load(path)
     assert np.array_equal(again.affine, stored)
     assert np.array_equal(image.affine, stored)
-    np.testing.assert_allclose(itk_affine(path), stored, atol=2e-4)
+    # ITK takes the quaternion: of its float32 numbers a^2 = 1 - b^2 - c^2 - d^2, whose root near 0 is as
+    # uncertain as the root of their precision.
+    uncertain = np.sqrt(np.finfo(np.float32).eps) * np.linalg.norm(stored[:3, :3], axis=0).max()
+    np.testing.assert_allclose(itk_affine(path)[:, 3], stored[:, 3], atol=2e-4)
+    np.testing.assert_allclose(itk_affine(path)[:3, :3], stored[:3, :3], atol=max(2e-4, uncertain))
     np.testing.assert_allclose(again.spacing, image.header.get_zooms(), rtol=1e-5)
     assert image.header["sform_code"] == image.header["qform_code"] == again.space == space
     assert image.header.get_slope_inter() in [(1, 0), (None, None)]

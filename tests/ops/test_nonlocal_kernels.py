@@ -361,6 +361,7 @@ print("compiled")
 """
 
 
+@pytest.mark.slow
 def test_kernels_compile_for_hopper_without_a_gpu(tmp_path: Path) -> None:
     """Tensor cores, the hardware's exponential, no atomic additions: read off the code for sm_90."""
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}

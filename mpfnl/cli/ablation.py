@@ -64,7 +64,7 @@ def ablate(
 
     from mpfnl.data.manifest import read_manifest
     from mpfnl.inference.tiling import Tiling
-    from mpfnl.study.ablation import AblationSettings, run_ablation
+    from mpfnl.study.ablation import SMALL_TILING, AblationSettings, run_ablation
     from mpfnl.study.budget import Machine
     from mpfnl.study.overlap import OverlapOptions, Truth
     from mpfnl.transforms.degradation import find_preset
@@ -80,7 +80,7 @@ def ablate(
         _budget(small, said | {"seed": seed}),
         Machine(chosen_device(device), chosen_precision(precision)),
         small,
-        Tiling(32, 8) if small else Tiling(),
+        SMALL_TILING if small else Tiling(),
         OverlapOptions(truth=Truth(truth)),
         find_preset(degradation),
     )

@@ -162,7 +162,7 @@ class PFNL3DNet(nn.Module):
             ValueError: If the number of phases differs from the network's, or from those present.
         """
         there = self._check_present(phases.shape[1], present)
-        mixed = self.nonlocal_block(phases) if there is None else self._mix(phases, there)
+        mixed = self._mix(phases, there)
         single = mixed.transpose(0, 1).flatten(0, 1).unsqueeze(1)  # phase-major: (P * batch, 1, x, y, z)
         features = convolve_leaky_relu(self.first, 2 * single - 1, SLOPE)
         features = run_blocks(self.trunk, features, there, checkpointing=self.activation_checkpointing)
@@ -184,7 +184,7 @@ class PFNL3DNet(nn.Module):
             )
         return there
 
-    def _mix(self, phases: PhaseBatch, present: tuple[int, ...]) -> PhaseBatch:
+    def _mix(self, phases: PhaseBatch, present: tuple[int, ...] | None) -> PhaseBatch:
         block = self.nonlocal_block
         return block(phases, present) if isinstance(block, NonLocalBlock3D) else block(phases)
 

@@ -29,6 +29,9 @@ EVALUATION = "evaluation"
 SMALL_BUDGET = TrainingBudget(epochs=8, patches_per_study=10, batch_size=2)
 """The demonstration's: minutes on a CPU."""
 
+SMALL_TILING = Tiling(32, 8)
+"""Of the small models: tiles of the size of their training patches."""
+
 SQUARE = Square()
 TABLE_WIDTH = 100  # characters
 

@@ -13,9 +13,9 @@ from rich.console import Console
 from mpfnl.data.manifest import read_manifest
 from mpfnl.data.phantom import THREE_MM, SplitCounts, write_cohort
 from mpfnl.errors import MissingExtraError
-from mpfnl.inference.tiling import Tiling
 from mpfnl.models.loading import load_model
 from mpfnl.segmentation import Segmenter, TotalSegmentatorSegmenter
+from mpfnl.study.ablation import SMALL_TILING
 from mpfnl.study.budget import Machine, TrainingBudget
 from mpfnl.study.candidates import pfnl3d, rcan3d
 from mpfnl.study.evaluate import EvaluateOptions
@@ -27,9 +27,6 @@ NOTICE = (
     "Phantoms, not patients: simulated anatomy, simulated degradation, small networks trained for minutes. "
     "These figures show that the software works; they say nothing about patients."
 )
-
-
-TILING = Tiling(tile=32, overlap=8)  # tiles of the size of the training patches
 
 
 @dataclass(frozen=True)
@@ -89,7 +86,7 @@ def run_demo(folder: Path, seed: int = 0, settings: DemoSettings | None = None) 
     weights = {run.candidate.name: run.train() for run in runs}
     console.rule("3 of 3: the held-out phantoms")
     loaded = {name: load_model(path) for name, path in weights.items()}
-    options = EvaluateOptions(degradation=settings.degradation, seed=seed, tiling=TILING, progress=True)
+    options = EvaluateOptions(degradation=settings.degradation, seed=seed, tiling=SMALL_TILING, progress=True)
     with _segmenter(console) as segmenter:
         run_evaluation(data.manifest, loaded, folder / "evaluation", options, NOTICE, segmenter=segmenter)
 

@@ -63,7 +63,6 @@ def ablate(
     from contextlib import nullcontext
 
     from mpfnl.data.manifest import read_manifest
-    from mpfnl.inference.tiling import Tiling
     from mpfnl.study.ablation import SMALL_TILING, AblationSettings, run_ablation
     from mpfnl.study.budget import Machine
     from mpfnl.study.overlap import OverlapOptions, Truth
@@ -80,7 +79,7 @@ def ablate(
         _budget(small, said | {"seed": seed}),
         Machine(chosen_device(device), chosen_precision(precision)),
         small,
-        SMALL_TILING if small else Tiling(),
+        SMALL_TILING if small else None,
         OverlapOptions(truth=Truth(truth)),
         find_preset(degradation),
     )

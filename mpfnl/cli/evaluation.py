@@ -35,8 +35,8 @@ def evaluate(
     degradation: str = "paper",
     sharing: Sharing = "nothing",
     seed: int = 0,
-    tile: int = 64,
-    overlap: int = 16,
+    tile: int | None = None,
+    overlap: int | None = None,
     device: str = "auto",
     precision: Precision = "auto",
 ) -> None:
@@ -69,8 +69,9 @@ def evaluate(
             metal.
         sharing: What a study's phases have in common: nothing, or acquisition (one scanner and protocol).
         seed: Of the degradation.
-        tile: Edge of the tiles in voxels.
-        overlap: Voxels shared by neighbouring tiles.
+        tile: Edge of the tiles in voxels; each model's training patches' if not given.
+        overlap: Voxels shared by neighbouring tiles; a quarter of --tile, or what suits each model, if not
+            given.
         device: auto, cpu, cuda or cuda:N.
         precision: auto, bf16 or fp32; auto takes bf16 where the device computes in it.
     """

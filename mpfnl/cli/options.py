@@ -49,14 +49,19 @@ def chosen_precision(precision: Precision) -> torch.dtype | None:
     return chosen.get(precision)
 
 
-def chosen_tiling(tile: int, overlap: int) -> Tiling:
-    """The tiling of `--tile` and `--overlap`.
+def chosen_tiling(tile: int | None, overlap: int | None) -> Tiling | None:
+    """The tiling of `--tile` and `--overlap`, for models of any kind; None leaves it to each.
 
     Raises:
         InputError: They do not fit.
     """
     from mpfnl.inference.tiling import Tiling
 
+    if tile is None:
+        if overlap is not None:
+            raise InputError(f"--overlap {overlap}: give --tile too")
+        return None
+    overlap = tile // 4 if overlap is None else overlap
     try:
         return Tiling(tile, overlap)
     except ValueError as error:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Adam
 
 from mpfnl.errors import InputError
+from mpfnl.inference.halo import network_tiling
 from mpfnl.inference.tiling import Tiling, tiled_forward
 from mpfnl.losses import L1SobelLoss
 from mpfnl.metrics.accumulate import PeakSignalNoiseRatio3D, StructuralSimilarity3D
@@ -40,6 +41,9 @@ class EnhancementModule(TrainedModule):
 
     A subclass builds its network and says what it is made of (`config`); training, validation, testing,
     prediction, whole volumes and weights are here, once.
+
+    Whole volumes are enhanced in tiles that suit the network and the patches it was trained on (see
+    `network_tiling`), or in those of `tiling` where that is set.
 
     Args:
         network: Takes `(batch, P, x, y, z)` in [0, 1], returns `(batch, 1, x, y, z)`.
@@ -76,7 +80,7 @@ class EnhancementModule(TrainedModule):
         self.scheduler_factory = lr_scheduler
         self.lr_interval = lr_interval
         self.lr_factors = dict(lr_factors or {})
-        self.tiling = Tiling()
+        self.tiling: Tiling | None = None
         self.val_loss = MeanLoss()
         self.val_psnr = PeakSignalNoiseRatio3D()
         self.val_ssim = StructuralSimilarity3D()
@@ -138,7 +142,8 @@ class EnhancementModule(TrainedModule):
         """Enhances whole volumes in tiles: `(batch, 1, x, y, z)` in [0, 1]."""
         device = batch["phases"].device.type
         precision = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else torch.float32
-        volumes = [tiled_forward(self.network, phases, self.tiling, precision) for phases in batch["phases"]]
+        tiling = self.tiling or network_tiling(self.network, self.patch_size)
+        volumes = [tiled_forward(self.network, phases, tiling, precision) for phases in batch["phases"]]
         return torch.stack(volumes).unsqueeze(1)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
@@ -163,6 +168,8 @@ class EnhancementModule(TrainedModule):
         tiling: Tiling | None = None,
         precision: torch.dtype | None = None,
         progress: bool = False,
+        self_ensemble: bool = False,
+        max_memory: int | None = None,
     ) -> Volume:
         """Enhances one study from NIfTI files.
 
@@ -172,18 +179,21 @@ class EnhancementModule(TrainedModule):
         Args:
             phases: A file or a `Volume` for each phase that the model takes, on one grid.
             output: Where to write the result (`.nii` or `.nii.gz`); not written if None.
-            tiling: Tile and overlap in voxels.
+            tiling: Tile, overlap and halo in voxels; the model's own, or those that suit it, if None.
             precision: Of the convolutions; chosen by the device if None.
             progress: Show a progress bar.
+            self_ensemble: Take the mean over eight orientations of each tile: eight times the work.
+            max_memory: Bytes that this process may hold; what it holds and 0.8 of what is free if None.
 
         Returns:
             The enhanced target phase in HU, on the input's grid.
 
         Raises:
-            InputError: If a phase is missing or a file cannot be used, with the reason.
+            InputError: If a phase is missing, a file cannot be used or memory does not suffice, with the
+                reason.
         """
         from mpfnl.inference.enhance import EnhanceOptions, enhance_study  # needs nibabel
 
-        options = EnhanceOptions(tiling or self.tiling, precision, progress)
+        options = EnhanceOptions(tiling or self.tiling, precision, progress, self_ensemble, max_memory)
         named = {Phase(phase): source for phase, source in phases.items()}
         return enhance_study(self, named, output, options)

@@ -51,7 +51,7 @@ class AblationSettings:
         budget: Of each training; also its seed is that of the evaluation.
         machine: Where.
         small: Small networks for tries, in place of those of the paper's sizes.
-        tiling: Tile and overlap in voxels, for whole scans.
+        tiling: Tile, overlap and halo in voxels, for whole scans; those that suit each model if None.
         overlap: How segmentations are compared, where there is a segmenter.
         degradation: What each phase is degraded with, in training and in the evaluation.
     """
@@ -59,7 +59,7 @@ class AblationSettings:
     budget: TrainingBudget = field(default_factory=TrainingBudget)
     machine: Machine = field(default_factory=lambda: Machine(torch.device("cpu")))
     small: bool = False
-    tiling: Tiling = field(default_factory=Tiling)
+    tiling: Tiling | None = None
     overlap: OverlapOptions = field(default_factory=OverlapOptions)
     degradation: Preset = SECOND_ORDER_V1
 

@@ -42,7 +42,7 @@ class EvaluateOptions:
         degradation: What each phase is degraded with.
         sharing: What the degraded phases of a study have in common.
         seed: Of the degradation.
-        tiling: Tile and overlap in voxels.
+        tiling: Tile, overlap and halo in voxels; those that suit each model if None.
         precision: Of the convolutions; chosen by the device if None.
         overlap: How segmentations are compared, where there is a segmenter.
         progress: Show a progress bar.
@@ -52,7 +52,7 @@ class EvaluateOptions:
     degradation: Preset = SECOND_ORDER_V1
     sharing: Sharing = Sharing.NOTHING
     seed: int = 0
-    tiling: Tiling = field(default_factory=Tiling)
+    tiling: Tiling | None = None
     precision: torch.dtype | None = None
     overlap: OverlapOptions = field(default_factory=OverlapOptions)
     progress: bool = False

@@ -11,7 +11,6 @@ import torch
 from mpfnl.cli.ablation import ablate
 from mpfnl.cli.parsing import Command
 from mpfnl.errors import InputError
-from mpfnl.inference.tiling import Tiling
 from mpfnl.study import ablation
 from mpfnl.study.ablation import SMALL_BUDGET, AblationSettings
 from mpfnl.study.budget import TrainingBudget
@@ -41,7 +40,7 @@ def test_the_papers_training_is_the_default(cohort: Path, asked: list[tuple[Any,
     assert (manifest.path, folder, segmenter) == (cohort, Path("out"), None)
     assert settings.budget == TrainingBudget(epochs=1000, batch_size=8)
     assert not settings.small
-    assert settings.tiling == Tiling()
+    assert settings.tiling is None
     assert settings.machine.precision is None
     assert settings.degradation is find_preset("paper")
 

@@ -32,6 +32,8 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ("options", "message"),
     [
         (["--enhanced", "other"], "--enhanced other: give NAME=FOLDER, each name once"),
+        (["--overlap", "8"], "--overlap 8: give --tile too"),
+        (["--tile", "8", "--overlap", "8"], "--tile 8 --overlap 8: "),
         (["--enhanced", "other=nowhere"], "--enhanced other=nowhere: there is no such folder"),
         (["--models", "RCAN3D"], "--models RCAN3D: give NAME=WEIGHTS, each name once"),
         (["--nsd-tolerance", "-1"], "--nsd-tolerance -1.0: give 0 mm or more"),

@@ -14,7 +14,10 @@ from scipy import ndimage
 
 import mpfnl
 from mpfnl.errors import InputError
+from mpfnl.inference.enhance import EnhanceOptions, enhance_study
+from mpfnl.inference.halo import network_tiling
 from mpfnl.inference.tiling import Tiling
+from mpfnl.models import TrainingRecord
 from mpfnl.models.enhancement import EnhancementModule
 from mpfnl.phases import Phase
 from mpfnl.volumes import read_volume, write_volume
@@ -115,3 +118,36 @@ def test_missing_phases_and_other_grids_are_named(cohort: Path, tmp_path: Path) 
     with pytest.raises(InputError, match=r"moved.nii.gz \(arterial phase\).*1\.5"):
         model.enhance(files | {Phase.ARTERIAL: moved.path}, tmp_path / "out.nii.gz")
     assert not (tmp_path / "out.nii.gz").exists()
+
+
+def test_a_model_takes_tiles_as_large_as_its_training_patches(cohort: Path) -> None:
+    """Files, and tensors of a Trainer's predict; until `tiling` is set."""
+    model = models()["RCAN3D"].eval()
+    file = cohort.parent / "test0" / "portal_venous.nii.gz"
+    batch = {"phases": torch.rand(1, 1, 40, 30, 20, generator=torch.Generator().manual_seed(0))}
+
+    def results() -> list[np.ndarray]:
+        with torch.inference_mode():
+            predicted = model.predict_step(batch, 0)
+        return [model.enhance({"portal_venous": file}).data, predicted.numpy()]
+
+    model.training_record = TrainingRecord(patch_size=16)
+    own = results()
+    assert model.tiling is None
+    model.tiling = network_tiling(model.network, 16)
+    for ours, same in zip(own, results(), strict=True):
+        np.testing.assert_array_equal(ours, same)
+    model.tiling = Tiling(12, 2)
+    for ours, other in zip(own, results(), strict=True):
+        assert np.abs(ours - other).max() > 0
+
+
+def test_self_ensemble_and_memory_reach_the_study(cohort: Path) -> None:
+    model = models()["RCAN3D"]
+    files = {"portal_venous": cohort.parent / "test0" / "portal_venous.nii.gz"}
+    options = EnhanceOptions(TILING, self_ensemble=True)
+    expected = enhance_study(model, {Phase.PORTAL_VENOUS: files["portal_venous"]}, options=options)
+    found = model.enhance(files, tiling=TILING, self_ensemble=True)
+    np.testing.assert_array_equal(found.data, expected.data)
+    with pytest.raises(InputError, match="are allowed"):
+        model.enhance(files, tiling=TILING, max_memory=10**7)

@@ -73,7 +73,7 @@ def manifest(
     print(write_found(output, find(root, seed, masks)))
 
 
-def demo(*, output: Path = Path("demo"), seed: int = 0) -> None:
+def demo(*, output: Path = Path("demo"), seed: int = 0, from_scratch: bool = False) -> None:
     """Try everything without data: phantoms, training, enhancement, the report; minutes on a CPU.
 
     Started again it goes on from what is finished.
@@ -81,7 +81,8 @@ def demo(*, output: Path = Path("demo"), seed: int = 0) -> None:
     Args:
         output: The folder for everything that it makes.
         seed: Of the phantoms, the degradation and the training.
+        from_scratch: Train both models from nothing, not from the weights that ship.
     """
-    from mpfnl.study.demo import run_demo
+    from mpfnl.study.demo import DemoSettings, run_demo
 
-    run_demo(output, seed)
+    run_demo(output, seed, DemoSettings(from_scratch=from_scratch))

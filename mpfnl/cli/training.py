@@ -12,7 +12,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from mpfnl.data.datamodule import MultiphaseDataModule
 from mpfnl.errors import InputError
 from mpfnl.models.enhancement import EnhancementModule
-from mpfnl.study.writer import VolumeWriter
+from mpfnl.study.writer import PredictionWriter
 
 RECIPES = files("mpfnl") / "recipes"
 
@@ -39,7 +39,7 @@ class TrainingCLI(LightningCLI):
     def before_predict(self) -> None:
         """Adds what writes the predictions."""
         callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]  # untyped in Lightning
-        callbacks.append(VolumeWriter())
+        callbacks.append(PredictionWriter())
 
     def _parse_ckpt_path(self) -> None:
         """Leaves the model to the configuration: a checkpoint's hyperparameters are not merged into it."""

@@ -17,6 +17,9 @@ from mpfnl.models.rcan3d import RCAN3D
 SMALL_CLIP = 0.1
 """Of the small models' gradients: a norm that most steps exceed, so that no patch outweighs the others."""
 
+FINE_TUNING_RATE = 1e-3
+"""The peak, where a small model goes on from weights that are there: a third of a new one's."""
+
 
 @dataclass(frozen=True)
 class LearningRate:
@@ -70,18 +73,31 @@ class Candidate:
         make: Makes it.
         rate: Its learning rate.
         clip_norm: Gradients are shortened to this norm, over all weights; None: they are not.
+        start_from: The weights that `make` begins with; None: new ones.
     """
 
     name: str
     make: MakeModel
     rate: LearningRate = LearningRate()
     clip_norm: float | None = None
+    start_from: str | None = None
 
     def model(self, steps: int) -> EnhancementModule:
         """A new model, for a training of so many steps."""
         return self.make(
             optimizer=self.rate.optimizer, lr_scheduler=self.rate.schedule(steps), lr_interval="step"
         )
+
+
+def fine_tuned(model: type[EnhancementModule], weights: str) -> Candidate:
+    """A small model that begins with weights that are there, at a lower rate.
+
+    Args:
+        model: Its class, which also names it.
+        weights: A folder, a name of shipped weights, or `owner/name` on the Hugging Face Hub.
+    """
+    make = partial(model.from_pretrained, weights)
+    return Candidate(model.__name__, make, LearningRate(FINE_TUNING_RATE, warm_up=0.1), SMALL_CLIP, weights)
 
 
 def rcan3d(name: str, phases: int, *, small: bool = False) -> Candidate:

@@ -12,12 +12,13 @@ from rich.console import Console
 
 from mpfnl.data.manifest import read_manifest
 from mpfnl.data.phantom import THREE_MM, SplitCounts, write_cohort
-from mpfnl.errors import MissingExtraError
+from mpfnl.errors import InputError, MissingExtraError
+from mpfnl.models import PFNL3D, RCAN3D
 from mpfnl.models.loading import load_model
 from mpfnl.segmentation import Segmenter, TotalSegmentatorSegmenter
 from mpfnl.study.ablation import SMALL_TILING
 from mpfnl.study.budget import Machine, TrainingBudget
-from mpfnl.study.candidates import pfnl3d, rcan3d
+from mpfnl.study.candidates import Candidate, fine_tuned, pfnl3d, rcan3d
 from mpfnl.study.evaluate import EvaluateOptions
 from mpfnl.study.run import run_evaluation
 from mpfnl.study.training import TrainingRun, TrainingSet
@@ -27,6 +28,9 @@ NOTICE = (
     "Phantoms, not patients: simulated anatomy, simulated degradation, small networks trained for minutes. "
     "These figures show that the software works; they say nothing about patients."
 )
+
+SHIPPED = {RCAN3D: "rcan3d-phantoms", PFNL3D: "pfnl3d-phantoms"}
+"""The weights that the demonstration fine-tunes."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,7 @@ class DemoSettings:
         patch_size: Edge of a patch in voxels.
         degradation: What the phases are degraded with, in training and in the evaluation. The paper's hurts
             voxels of 3 mm too little for a segmentation to show it (docs/demo.md).
+        from_scratch: Train from new weights, not from those that ship.
     """
 
     patients: SplitCounts = field(default_factory=lambda: SplitCounts(train=14, val=2, test=8))
@@ -52,6 +57,7 @@ class DemoSettings:
     batch_size: int = 2
     patch_size: int = 32
     degradation: Preset = field(default_factory=lambda: find_preset("severe"))
+    from_scratch: bool = False
 
     def budget(self, seed: int) -> TrainingBudget:
         """What each training may spend."""
@@ -68,8 +74,12 @@ def run_demo(folder: Path, seed: int = 0, settings: DemoSettings | None = None) 
         folder: For everything that it makes: `cohort/`, `training/`, `weights/`, `evaluation/`.
         seed: Of the phantoms, the degradation and the training.
         settings: How large it is.
+
+    Raises:
+        InputError: If the weights that it starts from were trained on phantoms of this seed.
     """
     settings = settings or DemoSettings()
+    candidates = _candidates(seed, settings)
     console = Console()
     folder.mkdir(parents=True, exist_ok=True)
     console.rule("1 of 3: phantoms")
@@ -79,7 +89,9 @@ def run_demo(folder: Path, seed: int = 0, settings: DemoSettings | None = None) 
     )
     console.rule("2 of 3: training")
     data = TrainingSet(read_manifest(manifest), settings.degradation)
-    runs = _trainings(folder, data, settings.budget(seed))
+    # Samples are made in this process, which is what two cores want.
+    machine = Machine(torch.device("cuda" if torch.cuda.is_available() else "cpu"), workers=0)
+    runs = [TrainingRun(each, data, folder, settings.budget(seed), machine) for each in candidates]
     if not all(run.finished for run in runs):
         # An evaluation that is there is of other weights.
         shutil.rmtree(folder / "evaluation", ignore_errors=True)
@@ -100,8 +112,15 @@ def _segmenter(console: Console) -> AbstractContextManager[Segmenter | None]:
         return nullcontext()
 
 
-def _trainings(folder: Path, data: TrainingSet, budget: TrainingBudget) -> list[TrainingRun]:
-    # Samples are made in this process, which is what two cores want.
-    machine = Machine(torch.device("cuda" if torch.cuda.is_available() else "cpu"), workers=0)
-    candidates = [rcan3d("RCAN3D", phases=1, small=True), pfnl3d("PFNL3D", phases=3, small=True)]
-    return [TrainingRun(candidate, data, folder, budget, machine) for candidate in candidates]
+def _candidates(seed: int, settings: DemoSettings) -> list[Candidate]:
+    """Both models, from the shipped weights or from nothing."""
+    if settings.from_scratch:
+        return [rcan3d("RCAN3D", phases=1, small=True), pfnl3d("PFNL3D", phases=3, small=True)]
+    for weights in SHIPPED.values():
+        record = load_model(weights).training_record
+        if record is not None and record.seed == seed:
+            raise InputError(
+                f"--seed {seed}: {weights} were trained on phantoms of this seed, which would be held out "
+                "here; give another, or --from-scratch"
+            )
+    return [fine_tuned(model, weights) for model, weights in SHIPPED.items()]

@@ -22,10 +22,11 @@ from rich.console import Console
 from mpfnl.data.datamodule import MultiphaseDataModule
 from mpfnl.data.manifest import Manifest, Split, Study
 from mpfnl.errors import InputError
-from mpfnl.files import write_text
+from mpfnl.files import file_digest, write_text
 from mpfnl.models.enhancement import EnhancementModule
 from mpfnl.models.montage import MontageCallback
 from mpfnl.models.pretrained import CONFIG, WEIGHTS
+from mpfnl.models.sources import find_weights
 from mpfnl.phases import PHASES
 from mpfnl.study.budget import Machine, TrainingBudget
 from mpfnl.study.candidates import Candidate
@@ -124,6 +125,9 @@ class TrainingRun:
         precision = str(self.machine.computed_in).removeprefix("torch.")
         data = {"degradation": self.data.degradation.name, "scans_sha256": self.data.digest}
         how = {"rate": rate, "clip_norm": self.candidate.clip_norm, "precision": precision}
+        if self.candidate.start_from is not None:
+            digest = file_digest(find_weights(self.candidate.start_from) / WEIGHTS)
+            how["start_from"] = {"weights": self.candidate.start_from, "sha256": digest}
         made: dict[str, Any] = json.loads(json.dumps(described | how | data))  # as they are read again
         return made
 
@@ -159,7 +163,8 @@ class TrainingRun:
         checkpoint = self._prepare()
         seed_everything(self.budget.seed, workers=True, verbose=False)
         model = self.candidate.model(self.steps)
-        _say(f"{name}: {_parameters(model):,} parameters, {self.steps} steps")
+        begin = f"from {self.candidate.start_from}" if self.candidate.start_from else "from new weights"
+        _say(f"{name}: {_parameters(model):,} parameters, {self.steps} steps {begin}")
         if checkpoint is not None:
             _say(f"{name}: goes on from {checkpoint}")
         epochs = EpochRecord(name)

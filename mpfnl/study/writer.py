@@ -20,7 +20,7 @@ from mpfnl.phases import StudyBatch
 from mpfnl.volumes import read_volume, write_volume
 
 
-class VolumeWriter(BasePredictionWriter):
+class PredictionWriter(BasePredictionWriter):
     """Writes each predicted volume to `predictions/STUDY.nii.gz` in the trainer's log folder, in HU.
 
     Where the scan that the model saw truly lies outside the window, its HU are kept, as `enhance` does.

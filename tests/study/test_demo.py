@@ -15,7 +15,12 @@ from mpfnl.study.demo import DemoSettings, run_demo
 
 QUICK = (sys.executable, str(Path(__file__).parents[1] / "support" / "quick_worker.py"))
 SETTINGS = DemoSettings(
-    patients=SplitCounts(train=2, val=1, test=2), epochs=1, patches_per_study=2, batch_size=1, patch_size=16
+    patients=SplitCounts(train=2, val=1, test=2),
+    epochs=1,
+    patches_per_study=2,
+    batch_size=1,
+    patch_size=16,
+    from_scratch=True,
 )
 
 

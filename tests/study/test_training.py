@@ -25,7 +25,7 @@ from mpfnl.errors import InputError
 from mpfnl.models.enhancement import EnhancementModule
 from mpfnl.models.loading import load_model
 from mpfnl.study.budget import Machine, TrainingBudget
-from mpfnl.study.candidates import Candidate, LearningRate, pfnl3d, rcan3d
+from mpfnl.study.candidates import Candidate, LearningRate, fine_tuned, pfnl3d, rcan3d
 from mpfnl.study.training import TrainingRun, TrainingSet
 from mpfnl.transforms.degradation import find_preset
 
@@ -220,6 +220,26 @@ def test_another_degradation_is_another_training(whole: TrainingRun, tmp_path: P
     assert run.other_settings() == ["degradation"]
     run.train()
     assert weights_of(run) != weights_of(whole)
+
+
+def test_fine_tuning_starts_from_weights_and_says_which(
+    whole: TrainingRun, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is learned here, so the weights are those that it began with."""
+    start = str(shutil.copytree(whole.weights, tmp_path / "start"))
+    run = TrainingRun(fine_tuned(mpfnl.PFNL3D, start), whole.data, tmp_path / "tuned", BUDGET, MACHINE)
+    monkeypatch.setattr(torch.optim.Adam, "step", lambda self, closure: closure())
+    run.train()
+    assert f"6 steps from {start}" in capsys.readouterr().out
+    assert weights_of(run) == weights_of(whole)
+    record = load_model(run.weights).training_record
+    assert record is not None
+    assert record.started_from == load_model(whole.weights).training_record
+    assert run.finished
+    other = mpfnl.PFNL3D.from_pretrained(start)
+    torch.nn.init.ones_(other.network.first.weight)
+    other.save_pretrained(start)
+    assert not TrainingRun(run.candidate, whole.data, run.folder, BUDGET, MACHINE).finished
 
 
 def test_a_damaged_checkpoint_is_named(

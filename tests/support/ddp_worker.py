@@ -20,7 +20,7 @@ from torch.distributed.fsdp import fully_shard
 
 from mpfnl.data.datamodule import MultiphaseDataModule
 from mpfnl.models import PFNL3D
-from mpfnl.study.writer import VolumeWriter
+from mpfnl.study.writer import PredictionWriter
 
 TOTAL_BATCH = 4
 EPOCHS = 2
@@ -131,7 +131,7 @@ class Worker:
     def use(self, model: PFNL3D) -> dict[str, Any]:
         """Tests, predicts and saves a trained model."""
         seen = Seen()
-        trainer = self.trainer(self.strategy(), seen, VolumeWriter())
+        trainer = self.trainer(self.strategy(), seen, PredictionWriter())
         trainer.test(model, self.data(), verbose=False)
         tested = scores(trainer)
         trainer.predict(model, self.data(), return_predictions=False)

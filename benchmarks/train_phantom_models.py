@@ -3,25 +3,28 @@
 `rcan3d-phantoms` and `pfnl3d-phantoms` are small networks, trained on phantoms that are made first, with
 voxels of 3 mm and the degradation `severe`. All models get the same patches, as many steps, and the same
 loss. It can be stopped and started again: it goes on from the last epoch. The weights of RCAN3D and PFNL3D in
-`FOLDER/weights` are the ones that ship in `mpfnl/models/shipped`; their logs are in `benchmarks/results`. The
-other two candidates are for the comparison of architecture and number of phases.
+`FOLDER/weights` are the ones that ship: `--ship` puts them into `mpfnl/models/shipped`, and their logs into
+`benchmarks/results`. The other two candidates are for the comparison of architecture and number of phases.
 """
 
 from __future__ import annotations
 
+import shutil
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import torch
+from common import REPOSITORY
 
 from mpfnl.data.manifest import Manifest, read_manifest
 from mpfnl.data.phantom import THREE_MM, SplitCounts, write_cohort
-from mpfnl.models import PFNL3D, RCAN3D
+from mpfnl.models import PFNL3D, RCAN3D, TrainingRecord
+from mpfnl.models.loading import load_model
 from mpfnl.study.budget import Machine, TrainingBudget
 from mpfnl.study.candidates import SMALL_CLIP, Candidate, LearningRate
-from mpfnl.study.training import TrainingRun, TrainingSet
+from mpfnl.study.training import METRICS, TrainingRun, TrainingSet
 from mpfnl.transforms.degradation import find_preset
 
 SEED = 7107
@@ -41,6 +44,12 @@ CANDIDATES = (
     Candidate("RCAN3D-3", partial(_rcan3d, phases=3), _RCAN3D_RATE, SMALL_CLIP),
     Candidate("PFNL3D-1", partial(_pfnl3d, phases=1), _PFNL3D_RATE, SMALL_CLIP),
 )
+SHIPPED = {"RCAN3D": "rcan3d-phantoms", "PFNL3D": "pfnl3d-phantoms"}
+DATA = "phantoms of mpfnl with voxels of 3 mm (simulated anatomy and contrast), no patients"
+NOTES = (
+    "Made to show the software and to begin a fine-tuning with; of use on patients' scans only after a "
+    "training on patients' scans. The network is far smaller than the paper's and was trained on a CPU."
+)
 
 
 def budget(steps: int) -> TrainingBudget:
@@ -58,21 +67,33 @@ def cohort(folder: Path) -> Manifest:
     return read_manifest(manifest)
 
 
+def ship(run: TrainingRun) -> Path:
+    """Puts the weights of a finished training into the package, with words on what they are; and its log."""
+    name = SHIPPED[run.candidate.name]
+    model = load_model(run.weights)
+    model.training_record = replace(model.training_record or TrainingRecord(), data=DATA, notes=NOTES)
+    results = REPOSITORY / "benchmarks" / "results"
+    shutil.copyfile(run.log / METRICS, results / f"{name}_training.csv")
+    shutil.copyfile(run.record, results / f"{name}_training.json")
+    return model.save_pretrained(REPOSITORY / "mpfnl" / "models" / "shipped" / name)
+
+
 def main() -> None:
     names = [candidate.name for candidate in CANDIDATES]
     parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="for phantoms, weights and logs")
     parser.add_argument("--models", nargs="+", choices=names, default=names[:2])
     parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--ship", action="store_true", help="put the weights into the package")
     arguments = parser.parse_args()
     data = TrainingSet(cohort(arguments.folder / "cohort"), find_preset("severe"))
     machine = Machine(torch.device("cuda" if torch.cuda.is_available() else "cpu"), workers=0)
     for candidate in CANDIDATES:
         if candidate.name in arguments.models:
-            print(
-                TrainingRun(candidate, data, arguments.folder, budget(arguments.steps), machine).train(),
-                flush=True,
-            )
+            run = TrainingRun(candidate, data, arguments.folder, budget(arguments.steps), machine)
+            print(run.train(), flush=True)
+            if arguments.ship and candidate.name in SHIPPED:
+                print(ship(run))
 
 
 if __name__ == "__main__":

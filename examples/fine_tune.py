@@ -1,6 +1,6 @@
 """Adapt trained weights to another degradation, and measure on held-out phantoms what it brought.
 
-python examples/fine_tune.py --degradation motion                         # those of make demo, minutes
+python examples/fine_tune.py --degradation motion                         # the weights that ship, minutes
 python examples/fine_tune.py --weights weights/ --steps 50 --patients 3   # your own weights, a quick look
 """
 
@@ -32,9 +32,7 @@ TRAINING_SEED, HELD_OUT_SEED = 7001, 7002  # of the phantoms: none is in both
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument(
-        "--weights", default="demo/weights/PFNL3D", help="a folder or a Hub id (those of make demo)"
-    )
+    parser.add_argument("--weights", default="pfnl3d-phantoms", help="a folder, shipped weights or a Hub id")
     parser.add_argument("--degradation", default="motion", help="a preset; see docs/degradation.md")
     parser.add_argument("--patients", type=int, default=8, help="phantoms to train on")
     parser.add_argument("--held-out", type=int, default=6, help="phantoms to measure on")

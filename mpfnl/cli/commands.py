@@ -73,7 +73,7 @@ def manifest(
     print(write_found(output, find(root, seed, masks)))
 
 
-def demo(*, output: Path = Path("demo"), seed: int = 0, from_scratch: bool = False) -> None:
+def demo(*, output: Path = Path("demo"), seed: int = 0, fine_tune: bool = False) -> None:
     """Try everything without data: phantoms, training, enhancement, the report; minutes on a CPU.
 
     Started again it goes on from what is finished.
@@ -81,8 +81,8 @@ def demo(*, output: Path = Path("demo"), seed: int = 0, from_scratch: bool = Fal
     Args:
         output: The folder for everything that it makes.
         seed: Of the phantoms, the degradation and the training.
-        from_scratch: Train both models from nothing, not from the weights that ship.
+        fine_tune: Begin with the weights that ship, not from nothing, and train for half as many epochs.
     """
     from mpfnl.study.demo import DemoSettings, run_demo
 
-    run_demo(output, seed, DemoSettings(from_scratch=from_scratch))
+    run_demo(output, seed, DemoSettings(fine_tune=fine_tune))

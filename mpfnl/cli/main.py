@@ -27,7 +27,7 @@ COMMANDS = {
         Command(demo, "mpfnl demo -o demo"),
         Command(
             enhance,
-            "mpfnl enhance --weights demo/weights/PFNL3D --noncontrast nc.nii.gz --arterial art.nii.gz "
+            "mpfnl enhance --weights pfnl3d-phantoms --noncontrast nc.nii.gz --arterial art.nii.gz "
             "--portal-venous pv.nii.gz -o enhanced.nii.gz",
         ),
         Command(

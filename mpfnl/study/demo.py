@@ -30,7 +30,7 @@ NOTICE = (
 )
 
 SHIPPED = {RCAN3D: "rcan3d-phantoms", PFNL3D: "pfnl3d-phantoms"}
-"""The weights that the demonstration fine-tunes."""
+"""The weights that the demonstration can fine-tune."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class DemoSettings:
         patch_size: Edge of a patch in voxels.
         degradation: What the phases are degraded with, in training and in the evaluation. The paper's hurts
             voxels of 3 mm too little for a segmentation to show it (docs/demo.md).
-        from_scratch: Train from new weights, not from those that ship.
+        fine_tune: Begin with the weights that ship, and train them for half as many epochs.
     """
 
     patients: SplitCounts = field(default_factory=lambda: SplitCounts(train=14, val=2, test=8))
@@ -57,11 +57,12 @@ class DemoSettings:
     batch_size: int = 2
     patch_size: int = 32
     degradation: Preset = field(default_factory=lambda: find_preset("severe"))
-    from_scratch: bool = False
+    fine_tune: bool = False
 
     def budget(self, seed: int) -> TrainingBudget:
         """What each training may spend."""
-        return TrainingBudget(self.epochs, self.patches_per_study, self.batch_size, self.patch_size, seed)
+        epochs = max(1, self.epochs // 2) if self.fine_tune else self.epochs
+        return TrainingBudget(epochs, self.patches_per_study, self.batch_size, self.patch_size, seed)
 
 
 def run_demo(folder: Path, seed: int = 0, settings: DemoSettings | None = None) -> None:
@@ -113,14 +114,14 @@ def _segmenter(console: Console) -> AbstractContextManager[Segmenter | None]:
 
 
 def _candidates(seed: int, settings: DemoSettings) -> list[Candidate]:
-    """Both models, from the shipped weights or from nothing."""
-    if settings.from_scratch:
+    """Both models, from nothing or from the shipped weights."""
+    if not settings.fine_tune:
         return [rcan3d("RCAN3D", phases=1, small=True), pfnl3d("PFNL3D", phases=3, small=True)]
     for weights in SHIPPED.values():
         record = load_model(weights).training_record
         if record is not None and record.seed == seed:
             raise InputError(
                 f"--seed {seed}: {weights} were trained on phantoms of this seed, which would be held out "
-                "here; give another, or --from-scratch"
+                "here; give another, or leave --fine-tune out"
             )
     return [fine_tuned(model, weights) for model, weights in SHIPPED.items()]

@@ -18,9 +18,9 @@ DOCUMENT = Path(__file__).parents[2] / "docs" / "fine_tuning.md"
 def test_the_documents_configuration_runs(cohort: Path, tmp_path: Path) -> None:
     (block,) = re.findall(r"^```yaml\n(.*?)^```", DOCUMENT.read_text("utf-8"), flags=re.M | re.S)
     weights = mpfnl.PFNL3D(features=8, blocks=1).save_pretrained(tmp_path / "weights")
-    assert block.count("demo/weights/PFNL3D") == block.count("prepared/cohort.csv") == 1
+    assert block.count("pfnl3d-phantoms") == block.count("prepared/cohort.csv") == 1
     config = tmp_path / "fine_tune.yaml"
-    block = block.replace("demo/weights/PFNL3D", "weights")
+    block = block.replace("pfnl3d-phantoms", "weights")
     config.write_text(block.replace("prepared/cohort.csv", str(cohort)))
     small = ["--trainer.max_steps=8", "--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false"]
     small += ["--data.patch_size=16", "--data.patches_per_study=2", "--data.batch_size=2", "--data.workers=0"]

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import csv
+import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from mpfnl.cli import main
 from mpfnl.data.manifest import Split, read_manifest
 from mpfnl.data.phantom import SplitCounts
+from mpfnl.models import shipped_weights
+from mpfnl.models.loading import load_model
 from mpfnl.segmentation import process
-from mpfnl.study.demo import DemoSettings, run_demo
+from mpfnl.study import demo
+from mpfnl.study.demo import SHIPPED, DemoSettings, run_demo
 
 QUICK = (sys.executable, str(Path(__file__).parents[1] / "support" / "quick_worker.py"))
 SETTINGS = DemoSettings(
@@ -20,7 +26,6 @@ SETTINGS = DemoSettings(
     patches_per_study=2,
     batch_size=1,
     patch_size=16,
-    from_scratch=True,
 )
 
 
@@ -55,3 +60,33 @@ def test_the_whole_study_runs_and_goes_on_from_what_is_finished(
     assert (folder / "weights" / "PFNL3D" / "model.safetensors").stat().st_mtime_ns == weights
     with (folder / "evaluation" / "cases.csv").open() as file:
         assert list(csv.DictReader(file)) == rows
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec.*")
+def test_it_can_begin_with_the_weights_that_ship(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluated: list[object] = []  # which the other test is about
+    monkeypatch.setattr(demo, "run_evaluation", lambda *arguments, **_: evaluated.append(arguments[1]))
+    run_demo(tmp_path, seed=3, settings=replace(SETTINGS, fine_tune=True))
+    assert len(evaluated) == 1
+    printed = capsys.readouterr().out
+    for model, weights in SHIPPED.items():
+        assert weights in shipped_weights()
+        assert f"steps from {weights}" in printed
+        trained = load_model(tmp_path / "weights" / model.__name__).training_record
+        assert trained is not None
+        assert trained.started_from == load_model(weights).training_record
+        settings = json.loads((tmp_path / "training" / f"{model.__name__}.json").read_text())["settings"]
+        assert settings["start_from"]["weights"] == weights
+
+
+def test_phantoms_that_were_trained_on_are_not_held_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["demo", "-o", str(tmp_path / "demo"), "--seed", "7107", "--fine-tune"]) == 2
+    error = capsys.readouterr().err
+    assert "--seed 7107: rcan3d-phantoms were trained on phantoms of this seed" in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "demo").exists()

@@ -114,6 +114,8 @@ def _check(settings: PrepareSettings, scale: Scale) -> None:
         raise MissingExtraError("antspyx", "register")
     if settings.crop is Crop.SEGMENTATION and find_spec("totalsegmentator") is None:
         raise MissingExtraError("TotalSegmentator", "segment")
+    if scale.scheduler and find_spec("distributed") is None:
+        raise MissingExtraError("distributed", "cluster")
 
 
 def _claim(output: Path, settings: PrepareSettings) -> None:

@@ -10,7 +10,7 @@ from mpfnl.metrics.masks import Mask, mask_pair
 
 
 def dice(prediction: Mask, reference: Mask) -> float:
-    """Dice similarity coefficient of two masks, 2 |A and B| / (|A| + |B|) (Dice 1945).
+    """Dice similarity coefficient of two masks, `2 |A and B| / (|A| + |B|)` (Dice 1945).
 
     Both masks empty: not defined, NaN; to be left out of a mean and counted. One mask empty: 0.
 

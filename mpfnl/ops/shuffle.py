@@ -6,7 +6,7 @@ from mpfnl.phases import Features, Reshaped
 
 
 def space_to_depth(volume: Features, factor: int) -> Reshaped:
-    """Folds each `factor`^3 cube of voxels into channels.
+    """Folds each `factor^3` cube of voxels into channels.
 
     Args:
         volume: `(batch, C, x, y, z)`, each side divisible by `factor`.

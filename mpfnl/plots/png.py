@@ -26,7 +26,7 @@ def small_png(figure: Figure) -> bytes:
         figure: The figure; drawn at its own resolution.
     """
     drawn = io.BytesIO()
-    figure.savefig(drawn, format="rgba")
+    figure.savefig(drawn, format="rgba", dpi=figure.dpi)
     width, height = (int(side) for side in figure.canvas.get_width_height())
     pixels = np.frombuffer(drawn.getvalue(), dtype=np.uint8).reshape(height, width, 4)[..., :3]
     packed = b""

@@ -1,86 +1,131 @@
-"""What the documents say exists: links, commands with their options, recipes, and Python that runs."""
+"""What the documents name exists: links, paths, modules, commands. tests/documents runs what they show."""
 
 from __future__ import annotations
 
+import pkgutil
 import re
-import shlex
 from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
+from documents import ROOT, all_blocks, anchors, blocks, documents, inline_code, links
 
 from mpfnl.cli.main import COMMANDS, TRAINER_COMMANDS
 
-ROOT = Path(__file__).resolve().parents[1]
-NAMED = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")
-DOCUMENTS = [*(ROOT / name for name in NAMED), *sorted(ROOT.glob("docs/*.md"))]
-RECIPES = ROOT / "mpfnl" / "recipes"
-LINK = re.compile(r"\]\(\s*<?([^)\s>]+)>?(?:\s+\"[^\"]*\")?\s*\)|<(?:img|a)\s[^>]*(?:src|href)=\"([^\"]+)\"")
+FOLDERS = ("docs", "benchmarks", "examples", "tests", "mpfnl", ".ci")
+PATH = re.compile(rf"(?:{'|'.join(map(re.escape, FOLDERS))})/[\w./*-]*")
+DOTTED = re.compile(r"mpfnl(?:\.\w+)+")
+LIGHTNINGS = ("--trainer.", "--data.", "--model.", "--ckpt_path", "--config")
+OPTIONS = {
+    option
+    for command in COMMANDS.values()
+    for action in command.parser()._actions
+    for option in action.option_strings
+}
+SCRIPTS = "".join(
+    path.read_text("utf-8") for path in [*ROOT.glob("benchmarks/*.py"), *ROOT.glob("examples/*.py")]
+)
+MAKEFILE = (ROOT / "Makefile").read_text("utf-8")
+PAGES = [pytest.param(path, id=path.relative_to(ROOT).as_posix()) for path in documents()]
 
 
-def without_code(text: str) -> str:
-    return re.sub(r"`[^`\n]*`", "", re.sub(r"^```.*?^```", "", text, flags=re.M | re.S))
+def named_paths(path: Path) -> list[str]:
+    """Words of inline code and of commands that look like a path in the repository."""
+    page = path.relative_to(ROOT).as_posix()
+    lines = [words for block in all_blocks("bash") if block.page == page for words in block.commands]
+    scripts = [word for words in lines for word in words if word.endswith((".py", ".sh", ".sbatch"))]
+    words = [word.strip("(),;:") for code in inline_code(path) for word in code.split()]
+    return [word for word in [*words, *scripts] if PATH.fullmatch(word)]
 
 
-def links(path: Path) -> list[str]:
-    """Paths that a document links to or shows, without addresses and anchors in itself."""
-    found = [first or second for first, second in LINK.findall(without_code(path.read_text("utf-8")))]
-    return [link for link in found if not re.match(r"[a-z][a-z+.-]*:|#", link)]
+def dotted_names(path: Path) -> list[str]:
+    return [name for code in inline_code(path) for name in re.findall(rf"^{DOTTED.pattern}(?=$|\()", code)]
 
 
-def blocks(path: Path, language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", path.read_text("utf-8"), flags=re.M | re.S)
+def strange_words(code: str) -> list[str]:
+    """Commands of mpfnl, options and targets of make in inline code that are none."""
+    first, *rest = [word.strip("(),;:") for word in code.split()]
+    if first == "mpfnl" and rest and rest[0].isascii() and rest[0].islower():
+        if rest[0] in COMMANDS:
+            known = {
+                option for action in COMMANDS[rest[0]].parser()._actions for option in action.option_strings
+            }
+            return [word for word in rest if word.startswith("-") and word.split("=")[0] not in known]
+        return [] if rest[0] in (*TRAINER_COMMANDS, "--help", "--version") else rest[:1]
+    if first == "make" and rest:
+        return [word for word in rest if word.islower() and f"\n{word}:" not in MAKEFILE]
+    option = first.split("=")[0]
+    known_option = option in OPTIONS or option.startswith(LIGHTNINGS) or f'"{option}"' in SCRIPTS
+    return [option] if option.startswith("--") and not known_option else []
 
 
-def commands(path: Path) -> list[list[str]]:
-    """The words of every `mpfnl` line of the document's bash blocks."""
-    lines = "".join(blocks(path, "bash")).replace("\\\n", " ").splitlines()
-    return [words for line in lines if (words := shlex.split(line, comments=True))[:1] == ["mpfnl"]]
+def is_there(name: str) -> bool:
+    return any(ROOT.glob(name)) if "*" in name else (ROOT / name).exists()
 
 
-def python_blocks() -> list[tuple[str, str]]:
-    return [
-        (f"{path.relative_to(ROOT)}-{number}", block)
-        for path in DOCUMENTS
-        for number, block in enumerate(blocks(path, "python"))
-    ]
+def resolves(name: str) -> bool:
+    try:
+        pkgutil.resolve_name(name)
+    except (ImportError, AttributeError):
+        return False
+    return True
 
 
-PYTHON = python_blocks()
-RUNNABLE = [(name, block) for name, block in PYTHON if ".csv" not in block and ".nii.gz" not in block]
+def leads_somewhere(page: Path, link: str) -> bool:
+    name, _, anchor = unquote(link).partition("#")
+    target = page.parent / name if name else page
+    return target.exists() and (not anchor or target.suffix != ".md" or anchor in anchors(target))
 
 
-@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("path", PAGES)
 def test_links_lead_somewhere(path: Path) -> None:
-    missing = [link for link in links(path) if not (path.parent / unquote(link.split("#")[0])).exists()]
+    missing = [link for link in links(path) if not leads_somewhere(path, link)]
+    assert not missing, f"{path.name} links to what does not exist: {', '.join(missing)}"
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_paths_exist(path: Path) -> None:
+    missing = [name for name in named_paths(path) if not is_there(name)]
     assert not missing, f"{path.name} names what does not exist: {', '.join(missing)}"
 
 
-def test_links_commands_and_python_are_found_at_all() -> None:
+@pytest.mark.parametrize("path", PAGES)
+def test_modules_and_their_names_exist(path: Path) -> None:
+    missing = [name for name in dotted_names(path) if not resolves(name)]
+    assert not missing, f"{path.name} names what does not exist: {', '.join(missing)}"
+
+
+@pytest.mark.parametrize("path", [page for page in PAGES if page.id != "CHANGELOG.md"])
+def test_commands_and_options_exist(path: Path) -> None:
+    commands = [
+        " ".join(words) for block in blocks(path) if block.language == "bash" for words in block.commands
+    ]
+    named = [*inline_code(path), *(line for line in commands if line.startswith("make "))]
+    strange = [word for code in named if code.strip() for word in strange_words(code)]
+    assert not strange, f"{path.name} names what does not exist: {', '.join(strange)}"
+
+
+def test_there_is_something_to_check() -> None:
     assert len(links(ROOT / "README.md")) >= 5
-    assert {words[1] for words in commands(ROOT / "README.md")} >= {"enhance", "evaluate", "fit"}
-    assert len(PYTHON) > len(RUNNABLE) >= 2
+    assert sum(len(named_paths(path)) for path in documents()) >= 20
+    assert sum(len(dotted_names(path)) for path in documents()) >= 5
 
 
-@pytest.mark.parametrize("words", commands(ROOT / "README.md"), ids=" ".join)
-def test_commands_of_the_readme_exist(words: list[str]) -> None:
-    _, name, *rest = words
-    if name in TRAINER_COMMANDS:
-        assert "--config" in rest
-        assert (RECIPES / rest[rest.index("--config") + 1]).is_file()
-        return
-    assert name in COMMANDS
-    options = {option for action in COMMANDS[name].parser()._actions for option in action.option_strings}
-    unknown = [word for word in rest if word.startswith("-") and word.split("=")[0] not in options]
-    assert not unknown, f"mpfnl {name} has no {', '.join(unknown)}"
-
-
-@pytest.mark.parametrize("block", [block for _, block in PYTHON], ids=[name for name, _ in PYTHON])
-def test_python_compiles(block: str) -> None:
-    compile(block, "block", "exec")
-
-
-@pytest.mark.parametrize("block", [block for _, block in RUNNABLE], ids=[name for name, _ in RUNNABLE])
-def test_python_that_needs_no_files_runs(block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    exec(compile(block, "block", "exec"), {"__name__": "__main__"})
+def test_what_is_not_there_is_found(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(
+        "# A heading, here\n\n[a](#a-heading-here) [b](#elsewhere) [c](none.md) [d](https://e.org)\n"
+    )
+    assert [leads_somewhere(page, link) for link in links(page)] == [True, False, False]
+    assert not is_there("docs/none.md")
+    assert not is_there("docs/none*.md")
+    assert not resolves("mpfnl.none")
+    assert strange_words("mpfnl polish") == ["polish"]
+    assert strange_words("mpfnl enhance --weights w --shine=2") == ["--shine=2"]
+    assert strange_words("--shine") == ["--shine"]
+    assert strange_words("make demo tea") == ["tea"]
+    assert (
+        not strange_words("--max-memory")
+        + strange_words("mpfnl fit --config x.yaml")
+        + strange_words("make demo")
+    )

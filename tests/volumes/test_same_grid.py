@@ -73,7 +73,8 @@ def test_same_place_but_turned_around() -> None:
 def test_distance_is_the_largest_of_any_voxel(seed: int, distance: float) -> None:
     rng = np.random.default_rng(seed)
     affine = np.eye(4)
-    affine[:3, :3] = Rotation.random(rng=rng).as_matrix() * rng.uniform(0.3, 5, 3)
+    turn = Rotation.random(None, rng)  # `random_state` before SciPy 1.15, `rng` since
+    affine[:3, :3] = turn.as_matrix() * rng.uniform(0.3, 5, 3)
     other = affine.copy()
     other[:3] += rng.standard_normal((3, 4)) * distance / 20
     index = np.stack([*np.indices(SHAPE), np.ones(SHAPE)], axis=-1).reshape(-1, 4)

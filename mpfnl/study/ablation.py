@@ -21,6 +21,7 @@ from mpfnl.study.effects import Effect, Square, effects_table, measure_effects, 
 from mpfnl.study.evaluate import EvaluateOptions, plan_segmentations
 from mpfnl.study.overlap import OverlapOptions
 from mpfnl.study.run import run_evaluation
+from mpfnl.study.tables import table_width
 from mpfnl.study.training import TrainingRun, TrainingSet
 from mpfnl.transforms.degradation import SECOND_ORDER_V1, Preset
 
@@ -33,7 +34,6 @@ SMALL_TILING = Tiling(32, 8)
 """Of the small models: tiles of the size of their training patches."""
 
 SQUARE = Square()
-TABLE_WIDTH = 100  # characters
 
 NOTICE = (
     "Ablation: four networks, trained once each on the same patches with the same number of steps. Intervals "
@@ -106,7 +106,8 @@ def run_ablation(
         for candidate in candidates(settings.small)
     ]
     _check_same_settings(runs)
-    console = Console(width=max(TABLE_WIDTH, Console().width))
+    width = table_width(run.candidate.name for run in runs)
+    console = Console(width=max(width, Console().width))
     console.rule("1 of 3: training")
     weights = {run.candidate.name: run.train() for run in runs}
     console.rule("2 of 3: evaluation")

@@ -31,9 +31,8 @@ from mpfnl.study.report import (
     swap_table,
     write_report,
 )
-from mpfnl.study.tables import rich_table
+from mpfnl.study.tables import rich_table, table_width
 
-TABLE_WIDTH = 100  # characters that the tables take
 PHANTOMS = "Phantoms, not patients"
 TRUTHS = {
     Truth.MASK: "the reference mask",
@@ -141,7 +140,8 @@ def _with_phantoms(notice: str, manifest: Manifest, split: Split) -> str:
 
 
 def _print(contents: ReportContents, manifest: Manifest, options: EvaluateOptions) -> None:
-    console = Console(width=max(TABLE_WIDTH, Console().width))
+    width = table_width(row.method for row in contents.cases)
+    console = Console(width=max(width, Console().width))
     quality = (
         f"Table I: {contents.target_name} phase, n = {contents.studies} studies, "
         f"window [{ABDOMEN.lower:g}, {ABDOMEN.upper:g}] HU, whole volume"

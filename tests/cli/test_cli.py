@@ -104,8 +104,6 @@ def test_fit_then_validate_test_and_evaluate(cohort: Path, tmp_path: Path) -> No
         f"PFNL3D={checkpoint}",
         "-o",
         "evaluation",
-        "--tile",
-        "48",
         folder=tmp_path,
     )
     assert evaluated.returncode == 0, evaluated.stderr

@@ -32,6 +32,7 @@ from mpfnl.study.tables import (
     comparison_cells,
     p_text,
     rich_table,
+    table_width,
     tabulate,
     tabulate_overlap,
     write_summary,
@@ -102,8 +103,8 @@ def test_the_table_holds_what_numpy_and_scipy_compute(tmp_path: Path) -> None:
     assert len(rows) == 1 + 2 * 3
 
 
-def printed(tables: list[MetricTable], title: str, notice: str = "") -> str:
-    console = Console(width=100, record=True, file=io.StringIO())
+def printed(tables: list[MetricTable], title: str, notice: str = "", width: int = 100) -> str:
+    console = Console(width=width, record=True, file=io.StringIO())
     console.print(rich_table(tables, title, notice))
     return console.export_text()
 
@@ -116,6 +117,16 @@ def test_the_printed_table_names_methods_and_intervals() -> None:
     assert f"{summary.mean:.2f} ± {summary.sd:.2f}" in text
     assert f"[{summary.interval.low:.2f}, {summary.interval.high:.2f}]" in text
     assert all(word in text for word in ("degraded", "RCAN3D", "SSIM", "p (Holm)"))
+
+
+@pytest.mark.parametrize("name", ["PFNL3D", "PFNL3D-1phase", "portal-venous-alone", "a" * 60])
+def test_nothing_of_a_long_name_or_its_numbers_is_cut_off(name: str) -> None:
+    cases = [
+        replace(case, method=name if case.method == "PFNL3D" else case.method) for case in made_up_cases()
+    ]
+    text = printed(tabulate(cases), "Table I", width=table_width({case.method for case in cases}))
+    assert f"  {name} " in text
+    assert "…" not in text
 
 
 SEGMENTED = ("reference", "degraded", "RCAN3D-3phase", "PFNL3D-1phase")

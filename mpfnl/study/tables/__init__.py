@@ -19,6 +19,7 @@ from mpfnl.study.tables.printing import (
     comparison_cells,
     rich_table,
     table_notes,
+    table_width,
 )
 from mpfnl.study.tables.summary import write_summary
 from mpfnl.study.tables.tabulate import MetricTable, tabulate, tabulate_image_quality, tabulate_overlap
@@ -46,6 +47,7 @@ __all__ = [
     "segmentation_metrics",
     "signed",
     "table_notes",
+    "table_width",
     "tabulate",
     "tabulate_image_quality",
     "tabulate_overlap",

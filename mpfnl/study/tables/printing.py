@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from rich.box import SIMPLE_HEAD
 from rich.markup import escape
@@ -16,6 +16,8 @@ from mpfnl.study.tables.tabulate import MetricTable
 
 COLUMNS = ("mean ± SD", "95 % CI", "change [95 % CI]", "p (Holm)", "n", "failed")
 EMPTY = "empty"
+TABLE_WIDTH = 100  # columns of a terminal that the tables take
+_NAME = 13  # letters of a method, for which that is enough
 COMPARISON_COLUMNS = ("method", "against", "n", "median difference", "p", "p (Holm)", "effect size")
 
 
@@ -85,8 +87,13 @@ def table_notes(tables: Sequence[MetricTable]) -> list[str]:
     return notes
 
 
+def table_width(names: Iterable[str]) -> int:
+    """The columns of a terminal that a table of these methods takes, so that nothing of it is cut off."""
+    return TABLE_WIDTH + max(0, max(map(len, names), default=0) - _NAME)
+
+
 def rich_table(tables: Sequence[MetricTable], title: str, notice: str = "") -> Table:
-    """Table I or II for the terminal, with its notes: 100 columns for names of up to 13 letters.
+    """Table I or II for the terminal, with its notes; it takes `table_width` columns.
 
     Args:
         tables: The metrics of the table.

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
+from typing import Literal, Protocol
 
 from torch.optim import Adam
 from torch.optim.lr_scheduler import OneCycleLR
 
 from mpfnl.models.enhancement import EnhancementModule, Interval, OptimizerFactory, SchedulerFactory
+from mpfnl.models.muon import Muon
 from mpfnl.models.pfnl3d import PFNL3D
 from mpfnl.models.rcan3d import RCAN3D
 
@@ -23,23 +24,25 @@ FINE_TUNING_RATE = 1e-3
 
 @dataclass(frozen=True)
 class LearningRate:
-    """Adam's learning rate over a training. The default is the paper's (section II.D).
+    """The optimiser and its learning rate over a training. The default is the paper's (section II.D).
 
     Args:
         peak: The rate, or the highest of a one-cycle schedule.
         warm_up: Share of the steps until the peak of a one-cycle schedule (Smith and Topin 2018); None: the
             rate is constant.
-        betas: Adam's decay of the mean and of the square of gradients.
+        betas: Decay of the mean and of the square of gradients. A one-cycle schedule replaces the first.
+        method: `adam`, or `muon`, which makes the steps of hidden convolutions orthogonal.
     """
 
     peak: float = 1e-3
     warm_up: float | None = None
     betas: tuple[float, float] = (0.9, 0.999)
+    method: Literal["adam", "muon"] = "adam"
 
     @property
     def optimizer(self) -> OptimizerFactory:
-        """Adam at this rate."""
-        return partial(Adam, lr=self.peak, betas=self.betas)
+        """The optimiser at this rate."""
+        return partial(Muon if self.method == "muon" else Adam, lr=self.peak, betas=self.betas)
 
     def schedule(self, steps: int) -> SchedulerFactory | None:
         """The schedule over so many steps; None where the rate is constant."""

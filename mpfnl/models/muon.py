@@ -15,6 +15,9 @@ RMS_OF_ADAM = 0.2
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 """Coefficients of the quintic iteration (Jordan 2024): steep at zero; it ends near one, not at it."""
 
+LEAST_NORM = 1e-7
+"""A smaller momentum, such as that of units that are switched off, makes a smaller step."""
+
 
 class Muon(Optimizer):
     """Momentum whose step is made orthogonal, for hidden convolutions; Adam for all else.
@@ -85,7 +88,7 @@ def orthogonalise(matrix: Tensor, iterations: int = 5) -> Tensor:
     Singular values end between 0.65 and 1.25 where they were at least a hundredth of the norm.
 
     Args:
-        matrix: `(rows, columns)`; zero gives zero.
+        matrix: `(rows, columns)`; zero gives zero, and a norm below `LEAST_NORM` less than orthonormal rows.
         iterations: Of the quintic polynomial.
 
     Returns:
@@ -93,7 +96,7 @@ def orthogonalise(matrix: Tensor, iterations: int = 5) -> Tensor:
     """
     linear, cubic, quintic = NEWTON_SCHULZ
     wide = matrix.T if matrix.shape[0] > matrix.shape[1] else matrix
-    found = wide / wide.norm().clamp(min=torch.finfo(wide.dtype).tiny)
+    found = wide / wide.norm().clamp(min=LEAST_NORM)
     for _ in range(iterations):
         gram = found @ found.T
         polynomial = torch.addmm(gram, gram, gram, beta=cubic, alpha=quintic)

@@ -75,6 +75,19 @@ def test_no_gradient_and_a_gradient_of_zero_leave_a_weight_as_it_is() -> None:
     assert torch.equal(zero, torch.ones(4, 4))
 
 
+def test_a_momentum_that_dies_away_ends_the_steps() -> None:
+    weight = Parameter(torch.ones(2, 16))
+    optimizer = Muon([weight], lr=0.1)
+    weight.grad = torch.randn(2, 16, generator=torch.Generator().manual_seed(0))
+    for _ in range(2500):  # through the numbers whose squares are zero in float32
+        optimizer.step()
+        weight.grad = torch.zeros(2, 16)
+        before = weight.detach().clone()
+    optimizer.step()
+    assert torch.equal(weight, before)
+    assert weight.isfinite().all()
+
+
 def test_it_goes_on_from_its_state_dict() -> None:
     def train(net: nn.Module, optimizer: Muon, steps: range) -> None:
         for step in steps:

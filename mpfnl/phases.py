@@ -22,10 +22,11 @@ class Phase(StrEnum):
     NONCONTRAST = "noncontrast"
     ARTERIAL = "arterial"
     PORTAL_VENOUS = "portal_venous"
+    DELAYED = "delayed"
 
 
-PHASES: tuple[Phase, ...] = tuple(Phase)
-"""All phases in stacking order: non-contrast, arterial, portal venous."""
+PHASES: tuple[Phase, ...] = (Phase.NONCONTRAST, Phase.ARTERIAL, Phase.PORTAL_VENOUS)
+"""The paper's three phases, which every study has. A study may have the delayed phase, too."""
 
 
 AIR_HU = -1024
@@ -34,7 +35,7 @@ AIR_HU = -1024
 BODY_HU = -300
 """Darker voxels are air or lung."""
 
-PhaseName: TypeAlias = Phase | Literal["noncontrast", "arterial", "portal_venous"]
+PhaseName: TypeAlias = Phase | Literal["noncontrast", "arterial", "portal_venous", "delayed"]
 """A phase, or its name as it stands in configurations."""
 
 
@@ -42,26 +43,22 @@ def resolve_phases(phases: int | Sequence[Phase | str], target: Phase | str) -> 
     """The phases that a model takes, in stacking order.
 
     Args:
-        phases: The phases; or how many: 1 for the target alone, 3 for all.
+        phases: The phases; or how many: 1 for the target alone, 3 for the paper's, 4 for all.
         target: The phase to enhance.
 
     Raises:
-        ValueError: If a number is neither 1 nor 3, a phase is named twice, or the target is missing.
+        ValueError: If a number is not 1, 3 or 4, a phase is named twice, or the target is missing.
     """
     target = Phase(target)
-    if isinstance(phases, str):
-        raise ValueError(f"phases={phases!r}: give a list of phases, or 1 or {len(PHASES)}")
-    if isinstance(phases, int):
-        counted: dict[int, tuple[Phase, ...]] = {1: (target,), len(PHASES): PHASES}
-        if phases not in counted:
-            raise ValueError(f"phases={phases}: give 1, {len(PHASES)} or a list of phases")
-        return counted[phases]
-    named = [Phase(phase) for phase in phases]
+    counted: dict[int, tuple[Phase, ...]] = {1: (target,), len(PHASES): PHASES, len(Phase): tuple(Phase)}
+    if isinstance(phases, str) or (isinstance(phases, int) and phases not in counted):
+        raise ValueError(f"phases={phases!r}: give 1, 3, 4 or a list of phases")
+    named = list(counted[phases]) if isinstance(phases, int) else [Phase(phase) for phase in phases]
     if len(set(named)) != len(named):
         raise ValueError(f"a phase is named twice: {', '.join(named)}")
     if target not in named:
         raise ValueError(f"the target {target} is not among the phases {', '.join(named)}")
-    return tuple(phase for phase in PHASES if phase in named)
+    return tuple(phase for phase in Phase if phase in named)
 
 
 Intensities = TypeVar("Intensities", "Tensor", "ndarray", float)

@@ -31,7 +31,12 @@ from mpfnl.data.manifest import Split, Study, write_manifest  # noqa: E402  # af
 from mpfnl.phases import PHASES, Phase  # noqa: E402
 from mpfnl.volumes import Volume, write_volume  # noqa: E402
 
-ENHANCEMENT_HU = {Phase.NONCONTRAST: 40.0, Phase.ARTERIAL: 70.0, Phase.PORTAL_VENOUS: 110.0}
+ENHANCEMENT_HU = {
+    Phase.NONCONTRAST: 40.0,
+    Phase.ARTERIAL: 70.0,
+    Phase.PORTAL_VENOUS: 110.0,
+    Phase.DELAYED: 85.0,
+}
 
 
 @pytest.fixture(scope="session")
@@ -55,18 +60,23 @@ def blob_scan(phase: Phase, seed: int, shape: tuple[int, int, int] = (40, 36, 30
         inside = ((grid - centre[:, None, None, None]) ** 2).sum(0) < radius**2
         hu[inside] = ENHANCEMENT_HU[phase] + rng.normal(0, 25)
     hu[(grid[0] ** 2 + (grid[1] - 0.6) ** 2) < 0.02] = 500.0
-    noise = np.random.default_rng([seed, PHASES.index(phase)]).normal(0, 6, shape)
+    noise = np.random.default_rng([seed, list(Phase).index(phase)]).normal(0, 6, shape)
     return np.rint(hu + noise).clip(-1024, 3071).astype(np.int16)
 
 
-def blob_cohort(folder: Path, splits: dict[Split, int], shape: tuple[int, int, int] = (40, 36, 30)) -> Path:
+def blob_cohort(
+    folder: Path,
+    splits: dict[Split, int],
+    shape: tuple[int, int, int] = (40, 36, 30),
+    phases: tuple[Phase, ...] = PHASES,
+) -> Path:
     """Writes a cohort of such scans and its manifest; returns the CSV."""
     affine = np.diag([-1.5, -1.5, 2.5, 1.0])
     studies = []
     for split, count in splits.items():
         for number in range(count):
             name = f"{split}{number}"
-            files = {phase: folder / name / f"{phase}.nii.gz" for phase in PHASES}
+            files = {phase: folder / name / f"{phase}.nii.gz" for phase in phases}
             (folder / name).mkdir(parents=True)
             for phase, file in files.items():
                 data = blob_scan(phase, seed=len(studies), shape=shape)
@@ -75,6 +85,13 @@ def blob_cohort(folder: Path, splits: dict[Split, int], shape: tuple[int, int, i
             studies.append(Study(study_id=name, patient_id=f"p-{name}", split=split, **named))
     write_manifest(folder / "cohort.csv", studies)
     return folder / "cohort.csv"
+
+
+@pytest.fixture(scope="session")
+def four_phases(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cohort with the delayed phase, a study a split. Not to be written to."""
+    splits = {Split.TRAIN: 1, Split.VAL: 1, Split.TEST: 1}
+    return blob_cohort(tmp_path_factory.mktemp("four"), splits, phases=tuple(Phase))
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from mpfnl.transforms.degradation import Operation
     from mpfnl.volumes import Volume
 
-DrawnPhase: TypeAlias = Literal["noncontrast", "arterial", "portal_venous"]
+DrawnPhase: TypeAlias = Literal["noncontrast", "arterial", "portal_venous", "delayed"]
 Json: TypeAlias = dict[str, Any]
 
 _DEFAULTS: Json = {

@@ -24,6 +24,7 @@ def enhance(
     portal_venous: Path | None = None,
     arterial: Path | None = None,
     noncontrast: Path | None = None,
+    delayed: Path | None = None,
     tile: int | None = None,
     overlap: int | None = None,
     max_memory: float | None = None,
@@ -46,6 +47,7 @@ def enhance(
         portal_venous: The portal venous scan in HU: NIfTI, NRRD, MetaImage or a DICOM folder.
         arterial: The arterial scan on the same grid, where the model takes it.
         noncontrast: The non-contrast scan on the same grid, where the model takes it.
+        delayed: The delayed scan on the same grid, where the model takes it.
         tile: Edge of the tiles in voxels that the volume is cut into; if not given the size of the model's
             training patches (64 where it is unknown), or less where memory does not suffice.
         overlap: Voxels shared by neighbouring tiles; if not given as many as the model needs.
@@ -64,6 +66,7 @@ def enhance(
         Phase.NONCONTRAST: noncontrast,
         Phase.ARTERIAL: arterial,
         Phase.PORTAL_VENOUS: portal_venous,
+        Phase.DELAYED: delayed,
     }
     files = {phase: file for phase, file in given.items() if file is not None}
     as_dicom = _is_folder(output)

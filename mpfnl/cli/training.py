@@ -10,6 +10,7 @@ from lightning.pytorch import Callback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from mpfnl.data.datamodule import MultiphaseDataModule
+from mpfnl.data.manifest import read_manifest
 from mpfnl.errors import InputError
 from mpfnl.models.enhancement import EnhancementModule
 from mpfnl.study.writer import PredictionWriter
@@ -29,12 +30,13 @@ class TrainingCLI(LightningCLI):
         """Refuses to score a network that was never trained, and to run what a checkpoint may hide.
 
         Raises:
-            InputError: If validate, test or predict has no checkpoint.
+            InputError: If validate, test or predict has no checkpoint, or the manifest cannot be used.
         """
         if self.subcommand != "fit" and not self.config[self.subcommand].get("ckpt_path"):
             raise InputError(f"mpfnl {self.subcommand} needs a trained model: give --ckpt_path CHECKPOINT")
         if self.config[self.subcommand].get("weights_only") is None:  # Lightning unpickles what it downloads
             self.config[self.subcommand].weights_only = True
+        read_manifest(self.config[self.subcommand].data.manifest)  # before a log folder is made
 
     def before_predict(self) -> None:
         """Adds what writes the predictions."""

@@ -64,7 +64,7 @@ class MultiphaseDataModule(LightningDataModule):
 
     Args:
         manifest: The cohort's CSV; see `mpfnl.data.manifest`.
-        phases: The phases that the model takes, or how many (1: the target alone; 3: all).
+        phases: The phases that the model takes, or how many (1: the target alone; 3: the paper's; 4: the delayed one, too).
         target: The phase that the model restores.
         batch_size: Patches a training batch, of each process.
         patch_size: Edge of a patch in voxels.
@@ -163,10 +163,16 @@ class MultiphaseDataModule(LightningDataModule):
         return self._manifest
 
     def setup(self, stage: str | None = None) -> None:
-        """Reads the manifest and checks that the stage's splits have studies."""
+        """Reads the manifest and checks that the stage's splits have studies, and those the phases.
+
+        Raises:
+            InputError: The manifest cannot be used, a split has no study, or a study lacks a phase.
+        """
         needed = {"fit": [Split.TRAIN, Split.VAL], "validate": [Split.VAL], "test": [Split.TEST]}
         for split in needed.get(stage or "", []):
-            self._studies(split)
+            for study in self._studies(split):
+                for phase in self.recipe.loaded:
+                    study.file(phase)
 
     def subjects(self, split: Split | str) -> tio.SubjectsDataset:
         """A split as TorchIO subjects, loaded when used: the clean phases by name, and the masks it has."""
@@ -273,6 +279,6 @@ def _usable_cores() -> int:
 
 
 def _subject(study: Study) -> tio.Subject:
-    scans = {str(phase): tio.ScalarImage(study.file(phase)) for phase in Phase}
+    scans = {str(phase): tio.ScalarImage(study.file(phase)) for phase in study.phases}
     masks = {name: tio.LabelMap(path) for name, path in study.masks.items()}
     return tio.Subject(**scans, **masks, study_id=study.study_id, patient_id=study.patient_id)

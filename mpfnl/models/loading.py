@@ -39,6 +39,8 @@ def load_model(
     """
     if Path(path).is_file():
         return _load_checkpoint(Path(path)).eval()
+    if Path(path).suffix == ".ckpt":
+        raise InputError(f"{path}: no such checkpoint; they lie in a training's log under checkpoints")
     folder = find_weights(path, revision=revision, local_files_only=local_files_only)
     return class_of(folder).from_pretrained(folder).eval()
 

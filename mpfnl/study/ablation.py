@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from rich.console import Console
 
 from mpfnl.data.manifest import Manifest, Split
 from mpfnl.errors import InputError
@@ -21,7 +20,7 @@ from mpfnl.study.effects import Effect, Square, effects_table, measure_effects, 
 from mpfnl.study.evaluate import EvaluateOptions, plan_segmentations
 from mpfnl.study.overlap import OverlapOptions
 from mpfnl.study.run import run_evaluation
-from mpfnl.study.tables import table_width
+from mpfnl.study.tables import table_console
 from mpfnl.study.training import TrainingRun, TrainingSet
 from mpfnl.transforms.degradation import SECOND_ORDER_V1, Preset
 
@@ -106,8 +105,7 @@ def run_ablation(
         for candidate in candidates(settings.small)
     ]
     _check_same_settings(runs)
-    width = table_width(run.candidate.name for run in runs)
-    console = Console(width=max(width, Console().width))
+    console = table_console(run.candidate.name for run in runs)
     console.rule("1 of 3: training")
     weights = {run.candidate.name: run.train() for run in runs}
     console.rule("2 of 3: evaluation")

@@ -14,7 +14,9 @@ from mpfnl.data.manifest import read_manifest
 from mpfnl.data.phantom import THREE_MM, SplitCounts, write_cohort
 from mpfnl.errors import InputError, MissingExtraError
 from mpfnl.models import PFNL3D, RCAN3D
+from mpfnl.models.configuration import read_config
 from mpfnl.models.loading import load_model
+from mpfnl.models.sources import find_weights
 from mpfnl.segmentation import Segmenter, TotalSegmentatorSegmenter
 from mpfnl.study.ablation import SMALL_TILING
 from mpfnl.study.budget import Machine, TrainingBudget
@@ -118,7 +120,7 @@ def _candidates(seed: int, settings: DemoSettings) -> list[Candidate]:
     if not settings.fine_tune:
         return [rcan3d("RCAN3D", phases=1, small=True), pfnl3d("PFNL3D", phases=3, small=True)]
     for weights in SHIPPED.values():
-        record = load_model(weights).training_record
+        record = read_config(find_weights(weights)).training
         if record is not None and record.seed == seed:
             raise InputError(
                 f"--seed {seed}: {weights} were trained on phantoms of this seed, which would be held out "

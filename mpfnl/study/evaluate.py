@@ -121,7 +121,8 @@ def evaluate(
     target = _common_target(models)
     _check_names(methods)
     enhancing = enhance_options(models, options)
-    recipe = Recipe(PHASES, target, options.degradation, seed=options.seed, sharing=options.sharing)
+    phases = _degraded_phases(models)
+    recipe = Recipe(phases, target, options.degradation, seed=options.seed, sharing=options.sharing)
     segmentations = plan_segmentations(manifest, target, options, segmenter)
     folder.mkdir(parents=True, exist_ok=True)
     rows = _Rows(folder, studies, methods)
@@ -144,6 +145,12 @@ def evaluate(
     overlaps = [] if segmentations is None else tabulate_overlap(rows.all, options.overlap.tolerance_mm)
     write_summary(folder, [*images, *overlaps], segmenter.notice if segmenter else "")
     return Evaluation(folder, target, rows.all, images, overlaps)
+
+
+def _degraded_phases(models: Mapping[str, EvaluatedModel]) -> tuple[Phase, ...]:
+    """The paper's three, and the delayed one where a model takes it."""
+    taken = {phase for model in models.values() for phase in model.phases}
+    return tuple(phase for phase in Phase if phase in PHASES or phase in taken)
 
 
 def enhance_options(models: Mapping[str, EvaluatedModel], options: EvaluateOptions) -> EnhanceOptions:

@@ -17,7 +17,6 @@ from mpfnl.data.recipe import Recipe
 from mpfnl.errors import InputError
 from mpfnl.files import file_digest, write_text
 from mpfnl.inference.enhance import EnhanceOptions
-from mpfnl.phases import Phase
 from mpfnl.study.cases import Case
 from mpfnl.study.given import EvaluatedModel
 from mpfnl.study.leaks.swap_table import SWAP_TABLE
@@ -176,7 +175,7 @@ def _mask_digests(study: Study) -> dict[str, str]:
 
 
 def _digests(study: Study) -> dict[str, str]:
-    return {str(phase): scan_digest(study.file(phase)) for phase in Phase}
+    return {str(phase): scan_digest(study.file(phase)) for phase in study.phases}
 
 
 def scan_digest(path: Path) -> str:

@@ -31,7 +31,7 @@ from mpfnl.study.report import (
     swap_table,
     write_report,
 )
-from mpfnl.study.tables import rich_table, table_width
+from mpfnl.study.tables import rich_table, table_console
 
 PHANTOMS = "Phantoms, not patients"
 TRUTHS = {
@@ -140,8 +140,7 @@ def _with_phantoms(notice: str, manifest: Manifest, split: Split) -> str:
 
 
 def _print(contents: ReportContents, manifest: Manifest, options: EvaluateOptions) -> None:
-    width = table_width(row.method for row in contents.cases)
-    console = Console(width=max(width, Console().width))
+    console = table_console(row.method for row in contents.cases)
     quality = (
         f"Table I: {contents.target_name} phase, n = {contents.studies} studies, "
         f"window [{ABDOMEN.lower:g}, {ABDOMEN.upper:g}] HU, whole volume"

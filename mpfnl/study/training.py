@@ -27,7 +27,6 @@ from mpfnl.models.enhancement import EnhancementModule
 from mpfnl.models.montage import MontageCallback
 from mpfnl.models.pretrained import CONFIG, WEIGHTS
 from mpfnl.models.sources import find_weights
-from mpfnl.phases import PHASES
 from mpfnl.study.budget import Machine, TrainingBudget
 from mpfnl.study.candidates import Candidate
 from mpfnl.study.epochs import EpochRecord, quiet_lightning
@@ -69,7 +68,8 @@ class TrainingSet:
     def digest(self) -> str:
         """16 hexadecimal digits that change with the studies, their order and their scans' content."""
         scans = [
-            [study.study_id, *(scan_digest(study.file(phase)) for phase in PHASES)] for study in self.studies
+            [study.study_id, *(scan_digest(study.file(phase)) for phase in study.phases)]
+            for study in self.studies
         ]
         return hashlib.sha256(json.dumps(scans).encode()).hexdigest()[:16]
 

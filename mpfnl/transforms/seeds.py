@@ -9,7 +9,7 @@ from enum import StrEnum
 import numpy as np
 
 from mpfnl.errors import InputError
-from mpfnl.phases import PHASES, Phase
+from mpfnl.phases import Phase
 
 _PROTOCOL = 1  # one number for each purpose, so that no two generators are the same
 _FIRST_PHASE = 2
@@ -75,7 +75,7 @@ def phase_draws(
         sharing: What the phases of a study have in common.
     """
     key = _key(seed, epoch, study_id, draw)
-    own = np.random.default_rng([*key, _FIRST_PHASE + PHASES.index(Phase(phase))])
+    own = np.random.default_rng([*key, _FIRST_PHASE + list(Phase).index(Phase(phase))])
     if Sharing(sharing) is Sharing.NOTHING:
         return Draws(own, own)
     return Draws(np.random.default_rng([*key, _PROTOCOL]), own)

@@ -57,6 +57,10 @@ def test_every_option_is_explained(name: str) -> None:
         (["polish"], "no command 'polish'"),
         (["enhance", "--weights", "nowhere", "-o", "out.nii.gz"], "nowhere"),
         (["evaluate", "none.csv", "--models", "A=b", "-o", "out"], "none.csv"),
+        (
+            ["enhance", "--weights", "logs/last.ckpt", "-o", "out.nii.gz"],
+            "logs/last.ckpt: no such checkpoint",
+        ),
     ],
 )
 def test_bad_input_is_one_line_and_status_2(
@@ -116,6 +120,7 @@ def test_fit_names_a_manifest_that_is_not_there(tmp_path: Path) -> None:
     result = run("fit", "--config", "rcan3d.yaml", "--data.manifest", "none.csv", folder=tmp_path)
     assert result.returncode == 2
     assert result.stderr.strip().splitlines()[-1].startswith("mpfnl: error: none.csv")
+    assert not list(tmp_path.iterdir())
 
 
 def test_only_the_bare_name_of_a_recipe_means_the_shipped_one(

@@ -17,7 +17,7 @@ from mpfnl.errors import InputError
 from mpfnl.models.enhancement import EnhancementModule
 from mpfnl.models.loading import load_model
 from mpfnl.models.montage import MontageCallback
-from mpfnl.phases import Phase
+from mpfnl.phases import PHASES, Phase
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*does not have many workers",  # one process is what a small test wants
@@ -147,7 +147,8 @@ def test_frozen_parameters_stay_out_of_the_optimiser() -> None:
 @pytest.mark.parametrize(
     ("phases", "target", "taken"),
     [
-        (3, Phase.PORTAL_VENOUS, tuple(Phase)),
+        (3, Phase.PORTAL_VENOUS, PHASES),
+        (4, Phase.DELAYED, tuple(Phase)),
         (1, Phase.ARTERIAL, (Phase.ARTERIAL,)),
         (["portal_venous", "noncontrast"], Phase.NONCONTRAST, (Phase.NONCONTRAST, Phase.PORTAL_VENOUS)),
     ],
@@ -159,7 +160,14 @@ def test_phases_are_stacked_in_their_order(phases: object, target: Phase, taken:
 
 
 @pytest.mark.parametrize(
-    "arguments", [{"phases": 2}, {"phases": ["arterial"]}, {"phases": ["arterial", "arterial"]}]
+    "arguments",
+    [
+        {"phases": 2},
+        {"phases": ["arterial"]},
+        {"phases": ["arterial", "arterial"]},
+        {"phases": 3, "target": "delayed"},
+        {"phases": "arterial"},
+    ],
 )
 def test_phases_that_cannot_be_are_refused(arguments: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="phase"):

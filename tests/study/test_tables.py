@@ -32,7 +32,7 @@ from mpfnl.study.tables import (
     comparison_cells,
     p_text,
     rich_table,
-    table_width,
+    table_console,
     tabulate,
     tabulate_overlap,
     write_summary,
@@ -124,7 +124,7 @@ def test_nothing_of_a_long_name_or_its_numbers_is_cut_off(name: str) -> None:
     cases = [
         replace(case, method=name if case.method == "PFNL3D" else case.method) for case in made_up_cases()
     ]
-    text = printed(tabulate(cases), "Table I", width=table_width({case.method for case in cases}))
+    text = printed(tabulate(cases), "Table I", width=table_console({case.method for case in cases}).width)
     assert f"  {name} " in text
     assert "…" not in text
 

@@ -14,7 +14,7 @@ from mpfnl.volumes import Volume, write_volume
 AFFINE = np.diag([3.0, 3.0, 4.0, 1.0])
 AFFINE[:3, 3] = (-60.0, -50.0, 100.0)
 SHAPE = (40, 34, 24)
-ENHANCEMENT = {Phase.NONCONTRAST: 0.0, Phase.ARTERIAL: 60.0, Phase.PORTAL_VENOUS: 40.0}
+ENHANCEMENT = {Phase.NONCONTRAST: 0.0, Phase.ARTERIAL: 60.0, Phase.PORTAL_VENOUS: 40.0, Phase.DELAYED: 25.0}
 
 
 def body(seed: int, phase: Phase) -> np.ndarray:
@@ -27,7 +27,7 @@ def body(seed: int, phase: Phase) -> np.ndarray:
         centre, radius = rng.uniform(-0.45, 0.45, 3), rng.uniform(0.2, 0.4)
         hu[((grid - centre[:, None, None, None]) ** 2).sum(0) < radius**2] = 45 + ENHANCEMENT[phase]
     hu[grid[0] ** 2 + (grid[1] + 0.55) ** 2 < 0.02] = 400
-    noise = np.random.default_rng([seed, PHASES.index(phase)]).normal(0, 8, SHAPE)
+    noise = np.random.default_rng([seed, list(Phase).index(phase)]).normal(0, 8, SHAPE)
     return np.rint(ndimage.gaussian_filter(hu, 0.5) + noise).clip(-1024, 3071).astype(np.int16)
 
 

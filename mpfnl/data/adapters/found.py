@@ -59,7 +59,7 @@ class Entry:
     Args:
         study_id: Its name.
         patient_id: Its patient.
-        files: The file or DICOM folder of each phase.
+        files: The file or DICOM folder of each phase, the delayed one where there is one.
         masks: Its masks, by the manifest's column.
     """
 
@@ -131,6 +131,7 @@ def _study(entry: Entry, split: Split) -> Study:
         pancreas=masks.pop("pancreas", None),
         labels=masks.pop("labels", None),
         phase_masks=masks,
+        delayed=entry.files.get(Phase.DELAYED),
     )
 
 

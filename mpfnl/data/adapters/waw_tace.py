@@ -11,17 +11,17 @@ from mpfnl.errors import InputError
 from mpfnl.phases import PHASES, Phase
 from mpfnl.volumes import phase_name
 
-NUMBERS = {Phase.NONCONTRAST: 0, Phase.ARTERIAL: 1, Phase.PORTAL_VENOUS: 2}
-"""The numbers in the files' names: native, late arterial, portal venous; 3 is the delayed phase, not used."""
+NUMBERS = {Phase.NONCONTRAST: 0, Phase.ARTERIAL: 1, Phase.PORTAL_VENOUS: 2, Phase.DELAYED: 3}
+"""The numbers in the files' names: native, late arterial, portal venous, delayed."""
 
 
 def find_waw_tace(root: Path, seed: int = 0, masks: Path | None = None) -> FoundCohort:
-    """Finds the patients of WAW-TACE who have the three phases.
+    """Finds the patients of WAW-TACE who have the three phases, with the delayed one where it is there.
 
     Args:
         root: The folder with `<pid>/<pid>_<0..3>_scan.nii.gz`.
         seed: Of the splits.
-        masks: A folder with `<pid>_<0..2>/pancreas.nii.gz` and `labels.nii.gz`, where there are some.
+        masks: A folder with `<pid>_<0..3>/pancreas.nii.gz` and `labels.nii.gz`, where there are some.
 
     Raises:
         InputError: The folder is no WAW-TACE, or no patient has the three phases.
@@ -34,8 +34,9 @@ def find_waw_tace(root: Path, seed: int = 0, masks: Path | None = None) -> Found
         if problems:
             excluded.append(Exclusion(folder.name, "; ".join(problems)))
             continue
-        scans = {phase: f"{folder.name}_{number}" for phase, number in NUMBERS.items()}
-        files = {phase: _scan(folder, phase) for phase in PHASES}
+        there = [phase for phase in Phase if phase in PHASES or not _fault(folder, phase)]
+        files = {phase: _scan(folder, phase) for phase in there}
+        scans = {phase: f"{folder.name}_{NUMBERS[phase]}" for phase in there}
         entries.append(Entry(folder.name, folder.name, files, find_masks(masks, scans)))
     if not entries and not excluded:
         raise InputError(

@@ -9,13 +9,14 @@ from pathlib import Path
 
 from mpfnl.errors import InputError
 from mpfnl.phases import PHASES, Phase
+from mpfnl.volumes import phase_name
 
 REFERENCE_MASKS = ("pancreas", "labels")
 """Columns of masks that lie on the portal venous scan."""
 
 PHASE_MASKS = {
     f"{phase}_{mask}": phase
-    for phase in PHASES
+    for phase in Phase
     if phase is not Phase.PORTAL_VENOUS
     for mask in REFERENCE_MASKS
 }
@@ -53,6 +54,7 @@ class Study:
         labels: File of a label map of the organs, if there is one.
         phase_masks: Files of masks that lie on another phase, by column (`arterial_pancreas` and so on).
         quality: The verdict of its preparation, where it was prepared.
+        delayed: File of the delayed phase, if there is one.
     """
 
     study_id: str
@@ -65,6 +67,7 @@ class Study:
     labels: Path | None = None
     phase_masks: Mapping[str, Path] = field(default_factory=dict, hash=False)
     quality: Quality | None = None
+    delayed: Path | None = None
 
     def __post_init__(self) -> None:
         unknown = [column for column in self.phase_masks if column not in PHASE_MASKS]
@@ -73,14 +76,30 @@ class Study:
                 f"there is no mask column {unknown[0]!r}; the columns are {', '.join(PHASE_MASKS)}"
             )
 
+    @property
+    def phases(self) -> tuple[Phase, ...]:
+        """The phases that it has, in stacking order."""
+        return PHASES if self.delayed is None else tuple(Phase)
+
     def file(self, phase: Phase) -> Path:
-        """The file or DICOM folder of a phase."""
+        """The file or DICOM folder of a phase.
+
+        Raises:
+            InputError: It has no such phase.
+        """
         files = {
             Phase.NONCONTRAST: self.noncontrast,
             Phase.ARTERIAL: self.arterial,
             Phase.PORTAL_VENOUS: self.portal_venous,
+            Phase.DELAYED: self.delayed,
         }
-        return files[phase]
+        file = files[phase]
+        if file is None:
+            raise InputError(
+                f"study {self.study_id!r}: has no {phase_name(phase)}; fill in the manifest's column {phase},"
+                " or leave the phase out of the model"
+            )
+        return file
 
     def located(self, place: Callable[[str, Path], Path], quality: Quality | None = None) -> Study:
         """The same study with its files elsewhere.
@@ -101,6 +120,7 @@ class Study:
             labels=masks.pop("labels", None),
             phase_masks=masks,
             quality=quality,
+            delayed=None if self.delayed is None else place("delayed", self.delayed),
         )
 
     @property

@@ -18,9 +18,10 @@ from mpfnl.volumes import phase_name, scan_exists
 
 PHASE_COLUMNS = tuple(phase.value for phase in PHASES)
 REQUIRED = ("study_id", "patient_id", "split", *PHASE_COLUMNS)
+OPTIONAL_PHASES = (Phase.DELAYED.value,)
 MASK_COLUMNS = (*REFERENCE_MASKS, *PHASE_MASKS)
 QUALITY = "quality"
-COLUMNS = (*REQUIRED, *MASK_COLUMNS, QUALITY)
+COLUMNS = (*REQUIRED, *OPTIONAL_PHASES, *MASK_COLUMNS, QUALITY)
 IDENTIFIERS = ("study_id", "patient_id")
 
 
@@ -78,7 +79,8 @@ def write_manifest(path: str | Path, studies: Iterable[Study]) -> Manifest:
     manifest = Manifest(path, tuple(studies))
     if not manifest.studies:
         raise InputError(f"{path}: has no studies; give at least one")
-    columns = REQUIRED + tuple(c for c in MASK_COLUMNS if any(c in study.masks for study in manifest))
+    columns = REQUIRED + tuple(c for c in OPTIONAL_PHASES if any(c in study.phases for study in manifest))
+    columns += tuple(c for c in MASK_COLUMNS if any(c in study.masks for study in manifest))
     columns += (QUALITY,) if any(study.quality for study in manifest) else ()
     rows = [[_cell(path.parent, study, column) for column in columns] for study in manifest]
     problems = [f"row {n}, {p}" for n, cells in enumerate(rows, 2) for p in _check_row(columns, cells)]
@@ -170,6 +172,7 @@ def _study(folder: Path, row: dict[str, str]) -> Study:
         labels=folder / row["labels"] if row.get("labels") else None,
         phase_masks={column: folder / row[column] for column in PHASE_MASKS if row.get(column)},
         quality=Quality(row[QUALITY]) if row.get(QUALITY) else None,
+        delayed=folder / row["delayed"] if row.get("delayed") else None,
     )
 
 
@@ -194,9 +197,9 @@ def _conflicts(studies: Sequence[tuple[int, Study]]) -> list[str]:
 
 
 def _missing_files(study: Study) -> Iterator[str]:
-    files = {column: study.file(Phase(column)) for column in PHASE_COLUMNS} | study.masks
+    files = {phase.value: study.file(phase) for phase in study.phases} | study.masks
     for column, path in files.items():
-        what = phase_name(Phase(column)) if column in PHASE_COLUMNS else f"{column} reference"
+        what = f"{column} reference" if column in study.masks else phase_name(Phase(column))
         if not scan_exists(path):
             yield f"study {study.study_id!r}, {what}: there is no file {path}; correct column {column}"
         elif path.is_file() and path.stat().st_size == 0:
@@ -204,7 +207,9 @@ def _missing_files(study: Study) -> Iterator[str]:
 
 
 def _cell(folder: Path, study: Study, column: str) -> str:
-    if column in PHASE_COLUMNS:
+    if column in OPTIONAL_PHASES and column not in study.phases:
+        return ""
+    if column in (*PHASE_COLUMNS, *OPTIONAL_PHASES):
         return _relative(study.file(Phase(column)), folder)
     if column in MASK_COLUMNS:
         return _relative(study.masks[column], folder) if column in study.masks else ""

@@ -15,7 +15,7 @@ from mpfnl.data.manifest import Study
 from mpfnl.data.prepare.presets import Step, find_steps
 from mpfnl.errors import InputError
 from mpfnl.files import file_digest
-from mpfnl.phases import PHASES, Phase
+from mpfnl.phases import Phase
 from mpfnl.volumes import content_files, describe
 
 PREPARATION = 1
@@ -79,7 +79,7 @@ def study_key(study: Study, settings: PrepareSettings) -> str:
     Raises:
         InputError: A file cannot be read.
     """
-    inputs = {phase.value: _content(study.file(phase), phase) for phase in PHASES}
+    inputs = {phase.value: _content(study.file(phase), phase) for phase in study.phases}
     inputs |= {column: _content(path) for column, path in study.masks.items()}
     return _digest({"inputs": inputs, "settings": settings.to_json()})
 

@@ -38,7 +38,7 @@ from mpfnl.data.prepare.sheet import draw_sheet
 from mpfnl.data.studies import as_int16
 from mpfnl.errors import InputError, InputWarning
 from mpfnl.files import atomic_file, file_digest, write_text
-from mpfnl.phases import AIR_HU, PHASES, Phase
+from mpfnl.phases import AIR_HU, Phase
 from mpfnl.volumes import (
     Volume,
     Voxels,
@@ -109,7 +109,7 @@ def _prepare(study: Study, settings: PrepareSettings, key: str, folder: Path) ->
         if column not in PHASE_MASKS:
             arrays[column] = crop(_mask(path, target), box).data
     prepared: dict[Phase, PreparedPhase] = {}
-    for phase in PHASES:
+    for phase in study.phases:
         if phase is not Phase.PORTAL_VENOUS:
             prepared[phase] = _prepare_phase(study, phase, reference, settings)
             arrays[phase.value] = prepared[phase].hu

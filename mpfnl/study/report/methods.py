@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mpfnl.phases import PHASES
+from mpfnl.phases import PHASES, Phase
 from mpfnl.study.given import GIVEN
+
+_NUMBERS = {2: "two", 3: "three", 4: "four"}
 
 
 def method_lines(provenance: Mapping[str, Any]) -> dict[str, str]:
@@ -34,5 +36,5 @@ def _in_words(phases: Sequence[str]) -> str:
     names = [phase.replace("_", " ") for phase in phases]
     if len(names) == 1:
         return f"the {names[0]} phase alone"
-    which = "all three phases" if len(names) == len(PHASES) else "two phases"
-    return f"{which}: {', '.join(names[:-1])} and {names[-1]}"
+    every = "all " if tuple(phases) in (PHASES, tuple(Phase)) else ""
+    return f"{every}{_NUMBERS[len(names)]} phases: {', '.join(names[:-1])} and {names[-1]}"

@@ -18,8 +18,8 @@ from mpfnl.study.tables.printing import (
     columns,
     comparison_cells,
     rich_table,
+    table_console,
     table_notes,
-    table_width,
 )
 from mpfnl.study.tables.summary import write_summary
 from mpfnl.study.tables.tabulate import MetricTable, tabulate, tabulate_image_quality, tabulate_overlap
@@ -46,8 +46,8 @@ __all__ = [
     "rich_table",
     "segmentation_metrics",
     "signed",
+    "table_console",
     "table_notes",
-    "table_width",
     "tabulate",
     "tabulate_image_quality",
     "tabulate_overlap",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from rich.box import SIMPLE_HEAD
+from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -87,13 +88,14 @@ def table_notes(tables: Sequence[MetricTable]) -> list[str]:
     return notes
 
 
-def table_width(names: Iterable[str]) -> int:
-    """The columns of a terminal that a table of these methods takes, so that nothing of it is cut off."""
-    return TABLE_WIDTH + max(0, max(map(len, names), default=0) - _NAME)
+def table_console(names: Iterable[str]) -> Console:
+    """A terminal at least as wide as a table of these methods, so that nothing of it is cut off."""
+    width = TABLE_WIDTH + max(0, max(map(len, names), default=0) - _NAME)
+    return Console(width=max(width, Console().width))
 
 
 def rich_table(tables: Sequence[MetricTable], title: str, notice: str = "") -> Table:
-    """Table I or II for the terminal, with its notes; it takes `table_width` columns.
+    """Table I or II for the terminal, with its notes; `table_console` is wide enough for it.
 
     Args:
         tables: The metrics of the table.

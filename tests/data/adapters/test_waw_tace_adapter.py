@@ -44,7 +44,16 @@ def test_patients_with_three_phases_and_the_others(
         names = [study.file(phase).name for phase in PHASES]
         assert names == [f"{study.study_id}_{number}_scan.nii.gz" for number in range(3)]
     assert {study.split for study in cohort} == {"train", "val", "test"}
-    assert [list(study.masks) for study in cohort] == [["pancreas"], ["arterial_pancreas"], []]
+    assert [list(study.masks) for study in cohort] == [
+        ["pancreas"],
+        ["arterial_pancreas", "delayed_pancreas"],
+        [],
+    ]
+    assert [study.delayed and study.delayed.name for study in cohort] == [
+        None,
+        "7_3_scan.nii.gz",
+        "10_3_scan.nii.gz",
+    ]
     with (tmp_path / "cohort.excluded.csv").open(newline="") as file:
         assert {row["study_id"]: row["reason"] for row in csv.DictReader(file)} == {
             "5": "noncontrast phase missing",

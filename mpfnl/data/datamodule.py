@@ -64,7 +64,7 @@ class MultiphaseDataModule(LightningDataModule):
 
     Args:
         manifest: The cohort's CSV; see `mpfnl.data.manifest`.
-        phases: The phases that the model takes, or how many (1: the target alone; 3: the paper's; 4: the delayed one, too).
+        phases: The phases that the model takes, or how many (1: the target; 3: the paper's; 4: all).
         target: The phase that the model restores.
         batch_size: Patches a training batch, of each process.
         patch_size: Edge of a patch in voxels.

@@ -21,7 +21,7 @@ class PFNL3D(EnhancementModule):
     The defaults are the paper's: all three phases, the portal venous one restored, Adam at 1e-3.
 
     Args:
-        phases: The phases, or how many (1: the target alone; 3: the paper's; 4: the delayed one, too).
+        phases: The phases, or how many (1: the target; 3: the paper's; 4: all).
         target: The phase to restore.
         features: Channels of each phase in the trunk.
         blocks: Number of progressive fusion blocks.

@@ -20,7 +20,7 @@ class RCAN3D(EnhancementModule):
     sees what PFNL3D sees.
 
     Args:
-        phases: The phases, or how many (1: the target alone; 3: the paper's; 4: the delayed one, too).
+        phases: The phases, or how many (1: the target; 3: the paper's; 4: all).
         target: The phase to restore.
         channels: Channels of the features.
         groups: Number of residual groups.

@@ -15,7 +15,18 @@ LARGEST = 600_000  # bytes
 COLOURS = 256
 
 
-def small_png(figure: Figure) -> bytes:
+class Png(bytes):
+    """A PNG that a notebook shows when it is the last thing in a cell."""
+
+    def __repr__(self) -> str:
+        return "a picture"
+
+    def _repr_png_(self) -> bytes:
+        """What Jupyter asks for."""
+        return bytes(self)
+
+
+def small_png(figure: Figure) -> Png:
     """The figure as a PNG of 256 colours: the same bytes for the same figure, no date, no version.
 
     Greys are rounded to 86 levels, to 52 where the file would be larger than 600 kB: under a window of 450 HU
@@ -29,7 +40,7 @@ def small_png(figure: Figure) -> bytes:
     figure.savefig(drawn, format="rgba", dpi=figure.dpi)
     width, height = (int(side) for side in figure.canvas.get_width_height())
     pixels = np.frombuffer(drawn.getvalue(), dtype=np.uint8).reshape(height, width, 4)[..., :3]
-    packed = b""
+    packed = Png()
     for step in STEPS:
         packed = _packed(pixels, step, float(figure.dpi))
         if len(packed) <= LARGEST:
@@ -37,13 +48,13 @@ def small_png(figure: Figure) -> bytes:
     return packed
 
 
-def _packed(pixels: NDArray[np.uint8], step: int, dpi: float) -> bytes:
+def _packed(pixels: NDArray[np.uint8], step: int, dpi: float) -> Png:
     palette, numbers = _few_colours(pixels, step)
     few = Image.frombytes("P", pixels.shape[1::-1], numbers.tobytes())
     few.putpalette(palette.tobytes())
     file = io.BytesIO()
     few.save(file, "PNG", optimize=True, dpi=(dpi, dpi))
-    return file.getvalue()
+    return Png(file.getvalue())
 
 
 def _few_colours(pixels: NDArray[np.uint8], step: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 
 import numpy as np
+from IPython.core.formatters import DisplayFormatter
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -52,3 +53,10 @@ def test_a_large_figure_gets_fewer_greys() -> None:
     many = np.asarray(Image.open(io.BytesIO(small_png(noisy(4)))).convert("RGB"))[200:, :, 0]
     assert few <= 52 < len(np.unique(many)) <= 86
     assert len(large) < 1.4 * LARGEST
+
+
+def test_a_notebook_shows_it() -> None:
+    picture = small_png(noisy(1))
+    data, _ = DisplayFormatter().format(picture)
+    assert data["image/png"] == bytes(picture)
+    assert data["text/plain"] == "a picture"

@@ -125,3 +125,16 @@ def test_preparing_it_with_the_others(tmp_path: Path) -> None:
     (study,) = read_manifest(tmp_path / "prepared" / "cohort.csv")
     assert study.phases == FOUR
     np.testing.assert_array_equal(read_volume(study.file(Phase.DELAYED)).data, read_volume(delayed).data)
+
+
+def test_evaluating_a_study_without_it_says_so_in_its_rows(
+    four_phases: Path, weights: Path, tmp_path: Path
+) -> None:
+    (study,) = (study for study in read_manifest(four_phases) if study.split == "test")
+    lacks = replace(study, study_id="lacks", patient_id="p-lacks", delayed=None)
+    cohort = write_manifest(tmp_path / "mixed.csv", [study, lacks])
+    out = tmp_path / "evaluation"
+    assert main(["evaluate", str(cohort.path), "--models", f"four={weights}", "-o", str(out)]) == 1
+    failures = {(row.study_id, row.method): row.failure for row in read_cases(out / "cases.csv")}
+    assert failures["test0", "four"] == ""
+    assert "study 'lacks': has no delayed phase" in failures["lacks", "four"]

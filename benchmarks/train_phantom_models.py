@@ -9,6 +9,7 @@ loss. It can be stopped and started again: it goes on from the last epoch. The w
 
 from __future__ import annotations
 
+import csv
 import shutil
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from dataclasses import replace
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import REPOSITORY
+from common import REPOSITORY, write_csv
 from torch import nn
 
 from mpfnl.data.manifest import Manifest, read_manifest
@@ -56,6 +57,7 @@ CANDIDATES = (
     Candidate("RCAN3D-3", partial(_rcan3d, phases=3), RATE, SMALL_CLIP),
     Candidate("PFNL3D-1", partial(_pfnl3d, phases=1), RATE, SMALL_CLIP),
 )
+COLUMNS = ("epoch", "step", "train_loss", "val_loss", "val_psnr", "val_ssim")
 SHIPPED = {"RCAN3D": "rcan3d-phantoms", "PFNL3D": "pfnl3d-phantoms"}
 DATA = "phantoms of mpfnl with voxels of 3 mm (simulated anatomy and contrast), no patients"
 NOTES = (
@@ -85,9 +87,19 @@ def ship(run: TrainingRun) -> Path:
     model = load_model(run.weights)
     model.training_record = replace(model.training_record or TrainingRecord(), data=DATA, notes=NOTES)
     results = REPOSITORY / "benchmarks" / "results"
-    shutil.copyfile(run.log / METRICS, results / f"{name}_training.csv")
+    write_whole_log(run.log, results / f"{name}_training.csv")
     shutil.copyfile(run.record, results / f"{name}_training.json")
     return model.save_pretrained(REPOSITORY / "mpfnl" / "models" / "shipped" / name)
+
+
+def write_whole_log(log: Path, output: Path) -> None:
+    """Joins the metrics of a training that was interrupted; of steps that were done twice the last counts."""
+    rows: dict[tuple[int, bool], dict[str, str]] = {}
+    for part in (*sorted(log.glob("metrics.*.csv")), log / METRICS):
+        with part.open(encoding="utf-8", newline="") as file:
+            for row in csv.DictReader(file):
+                rows[int(row["step"]), bool(row.get("val_psnr"))] = row
+    write_csv(output, [{name: row.get(name, "") for name in COLUMNS} for _, row in sorted(rows.items())], {})
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ from mpfnl.cli.options import named_models
 from mpfnl.data.manifest import read_manifest
 from mpfnl.errors import InputError
 from mpfnl.inference.tiling import Tiling
-from mpfnl.phases import Phase
+from mpfnl.phases import PHASES, Phase
 from mpfnl.study.evaluate import EvaluateOptions, evaluate
 from mpfnl.study.given import WithPhases
 from mpfnl.study.report import method_lines
@@ -75,5 +75,5 @@ def test_what_it_cannot_do_without_is_refused(model: mpfnl.PFNL3D) -> None:
 def test_the_command_line_names_them(model: mpfnl.PFNL3D, tmp_path: Path) -> None:
     weights = model.save_pretrained(tmp_path / "a@b")
     named = named_models([f"all={weights}", f"two={weights}@noncontrast+portal_venous"], "cpu")
-    assert named["all"].phases == tuple(Phase)
+    assert named["all"].phases == PHASES
     assert named["two"].phases == (Phase.NONCONTRAST, Phase.PORTAL_VENOUS)

@@ -15,7 +15,7 @@ from mpfnl.data.manifest import Study, read_manifest
 from mpfnl.data.phantom import SMALL, SplitCounts, write_cohort
 from mpfnl.errors import InputError
 from mpfnl.metrics.phase_leak import Verdict
-from mpfnl.phases import Phase
+from mpfnl.phases import PHASES, Phase
 from mpfnl.study.files import volume_files
 from mpfnl.study.leaks.check import ORGANS, check_phase_leak, read_organs
 from mpfnl.study.leaks.table import LeakRow, leak_warnings, summarize_leaks, unchecked
@@ -89,7 +89,7 @@ def test_the_numbers_are_numpys_on_the_written_files(studies: tuple[Study, ...],
         assert row.drift is not None
         means = {
             phase: np.clip(read_volume(study.file(phase)).data[core].astype(float), -175, 275).mean()
-            for phase in Phase
+            for phase in PHASES
         }
         assert row.drift.reference_hu == pytest.approx(means[PV])
         assert row.drift.others_hu[Phase.ARTERIAL] == pytest.approx(means[Phase.ARTERIAL])

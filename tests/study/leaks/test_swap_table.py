@@ -13,7 +13,7 @@ from mpfnl.errors import InputError
 from mpfnl.inference.enhance import EnhanceOptions
 from mpfnl.inference.tiling import Tiling
 from mpfnl.models.enhancement import EnhancementModule
-from mpfnl.phases import Phase
+from mpfnl.phases import PHASES
 from mpfnl.study.evaluate import EvaluateOptions, evaluate
 from mpfnl.study.leaks import SWAP_TABLE, mean_over_studies, swap_studies, swap_test
 from mpfnl.volumes import read_volume
@@ -39,7 +39,7 @@ def test_each_study_is_swapped_once_and_the_rows_are_those_of_the_test(
     first = swap_studies(studies[:1], models, tmp_path, OPTIONS)
     assert {case.method for case in first} == {"PFNL3D"}  # a single phase cannot be swapped
     place = tmp_path / "volumes" / studies[0].study_id
-    scans = {phase: read_volume(place / f"degraded_{phase}.nii.gz", phase) for phase in Phase}
+    scans = {phase: read_volume(place / f"degraded_{phase}.nii.gz", phase) for phase in PHASES}
     expected = swap_test(models["PFNL3D"], scans, {}, OPTIONS)
     assert [(case.swapped, case.region) for case in first] == [(row.swapped, row.region) for row in expected]
     assert [case.rms_hu for case in first] == pytest.approx([row.rms_hu for row in expected])

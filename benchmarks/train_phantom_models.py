@@ -95,7 +95,8 @@ def ship(run: TrainingRun) -> Path:
 def write_whole_log(log: Path, output: Path) -> None:
     """Joins the metrics of a training that was interrupted; of steps that were done twice the last counts."""
     rows: dict[tuple[int, bool], dict[str, str]] = {}
-    for part in (*sorted(log.glob("metrics.*.csv")), log / METRICS):
+    parts = sorted(log.glob("metrics.*.csv"), key=lambda path: int(path.name.split(".")[1]))  # 10 after 9
+    for part in (*parts, log / METRICS):
         with part.open(encoding="utf-8", newline="") as file:
             for row in csv.DictReader(file):
                 rows[int(row["step"]), bool(row.get("val_psnr"))] = row

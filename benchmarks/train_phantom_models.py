@@ -2,9 +2,11 @@
 
 `rcan3d-phantoms` and `pfnl3d-phantoms` are small networks, trained on phantoms that are made first, with
 voxels of 3 mm and the degradation `severe`. All models get the same patches, as many steps, and the same
-loss. It can be stopped and started again: it goes on from the last epoch. The weights of RCAN3D and PFNL3D in
-`FOLDER/weights` are the ones that ship: `--ship` puts them into `mpfnl/models/shipped`, and their logs into
-`benchmarks/results`. The other two candidates are for the comparison of architecture and number of phases.
+loss. It can be stopped and started again: it goes on from the last epoch. `--second-cycle` goes on from
+`FOLDER/weights` with 15,360 steps on other phantoms, at half the peak rate, in `FOLDER/second-cycle`; its
+weights of RCAN3D and PFNL3D are the ones that ship: `--ship` puts them into `mpfnl/models/shipped`, and their
+logs into `benchmarks/results`. The other two candidates, of one cycle, are for the comparison of architecture
+and number of phases.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from torch import nn
 
 from mpfnl.data.manifest import Manifest, read_manifest
 from mpfnl.data.phantom import THREE_MM, SplitCounts, write_cohort
-from mpfnl.models import PFNL3D, RCAN3D, TrainingRecord
+from mpfnl.models import PFNL3D, RCAN3D, EnhancementModule, TrainingRecord
 from mpfnl.models.loading import load_model
 from mpfnl.study.budget import Machine, TrainingBudget
 from mpfnl.study.candidates import SMALL_CLIP, Candidate, LearningRate
@@ -33,11 +35,14 @@ from mpfnl.transforms.degradation import find_preset
 
 SEED = 7107
 """Of the phantoms, the patches and the first weights. Demonstration, tests and evaluations use others."""
+SECOND_SEED = 7108
 PATIENTS = SplitCounts(train=48, val=4, test=0)
 MISALIGNMENT = 0.2  # of what was measured before registration: an assumption of what registration leaves
 PHASE_DROPOUT = 0.35
-STEPS = 17_664
+SECOND_PHASE_DROPOUT = 0.25  # to do without phases is learned by then
+STEPS, SECOND_STEPS = 17_664, 15_360
 RATE = LearningRate(3e-3, warm_up=0.1, betas=(0.95, 0.99), method="muon")
+SECOND_RATE = replace(RATE, peak=RATE.peak / 2)
 
 
 def _pfnl3d(**settings: Any) -> PFNL3D:
@@ -57,6 +62,10 @@ CANDIDATES = (
     Candidate("RCAN3D-3", partial(_rcan3d, phases=3), RATE, SMALL_CLIP),
     Candidate("PFNL3D-1", partial(_pfnl3d, phases=1), RATE, SMALL_CLIP),
 )
+SECOND_CYCLES: dict[str, tuple[type[EnhancementModule], dict[str, Any]]] = {
+    "RCAN3D": (RCAN3D, {}),
+    "PFNL3D": (PFNL3D, {"phase_dropout": SECOND_PHASE_DROPOUT}),
+}
 COLUMNS = ("epoch", "step", "train_loss", "val_loss", "val_psnr", "val_ssim")
 SHIPPED = {"RCAN3D": "rcan3d-phantoms", "PFNL3D": "pfnl3d-phantoms"}
 DATA = "phantoms of mpfnl with voxels of 3 mm (simulated anatomy and contrast), no patients"
@@ -66,18 +75,25 @@ NOTES = (
 )
 
 
-def budget(steps: int) -> TrainingBudget:
+def second_cycle(name: str, weights: Path) -> Candidate:
+    """The candidate that goes on from the weights of a first cycle."""
+    model, settings = SECOND_CYCLES[name]
+    make = partial(model.from_pretrained, weights, **settings)
+    return Candidate(name, make, SECOND_RATE, SMALL_CLIP, weights.as_posix())
+
+
+def budget(steps: int, seed: int) -> TrainingBudget:
     """Of each training: epochs of 768 steps, at least one."""
-    each = TrainingBudget(epochs=1, patches_per_study=16, batch_size=1, patch_size=32, seed=SEED)
+    each = TrainingBudget(epochs=1, patches_per_study=16, batch_size=1, patch_size=32, seed=seed)
     return replace(each, epochs=max(1, steps // each.steps_per_epoch(PATIENTS.train)))
 
 
-def cohort(folder: Path) -> Manifest:
+def cohort(folder: Path, seed: int) -> Manifest:
     """The phantoms, made where they are not there."""
     manifest = folder / "cohort.csv"
     if not manifest.exists():
         config = replace(THREE_MM, misalignment=MISALIGNMENT)
-        manifest = write_cohort(folder, len(PATIENTS.names()), SEED, config, PATIENTS, progress=True)
+        manifest = write_cohort(folder, len(PATIENTS.names()), seed, config, PATIENTS, progress=True)
     return read_manifest(manifest)
 
 
@@ -108,14 +124,21 @@ def main() -> None:
     parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="for phantoms, weights and logs")
     parser.add_argument("--models", nargs="+", choices=names, default=names[:2])
-    parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--steps", type=int, help=f"{STEPS}, or {SECOND_STEPS} in the second cycle")
+    parser.add_argument("--second-cycle", action="store_true", help="go on from FOLDER/weights")
     parser.add_argument("--ship", action="store_true", help="put the weights into the package")
     arguments = parser.parse_args()
-    data = TrainingSet(cohort(arguments.folder / "cohort"), find_preset("severe"))
+    folder, seed, steps, candidates = arguments.folder, SEED, STEPS, [*CANDIDATES]
+    if arguments.second_cycle:
+        candidates = [second_cycle(name, folder / "weights" / name) for name in SECOND_CYCLES]
+        folder, seed, steps = folder / "second-cycle", SECOND_SEED, SECOND_STEPS
+    if missing := set(arguments.models).difference(candidate.name for candidate in candidates):
+        parser.error(f"{', '.join(sorted(missing))}: has no second cycle")
+    data = TrainingSet(cohort(folder / "cohort", seed), find_preset("severe"))
     machine = Machine(torch.device("cuda" if torch.cuda.is_available() else "cpu"), workers=0)
-    for candidate in CANDIDATES:
+    for candidate in candidates:
         if candidate.name in arguments.models:
-            run = TrainingRun(candidate, data, arguments.folder, budget(arguments.steps), machine)
+            run = TrainingRun(candidate, data, folder, budget(arguments.steps or steps, seed), machine)
             print(run.train(), flush=True)
             if arguments.ship and candidate.name in SHIPPED:
                 print(ship(run))

@@ -58,6 +58,7 @@ def enhance(
     """
     from mpfnl.inference.enhance import EnhanceOptions, open_study
     from mpfnl.models.loading import load_model
+    from mpfnl.networks.upscale import output_scale
     from mpfnl.phases import Phase
     from mpfnl.volumes import check_output
     from mpfnl.volumes.dicom.derived import check_derived_output, derived_series_writer
@@ -73,6 +74,11 @@ def enhance(
     if not as_dicom:
         check_output(output, files.values())
     model = load_model(weights).to(chosen_device(device))
+    if as_dicom and output_scale(model.network) > 1:
+        raise InputError(
+            f"{output}: a DICOM series is written on its source's grid, and the result of this"
+            f" {type(model).__name__} lies on a finer one; give the name of a .nii.gz file"
+        )
     if as_dicom and model.target in files:
         check_derived_output(output, files[model.target])
     unused = [phase for phase in files if phase not in model.phases]
@@ -95,7 +101,7 @@ def enhance(
                     writer.write(slab)
         else:
             study.write(output)
-    sides = "x".join(map(str, study.target.shape))
+    sides = "x".join(map(str, study.result.shape))
     kind = "DICOM series, with the source's patient data, " if as_dicom else ""
     print(f"{output}: {kind}{model.target.replace('_', ' ')} phase, {sides} voxels")
 

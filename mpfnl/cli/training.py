@@ -25,6 +25,7 @@ class TrainingCLI(LightningCLI):
         """Links what model and data must agree on."""
         parser.link_arguments("model.init_args.phases", "data.phases")
         parser.link_arguments("model.init_args.target", "data.target")
+        parser.link_arguments("model.init_args.scale", "data.scale")
 
     def before_instantiate_classes(self) -> None:
         """Refuses to score a network that was never trained, and to run what a checkpoint may hide.

@@ -67,7 +67,7 @@ class MultiphaseDataModule(LightningDataModule):
         phases: The phases that the model takes, or how many (1: the target; 3: the paper's; 4: all).
         target: The phase that the model restores.
         batch_size: Patches a training batch, of each process.
-        patch_size: Edge of a patch in voxels.
+        patch_size: Edge of a patch in voxels, as the model gets it; the target's is `scale` times as long.
         patches_per_study: Training patches a study and epoch.
         val_patches_per_study: Validation patches a study.
         degradation: A preset or its name (`paper`, `mild`, `severe`, `low-dose`, `thick-slices`, `motion`,
@@ -84,6 +84,8 @@ class MultiphaseDataModule(LightningDataModule):
         cache_gb: Gigabytes of voxels kept in memory, of studies that are not read in parts; in each process.
         seed: Of everything random.
         include_failed: Also use the studies whose preparation failed.
+        scale: How many times finer the target's grid is than that of the phases, as the model has it. The
+            manifest's scans lie on the fine one; the phases are degraded there, and voxels averaged.
 
     Raises:
         InputError: If the manifest cannot be used, a split that is needed has no studies or fewer samples
@@ -107,16 +109,23 @@ class MultiphaseDataModule(LightningDataModule):
         cache_gb: float = 4.0,
         seed: int = 0,
         include_failed: bool = False,
+        scale: int = 1,
     ) -> None:
         super().__init__()
         self.manifest_path = Path(manifest)
         preset = find_preset(degradation) if isinstance(degradation, str) else degradation
         self.recipe = Recipe(
-            resolve_phases(phases, target), Phase(target), preset, seed=seed, sharing=Sharing(sharing)
+            resolve_phases(phases, target),
+            Phase(target),
+            preset,
+            seed=seed,
+            sharing=Sharing(sharing),
+            scale=scale,
         )
         margin = max(LEAST_MARGIN, 0 if preset is None else preset.margin)
-        self.train_sampling = PatchSampling(patch_size, patches_per_study, margin)
-        self.val_sampling = PatchSampling(patch_size, val_patches_per_study, margin)
+        edge = scale * patch_size
+        self.train_sampling = PatchSampling(edge, patches_per_study, margin)
+        self.val_sampling = PatchSampling(edge, val_patches_per_study, margin)
         self.batch_size = batch_size
         self.augmentation = augmentation
         self.degrade_on = DegradeOn(degrade_on)
@@ -138,6 +147,11 @@ class MultiphaseDataModule(LightningDataModule):
         return self.recipe.target
 
     @property
+    def scale(self) -> int:
+        """How many times finer the target's grid is than that of the phases."""
+        return self.recipe.scale
+
+    @property
     def training_data(self) -> TrainingData:
         """What a model is trained on; it travels with the weights."""
         studies = self._studies(Split.TRAIN)
@@ -147,7 +161,7 @@ class MultiphaseDataModule(LightningDataModule):
             phantoms=holds_phantoms(self.manifest, studies),
             degradation="none" if preset is None else preset.name,
             window=self.recipe.window,
-            patch_size=self.train_sampling.size,
+            patch_size=self.train_sampling.size // self.scale,
             batch_size=self.batch_size,
             val_patches=len(self._studies(Split.VAL)) * self.val_sampling.per_study,
             seed=self.recipe.seed,

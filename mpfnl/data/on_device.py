@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mpfnl.data.patches import PatchSampling
-from mpfnl.data.recipe import Recipe
+from mpfnl.data.recipe import Recipe, coarser
 from mpfnl.phases import StudyBatch
 from mpfnl.transforms import rotate90
 from mpfnl.transforms.degradation import apply_batch
@@ -50,8 +50,12 @@ class DeviceDegradation:
             _turned(volumes, json.loads(turns))
             for volumes, turns in zip(self.sampling.trim(hu), batch["rotation"], strict=True)
         ]
-        unit = self.recipe.window.normalize(torch.stack(turned))
-        return {"phases": unit[:, :-1], "target": unit[:, -1:], "study_id": batch["study_id"]}
+        done, window = torch.stack(turned), self.recipe.window
+        return {
+            "phases": window.normalize(coarser(done[:, :-1], self.recipe.scale)),
+            "target": window.normalize(done[:, -1:]),
+            "study_id": batch["study_id"],
+        }
 
 
 def _turned(volumes: Tensor, turns: list[tuple[int, int]]) -> Tensor:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from mpfnl.data.recipe import Recipe, Sample, as_float
+from mpfnl.data.recipe import Recipe, Sample, as_float, coarser
 from mpfnl.data.studies import PatchSource, PatchSources
 from mpfnl.phases import AIR_HU, BODY_HU
 from mpfnl.transforms import Rotation90
@@ -177,11 +177,13 @@ class DegradedPatches:
     augmentation: tio.Transform | None = None
 
     def __call__(self, patch: Patch, recipe: Recipe, sampling: PatchSampling) -> Sample:
-        """The sample in [0, 1]: `(P, x, y, z)` and `(1, x, y, z)`."""
+        """The sample in [0, 1]: `(P, x, y, z)` and `(1, x, y, z)`; phases on the recipe's coarser grid."""
         images = (_of_slab if recipe.whole_slices else _of_patch)(patch, recipe, sampling.edge)
         images = self._augment({name: sampling.trim(hu) for name, hu in images.items()}, patch)
         return {
-            "phases": _windowed([images[str(phase)] for phase in recipe.phases], recipe),
+            "phases": _windowed(
+                [coarser(images[str(phase)], recipe.scale) for phase in recipe.phases], recipe
+            ),
             "target": _windowed([images[TARGET]], recipe),
             "study_id": patch.study.study_id,
         }

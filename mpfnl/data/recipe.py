@@ -10,8 +10,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import avg_pool3d
 
 from mpfnl.data.studies import LoadedStudy, as_int16
+from mpfnl.errors import InputError
 from mpfnl.phases import ABDOMEN, Phase, Window
 from mpfnl.transforms.degradation import Preset, apply_parameters, sample_parameters
 from mpfnl.transforms.seeds import Sharing, checked_run_seed, phase_draws
@@ -36,9 +38,10 @@ class Recipe:
         window: The HU window mapped to [0, 1].
         seed: Of all random draws.
         sharing: What the degraded phases of a study have in common.
+        scale: How many times coarser the grid is on which the phases are given, along each axis.
 
     Raises:
-        InputError: The seed is negative.
+        InputError: The seed is negative, or the scale not positive.
     """
 
     phases: tuple[Phase, ...]
@@ -47,9 +50,12 @@ class Recipe:
     window: Window = ABDOMEN
     seed: int = 0
     sharing: Sharing = Sharing.NOTHING
+    scale: int = 1
 
     def __post_init__(self) -> None:
         checked_run_seed(self.seed)
+        if self.scale < 1:
+            raise InputError(f"scale is {self.scale}: give 1, 2 or 4, as the model has")
 
     @property
     def loaded(self) -> tuple[Phase, ...]:
@@ -111,10 +117,25 @@ def degrade_study(study: LoadedStudy, recipe: Recipe) -> dict[Phase, NDArray[np.
         recipe: How.
 
     Returns:
-        HU `(x, y, z)`, whole numbers as a scan on disk has, of each phase of the model.
+        HU `(x, y, z)`, whole numbers as a scan on disk has, of each phase of the model; on the recipe's
+        coarser grid, where it has one.
     """
     degraded = recipe.degrade(study.hu, study.spacing, recipe.parameters(study.study_id))
-    return {phase: as_int16(hu.numpy()) for phase, hu in degraded.items()}
+    return {phase: as_int16(coarser(hu, recipe.scale).numpy()) for phase, hu in degraded.items()}
+
+
+def coarser(hu: Tensor, scale: int) -> Tensor:
+    """The mean over cubes of voxels, as thicker slices and larger pixels measure it.
+
+    Args:
+        hu: `(..., x, y, z)`; voxels at an axis' end that fill no cube are left out.
+        scale: Edge of a cube in voxels.
+    """
+    if scale == 1:
+        return hu
+    return avg_pool3d(hu.reshape(-1, 1, *hu.shape[-3:]), scale).reshape(
+        *hu.shape[:-3], *(side // scale for side in hu.shape[-3:])
+    )
 
 
 def as_float(hu: NDArray[np.int16]) -> Tensor:

@@ -27,17 +27,21 @@ class VolumeDataset(Dataset[Sample]):
         return len(self.cache.studies)
 
     def __getitem__(self, index: int) -> Sample:
-        """The volume of a study: `(P, x, y, z)` and `(1, x, y, z)`."""
+        """The volume of a study: `(P, x, y, z)` and `(1, x, y, z)`.
+
+        Where the phases' grid is coarser, the target ends with its last whole voxel.
+        """
         if not 0 <= index < len(self):
             raise IndexError(index)
         study = self.cache[index]
         degraded = degrade_study(study, self.recipe)
         target = torch.from_numpy(study.hu[self.recipe.loaded.index(self.recipe.target)]).float()
+        x, y, z = (side - side % self.recipe.scale for side in target.shape)
         window = self.recipe.window
         return {
             "phases": torch.stack(
                 [window.normalize(torch.from_numpy(degraded[phase]).float()) for phase in self.recipe.phases]
             ),
-            "target": window.normalize(target).unsqueeze(0),
+            "target": window.normalize(target[:x, :y, :z]).unsqueeze(0),
             "study_id": study.study_id,
         }

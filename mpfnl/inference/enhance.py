@@ -12,7 +12,6 @@ from typing import Protocol, TypeAlias
 import torch
 from torch import nn
 
-from mpfnl.errors import InputError
 from mpfnl.inference.footprint import TileCost, tile_cost
 from mpfnl.inference.halo import network_tiling, sees_whole_tile, smaller_tilings
 from mpfnl.inference.job import ScanTiles, StudyJob
@@ -38,6 +37,7 @@ class Enhancer(Protocol):
     def network(self) -> nn.Module:
         """Takes `(1, P, x, y, z)` in [0, 1], returns `(1, 1, x, y, z)`.
 
+        Where the result's grid is finer, an attribute `scale` says how many times.
         Where there are optional phases it also takes `present=`, the indices of those that are there.
         """
 
@@ -104,7 +104,8 @@ def enhance_study(
         options: How.
 
     Returns:
-        The enhanced scan in HU: the target phase's grid and number type.
+        The enhanced scan in HU: the target phase's number type, on its grid, or on one that is finer if the
+        network's is.
 
     Raises:
         InputError: If a phase is missing that the model needs, a file cannot be used, the phases lie on
@@ -139,7 +140,6 @@ def open_study(
     """
     options = options or EnhanceOptions()
     network = model.network
-    _check_scale(model)
     used = find_used_phases(model, sources.keys())
     with ExitStack() as stack:
         meter = NoiseMeter(model.window)
@@ -154,7 +154,7 @@ def open_study(
         runner = TileRunner(network, RunOptions(options.precision, used.present, options.self_ensemble))
         plan = _plan(model, runner, list(scans.values()), target, options, keeps_result)
         _warn_of_other_tile(model, plan.tiling)
-        restorer = Restorer(target.shape, meter.sd, model.window, plan.slices)
+        restorer = Restorer(target.shape, meter.sd, model.window, plan.slices, runner.scale)
         tiles = ScanTiles(list(scans.values()), target, model.window)
         job = StudyJob(type(model).__name__, tiles, runner, restorer, used, plan, options.progress)
         for line in job.lines:
@@ -176,21 +176,13 @@ def _plan(
         sides=target.shape,
         streamed=[scan.dtype.itemsize for scan in scans if not scan.in_memory],
         result=target.dtype.itemsize if keeps_result else 0,
+        scale=runner.scale,
         tile=cost if runner.device.type == "cpu" else TileCost(),
         held=resident(),
         highest=highest(),
     )
     tilings = chain([tiling], smaller_tilings(model.network, tiling))
     return make_plan(load, tilings, allowed(options.max_memory), fixed=options.tiling is not None)
-
-
-def _check_scale(model: Enhancer) -> None:
-    scale = getattr(model.network, "scale", 1)
-    if scale != 1:
-        raise InputError(
-            f"this {type(model).__name__} has scale {scale}; whole volumes are enhanced on their own grid "
-            "only (scale 1)"
-        )
 
 
 def _warn_of_other_tile(model: Enhancer, tiling: Tiling) -> None:

@@ -14,11 +14,11 @@ from mpfnl.errors import InputError
 from mpfnl.inference.plan import Plan
 from mpfnl.inference.present import UsedPhases
 from mpfnl.inference.progress import track
-from mpfnl.inference.restore import BROAD_RADIUS, Restorer
+from mpfnl.inference.restore import REACH, Restorer
 from mpfnl.inference.runner import TileRunner
 from mpfnl.inference.sweep import Box, sweep
 from mpfnl.phases import PhaseVolume, Window
-from mpfnl.volumes import SlabScan, Volume, Voxels, volume_writer
+from mpfnl.volumes import FinerGrid, Placed, SlabScan, Volume, Voxels, volume_writer
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +56,7 @@ class ScanTiles:
     def drop(self, before: int) -> None:
         """Slices before this one will not be asked for again."""
         for scan in self.scans:
-            scan.drop(before - BROAD_RADIUS if scan is self.target else before)
+            scan.drop(before - REACH if scan is self.target else before)
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,6 +87,12 @@ class StudyJob:
         return self.tiles.target
 
     @property
+    def result(self) -> Placed:
+        """Where the enhanced scan lies: on the target's grid, or on one that is finer."""
+        scale = self.runner.scale
+        return self.target if scale == 1 else FinerGrid(self.target, scale)
+
+    @property
     def lines(self) -> list[str]:
         """What to tell before the start: which phases are used, and the memory that it takes."""
         return [self.used.line, self.plan.line]
@@ -100,12 +106,12 @@ class StudyJob:
         Raises:
             InputError: The network gives NaN, or the file cannot be written.
         """
-        with volume_writer(output, like=self.target) as writer:
+        with volume_writer(output, like=self.result) as writer:
             for _, slab in self.slabs():
                 writer.write(slab)
 
     def volume(self, output: str | Path | None = None) -> Volume:
-        """The enhanced scan in HU, in memory: the target's grid and number type.
+        """The enhanced scan in HU, in memory: the grid of `result`, the target's number type.
 
         Args:
             output: A file to write it into, too.
@@ -113,8 +119,8 @@ class StudyJob:
         Raises:
             InputError: As for `write`.
         """
-        scan = self.target
-        data = np.empty(scan.shape, scan.dtype, order="F")
+        scan = self.result
+        data = np.empty(scan.shape, self.target.dtype, order="F")
         with nullcontext() if output is None else volume_writer(output, like=scan) as writer:
             for start, slab in self.slabs():
                 data[:, :, start : start + slab.shape[2]] = slab

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from mpfnl.errors import InputError
 from mpfnl.inference.footprint import TileCost
 from mpfnl.inference.memory import GB
-from mpfnl.inference.restore import BROAD_RADIUS, BYTES_A_VOXEL, Restorer
+from mpfnl.inference.restore import BYTES_A_VOXEL, FINER_BYTES_A_VOXEL, REACH, Restorer
 from mpfnl.inference.tiles import Tiling
 
 SUM_BYTES = 4  # float32
@@ -34,6 +34,7 @@ class Load:
         tile: What the network takes for a tile, where it works in this process' memory.
         held: Bytes that the process holds before the start.
         highest: Bytes that it held at most so far.
+        scale: How many times finer the result's grid is.
     """
 
     sides: tuple[int, int, int]
@@ -42,6 +43,7 @@ class Load:
     tile: TileCost
     held: int
     highest: int
+    scale: int = 1
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class Plan:
 
     Args:
         tiling: The tiles.
-        slices: How many are mapped back to HU at a time.
+        slices: How many of the input are mapped back to HU at a time.
         peak: Bytes that the process will hold at most.
         room: Bytes of them that the network takes for a tile.
         limit: Bytes that it may hold; None for no limit.
@@ -112,11 +114,14 @@ def predict(load: Load, tiling: Tiling, slices: int) -> int:
     """
     x, y, z = load.sides
     layer = min(tiling.tile, z)
-    slab = min(layer + BROAD_RADIUS, z)
+    slab = min(layer + REACH, z)
+    finer = load.scale**3
     scans = x * y * slab * (sum(load.streamed) + max(load.streamed, default=0))
-    sums = 2 * x * y * layer * SUM_BYTES
-    restored = x * y * min(min(slices, layer) + 2 * BROAD_RADIUS, z) * BYTES_A_VOXEL
-    result = x * y * z * load.result
+    sums = 2 * x * y * layer * SUM_BYTES * finer
+    restored = x * y * min(min(slices, layer) + 2 * REACH, z) * BYTES_A_VOXEL
+    if finer > 1:
+        restored += x * y * min(slices + 2, layer) * FINER_BYTES_A_VOXEL * finer
+    result = x * y * z * load.result * finer
     tile = load.tile.of(tiling, load.sides) + int(SPLIT * load.tile.matrices(tiling, load.sides)[1])
     work = scans + sums + tile + restored + result
     return max(load.highest, load.held + UNSEEN + work)
@@ -129,9 +134,7 @@ def in_gb(count: float) -> str:
 
 def _with_most_slices(load: Load, tiling: Tiling, limit: int | None) -> Plan:
     room = load.tile.of(tiling, load.sides)
-    plans = (
-        Plan(tiling, slices, predict(load, tiling, slices), room, limit) for slices in _slices(load.sides)
-    )
+    plans = (Plan(tiling, slices, predict(load, tiling, slices), room, limit) for slices in _slices(load))
     smallest = next(plans)
     for plan in [smallest, *plans]:
         smallest = plan
@@ -140,8 +143,8 @@ def _with_most_slices(load: Load, tiling: Tiling, limit: int | None) -> Plan:
     return smallest
 
 
-def _slices(sides: tuple[int, int, int]) -> Iterator[int]:
-    slices = min(Restorer(sides, 0.0).step, sides[2])
+def _slices(load: Load) -> Iterator[int]:
+    slices = min(Restorer(load.sides, 0.0, scale=load.scale).step, load.sides[2])
     while slices > 1:
         yield slices
         slices //= 2

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
+from torch.nn import functional
 
 from mpfnl.inference.noise import mean_of_27, noise_sd
 from mpfnl.phases import ABDOMEN, Window
@@ -26,10 +28,15 @@ NOISE_LIMIT = 6.0
 
 BROAD_SIGMA, FINE_SIGMA = 2.0, 0.7  # voxels
 BROAD_RADIUS, FINE_RADIUS = 8, 3  # 4 sigma
+REACH = BROAD_RADIUS + 1
+"""Slices to either side of a slab that it depends on; the last one where the result's grid is finer."""
 SLAB_VOXELS = 1 << 23
 
 BYTES_A_VOXEL = 42
 """Memory for each voxel of a slab and its halo while it is restored, as measured; int16 or float32 HU."""
+
+FINER_BYTES_A_VOXEL = 28
+"""Memory beside it for each voxel of a result on a finer grid: input and share there, and the mixture."""
 
 ReadSlices: TypeAlias = Callable[[int, int], NDArray[Any]]
 """Gives slices of the input scan in HU, `(x, y, n)`, from the first to before the last."""
@@ -44,19 +51,21 @@ def restore_hu(input_hu: NDArray[Any], enhanced_unit: NDArray[Any], window: Wind
 
     Args:
         input_hu: The input scan (x, y, z) in HU, integer or floating point, finite.
-        enhanced_unit: The network's output (x, y, z) in [0, 1]; clipped to it.
+        enhanced_unit: The network's output (x, y, z) in [0, 1]; clipped to it. On a grid that is finer by a
+            whole number along all axes the input and its share are interpolated linearly.
         window: The HU window of the network.
 
     Returns:
-        The enhanced scan (x, y, z) in HU, of the input's type (rounded for integers).
+        The enhanced scan (x, y, z) in HU, of the output's shape and the input's type (rounded for integers).
 
     Raises:
-        ValueError: The shapes differ, or the network's output has NaN.
+        ValueError: The shapes do not fit, or the network's output has NaN.
     """
-    if input_hu.ndim != 3 or input_hu.shape != enhanced_unit.shape:
+    scale = max(1, enhanced_unit.shape[0] // input_hu.shape[0]) if input_hu.ndim == 3 else 0
+    if tuple(scale * side for side in input_hu.shape) != enhanced_unit.shape:
         raise ValueError(f"the input is {input_hu.shape}, the network's output {enhanced_unit.shape}")
-    output = np.empty_like(input_hu)
-    restorer = Restorer(input_hu.shape, noise_sd(input_hu, window), window)
+    output = np.empty_like(input_hu, shape=enhanced_unit.shape)
+    restorer = Restorer(input_hu.shape, noise_sd(input_hu, window), window, scale=scale)
     for start, slab in restorer.slabs(lambda first, stop: input_hu[:, :, first:stop], 0, enhanced_unit):
         output[:, :, start : start + slab.shape[2]] = slab
     return output
@@ -67,21 +76,24 @@ class Restorer:
     """Maps slabs of an enhanced scan back to HU, as `restore_hu` does the whole; however they are cut.
 
     Args:
-        shape: Of the whole scan, (x, y, z).
+        shape: Of the whole input scan, (x, y, z).
         noise: The standard deviation of the input's noise in HU, see `noise_sd`.
         window: The HU window of the network.
-        slices: How many to restore at a time; so many that they are 8 million voxels if None.
+        slices: How many of the input to restore at a time; so many that they become 8 million voxels if
+            None.
+        scale: How many times finer the result's grid is.
     """
 
     shape: tuple[int, ...]
     noise: float
     window: Window = ABDOMEN
     slices: int | None = None
+    scale: int = 1
 
     @property
     def step(self) -> int:
-        """How many slices are restored at a time."""
-        return self.slices or max(1, SLAB_VOXELS // max(1, self.shape[0] * self.shape[1]))
+        """How many slices of the input are restored at a time."""
+        return self.slices or max(1, SLAB_VOXELS // max(1, self.shape[0] * self.shape[1] * self.scale**3))
 
     def slabs(
         self, read: ReadSlices, first: int, enhanced_unit: NDArray[Any]
@@ -89,25 +101,40 @@ class Restorer:
         """Restores a slab, a part at a time.
 
         Args:
-            read: Gives the input's slices; is asked for 8 more than the slab to either side, where the scan
-                has them.
-            first: The slab's first slice.
+            read: Gives the input's slices; is asked for at most `REACH` more than the slab to either side,
+                where the scan has them.
+            first: The slab's first slice on the result's grid; whole slices of the input, as are the others.
             enhanced_unit: The network's output there, `(x, y, n)` in [0, 1].
 
         Yields:
-            The first slice of a part, and the part in HU, of the input's type.
+            The first slice of a part on the result's grid, and the part in HU, of the input's type.
 
         Raises:
             ValueError: The network's output has NaN.
         """
-        depth, end = self.shape[2], first + enhanced_unit.shape[2]
-        for start in range(first, end, self.step):
+        scale = self.scale
+        end = (first + enhanced_unit.shape[2]) // scale
+        for start in range(first // scale, end, self.step):
             stop = min(start + self.step, end)
-            low, high = max(0, start - BROAD_RADIUS), min(depth, stop + BROAD_RADIUS)
-            near, within = read(low, high), slice(start - low, stop - low)
-            share = enhanced_share(near, self.noise, self.window)[:, :, within]
-            unit = enhanced_unit[:, :, start - first : stop - first]
-            yield start, _blend(near[:, :, within], unit, share, self.window)
+            scan, share, dtype = self._input(read, start, stop)
+            unit = enhanced_unit[:, :, scale * start - first : scale * stop - first]
+            yield scale * start, _blend(scan, unit, share, self.window, dtype)
+
+    def _input(
+        self, read: ReadSlices, start: int, stop: int
+    ) -> tuple[NDArray[Any], NDArray[np.float32], np.dtype[Any]]:
+        """Slices of the input in HU and the share of the enhanced scan, on the result's grid; its type."""
+        finer, depth = self.scale > 1, self.shape[2]
+        low, high = max(0, start - finer), min(depth, stop + finer)  # what is interpolated between
+        before, after = max(0, low - BROAD_RADIUS), min(depth, high + BROAD_RADIUS)
+        near, within = read(before, after), slice(low - before, high - before)
+        share = enhanced_share(near, self.noise, self.window)[:, :, within]
+        scan = near[:, :, within]
+        if not finer:
+            return scan, share, near.dtype
+        cut = slice(self.scale * (start - low), self.scale * (stop - low))
+        scan, share = (_interpolated(each, self.scale)[:, :, cut] for each in (scan, share))
+        return _as(near.dtype, scan), share, near.dtype
 
 
 def enhanced_share(input_hu: NDArray[Any], noise: float, window: Window = ABDOMEN) -> NDArray[np.float32]:
@@ -143,18 +170,32 @@ def enhanced_share(input_hu: NDArray[Any], noise: float, window: Window = ABDOME
     return np.asarray(share, dtype=np.float32)
 
 
+def _interpolated(scan: NDArray[Any], scale: int) -> NDArray[np.float32]:
+    """A scan (x, y, z) on a grid so many times finer, linearly; the finer voxels fill the coarse ones."""
+    voxels = torch.from_numpy(np.asarray(scan, dtype=np.float32, order="C"))
+    finer = functional.interpolate(voxels[None, None], scale_factor=scale, mode="trilinear")
+    return finer[0, 0].numpy()
+
+
 def _ramp(hu: NDArray[np.float32], window: Window, spare: float = 0.0) -> NDArray[np.float32]:
     outside = np.maximum(window.lower - hu, hu - window.upper) - np.float32(spare)
     return np.asarray((1.0 - outside / np.float32(MARGIN_HU)).clip(0.0, 1.0), dtype=np.float32)
 
 
 def _blend(
-    input_hu: NDArray[Any], enhanced_unit: NDArray[Any], share: NDArray[np.float32], window: Window
+    input_hu: NDArray[Any],
+    enhanced_unit: NDArray[Any],
+    share: NDArray[np.float32],
+    window: Window,
+    dtype: np.dtype[Any],
 ) -> NDArray[Any]:
     if np.isnan(enhanced_unit).any():
         raise ValueError("the network's output has NaN")
     enhanced = window.denormalize(enhanced_unit.astype(np.float32).clip(0.0, 1.0))
     mixed = share * enhanced + (1.0 - share) * input_hu
-    if input_hu.dtype.kind in "iu":
-        mixed = np.rint(mixed)
-    return np.where(share > 0.0, mixed.astype(input_hu.dtype), input_hu)
+    return np.where(share > 0.0, _as(dtype, mixed), input_hu)
+
+
+def _as(dtype: np.dtype[Any], hu: NDArray[Any]) -> NDArray[Any]:
+    """HU as another type; rounded for integers."""
+    return (np.rint(hu) if dtype.kind in "iu" else hu).astype(dtype)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from mpfnl.inference.ensemble import SelfEnsemble
 from mpfnl.inference.frozen import frozen_copy
 from mpfnl.inference.graphs import GraphedNetwork
+from mpfnl.networks.upscale import output_scale
 from mpfnl.phases import PhaseVolume, SpatialVolume
 
 GRAPH_FROM = 16
@@ -44,11 +45,12 @@ def preferred_precision(device: torch.device) -> torch.dtype:
 
 
 class TileRunner:
-    """Runs a same-grid network on tiles, one at a time.
+    """Runs a network on tiles, one at a time.
 
     Args:
-        network: Takes `(1, P, x, y, z)` in [0, 1], returns `(1, 1, x, y, z)`; put into evaluation mode by
-            the caller. Where phases are missing it is called with `present=`.
+        network: Takes `(1, P, x, y, z)` in [0, 1], returns `(1, 1, x, y, z)`, on a grid that is `scale` times
+            finer where it has that attribute; put into evaluation mode by the caller. Where phases are
+            missing it is called with `present=`.
         options: How it is run.
         device: Where; the network's own by default.
     """
@@ -58,6 +60,7 @@ class TileRunner:
     ) -> None:
         options = options or RunOptions()
         self.device = device or network_device(network) or torch.device("cpu")
+        self.scale = output_scale(network)
         self.precision = options.precision or preferred_precision(self.device)
         run = frozen_copy(network, self.precision)
         if options.present is not None:
@@ -72,19 +75,19 @@ class TileRunner:
             self._graphed = GraphedNetwork(self._network)
 
     def __call__(self, phases: PhaseVolume) -> SpatialVolume:
-        """The enhanced tile `(x, y, z)`, float32, not clipped, on the runner's device.
+        """The enhanced tile, `scale` times as long, float32, not clipped, on the runner's device.
 
         Args:
             phases: The tile `(P, x, y, z)` in [0, 1], on any device.
 
         Raises:
-            ValueError: The network changes the grid.
+            ValueError: The network's result lies on another grid than it says.
         """
         tile = phases.unsqueeze(0).to(self.device)
         run = self._graphed or self._network
         with torch.autocast(self.device.type, self.precision, enabled=self.precision is not torch.float32):
             enhanced: Tensor = run(tile)
-        if enhanced.shape[2:] != tile.shape[2:]:
+        if list(enhanced.shape[2:]) != [self.scale * side for side in tile.shape[2:]]:
             made = f"{tuple(enhanced.shape)} of {tuple(tile.shape)}"
             raise ValueError(f"the network made {made}: not its grid")
         return enhanced[0, 0].float()

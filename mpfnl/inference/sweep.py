@@ -94,10 +94,11 @@ def sweep(
 
     Yields:
         The first slice, and these slices `(x, y, n)`, float32, clipped to [0, 1]; in their order, each once.
-        The source still has them; it drops them afterwards.
+        They lie on the runner's output grid. The source still has them; it drops them afterwards.
     """
+    scale = runner.scale
     along_x, along_y, along_z = (
-        {stretch.start: stretch for stretch in stretches(side, tiling)} for side in source.sides
+        {stretch.start: stretch for stretch in stretches(side, tiling, scale)} for side in source.sides
     )
     corners: Iterable[tuple[int, ...]] = list(product(along_z, along_x, along_y))
     count = len(along_x) * len(along_y) * len(along_z)
@@ -106,7 +107,8 @@ def sweep(
         corners = progress(corners, count)
     ends = [*list(along_z)[1:], source.sides[2]]
     depth = min(tiling.tile, source.sides[2])
-    total = torch.zeros(*source.sides[:2], depth, dtype=torch.float32, device=source.device)
+    sides = [scale * side for side in (*source.sides[:2], depth)]
+    total = torch.zeros(sides, dtype=torch.float32, device=source.device)
     for end, (z, layer) in zip(ends, groupby(corners, key=lambda corner: corner[0]), strict=True):
         third, before = along_z[z], resident()
         with _reusing_memory(runner.device):
@@ -116,12 +118,12 @@ def sweep(
                 counted = enhanced * first.weight.to(total.device)[:, None, None]
                 counted *= second.weight.to(total.device)[:, None]
                 counted *= third.weight.to(total.device)
-                total[first.inside, second.inside] += counted
+                total[first.result, second.result] += counted
                 del enhanced, counted
                 if room is not None and resident() > before + room:
                     give_back()
-        done = end - z
-        yield z, total[:, :, :done].clamp(0.0, 1.0)
+        done = scale * (end - z)
+        yield scale * z, total[:, :, :done].clamp(0.0, 1.0)
         source.drop(end)
         _shift(total, done)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -56,16 +56,25 @@ class Stretch:
 
     Args:
         start: Its first voxel.
-        weight: With what each of its voxels counts, `(length,)`; over all tiles it adds up to 1.
+        weight: With what each voxel of its result counts, `(scale * length,)`; over all tiles it adds up
+            to 1.
+        scale: How many times finer the result's grid is.
     """
 
     start: int
     weight: Tensor
+    scale: int = 1
 
     @property
     def inside(self) -> slice:
         """Its voxels."""
-        return slice(self.start, self.start + len(self.weight))
+        return slice(self.start, self.start + len(self.weight) // self.scale)
+
+    @property
+    def result(self) -> slice:
+        """Its voxels on the result's grid."""
+        start = self.start * self.scale
+        return slice(start, start + len(self.weight))
 
 
 def tile_starts(side: int, tile: int, overlap: int) -> list[int]:
@@ -83,21 +92,25 @@ def tile_starts(side: int, tile: int, overlap: int) -> list[int]:
     return [*(index * reach // count // aligned * aligned for index in range(count)), last]
 
 
-def stretches(side: int, tiling: Tiling) -> list[Stretch]:
-    """The tiles along one axis, with weights that add up to 1 at each voxel.
+def stretches(side: int, tiling: Tiling, scale: int = 1) -> list[Stretch]:
+    """The tiles along one axis, with weights that add up to 1 at each voxel of the result.
 
     A volume's weights are the products of those of its axes: they add up to 1, too.
+
+    Args:
+        side: Voxels of the volume along the axis.
+        tiling: Tile, overlap and halo.
+        scale: How many times finer the result's grid is.
     """
     starts = tile_starts(side, tiling.tile, tiling.overlap)
     length = min(side, tiling.tile)
-    total = torch.zeros(side)
-    ramps = [_ramp(length, tiling, before=start > 0, after=start + length < side) for start in starts]
-    for start, ramp in zip(starts, ramps, strict=True):
-        total[start : start + length] += ramp
-    return [
-        Stretch(start, ramp / total[start : start + length])
-        for start, ramp in zip(starts, ramps, strict=True)
-    ]
+    finer = Tiling(tiling.tile * scale, tiling.overlap * scale, tiling.cut * scale)
+    ramps = [_ramp(length * scale, finer, before=start > 0, after=start + length < side) for start in starts]
+    tiles = [Stretch(start, ramp, scale) for start, ramp in zip(starts, ramps, strict=True)]
+    total = torch.zeros(side * scale)
+    for tile in tiles:
+        total[tile.result] += tile.weight
+    return [replace(tile, weight=tile.weight / total[tile.result]) for tile in tiles]
 
 
 def _ramp(length: int, tiling: Tiling, *, before: bool, after: bool) -> Tensor:

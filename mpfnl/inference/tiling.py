@@ -25,12 +25,13 @@ def tiled_forward(
     present: Sequence[int] | None = None,
     self_ensemble: bool = False,
 ) -> SpatialVolume:
-    """Runs a same-grid network over a volume in overlapping tiles; see `sweep`.
+    """Runs a network over a volume in overlapping tiles; see `sweep`.
 
     Volume and result stay on the volume's device; one tile at a time is on the network's.
 
     Args:
-        network: Takes `(1, P, x, y, z)`, returns `(1, 1, x, y, z)`; put into evaluation mode by the caller.
+        network: Takes `(1, P, x, y, z)`, returns `(1, 1, x, y, z)`, on a grid that is `scale` times finer
+            where it has that attribute; put into evaluation mode by the caller.
         phases: `(P, x, y, z)` in [0, 1].
         tiling: Tile, overlap and halo.
         precision: Of the convolutions; chosen by the device if None.
@@ -39,14 +40,15 @@ def tiled_forward(
         self_ensemble: Take the mean over eight orientations of each tile.
 
     Returns:
-        `(x, y, z)`, float32, clipped to [0, 1].
+        `(scale * x, scale * y, scale * z)`, float32, clipped to [0, 1].
 
     Raises:
-        ValueError: If the network changes the grid.
+        ValueError: If the network's result lies on another grid than it says.
     """
     device = network_device(network) or phases.device
     runner = TileRunner(network, RunOptions(precision, present, self_ensemble), device)
-    enhanced = torch.empty(phases.shape[1:], dtype=torch.float32, device=phases.device)
+    sides = [runner.scale * side for side in phases.shape[1:]]
+    enhanced = torch.empty(sides, dtype=torch.float32, device=phases.device)
     for start, slab in sweep(runner, TensorTiles(phases), tiling or Tiling(), progress):
         enhanced[:, :, start : start + slab.shape[2]] = slab
     return enhanced

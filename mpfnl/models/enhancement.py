@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning.pytorch.utilities.types import LRSchedulerConfigType, OptimizerLRScheduler
@@ -19,6 +19,7 @@ from mpfnl.metrics.accumulate import PeakSignalNoiseRatio3D, StructuralSimilarit
 from mpfnl.models.rates import Interval, OptimizerFactory, SchedulerFactory, check_schedule, make_optimizer
 from mpfnl.models.trained import TrainedModule
 from mpfnl.models.validation_loss import MeanLoss
+from mpfnl.networks.upscale import output_scale
 from mpfnl.phases import (
     ABDOMEN,
     Phase,
@@ -46,7 +47,8 @@ class EnhancementModule(TrainedModule):
     `network_tiling`), or in those of `tiling` where that is set.
 
     Args:
-        network: Takes `(batch, P, x, y, z)` in [0, 1], returns `(batch, 1, x, y, z)`.
+        network: Takes `(batch, P, x, y, z)` in [0, 1], returns `(batch, 1, x, y, z)`; its attribute `scale`
+            says how many times finer the grid of the result is, if it is.
         phases: The phases that the network takes, in stacking order.
         target: The phase that it restores.
         loss: Of (prediction, target); L1 + 0.7 L1-Sobel if None.
@@ -95,7 +97,13 @@ class EnhancementModule(TrainedModule):
         Raises:
             InputError: If it does not, with what to pass.
         """
-        data = getattr(self.trainer, "datamodule", None)
+        data: Any = getattr(self.trainer, "datamodule", None)
+        scale = output_scale(self.network)
+        if getattr(data, "scale", scale) != scale:
+            raise InputError(
+                f"this {type(self).__name__} has scale {scale}, and the data module yields targets of scale"
+                f" {data.scale}; make it with scale={scale}"
+            )
         if isinstance(data, PhaseSource) and (data.phases, data.target) != (self.phases, self.target):
             wanted = f"phases={[str(phase) for phase in self.phases]}, target={str(self.target)!r}"
             raise InputError(
@@ -139,7 +147,7 @@ class EnhancementModule(TrainedModule):
         self.log("test_ssim", self.test_ssim)
 
     def predict_step(self, batch: StudyBatch, batch_idx: int) -> TargetBatch:
-        """Enhances whole volumes in tiles: `(batch, 1, x, y, z)` in [0, 1]."""
+        """Enhances whole volumes in tiles: `(batch, 1, x, y, z)` in [0, 1], on the network's output grid."""
         device = batch["phases"].device.type
         precision = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else torch.float32
         tiling = self.tiling or network_tiling(self.network, self.patch_size)
@@ -186,7 +194,8 @@ class EnhancementModule(TrainedModule):
             max_memory: Bytes that this process may hold; what it holds and 0.8 of what is free if None.
 
         Returns:
-            The enhanced target phase in HU, on the input's grid.
+            The enhanced target phase in HU, on the input's grid; with `scale` 2 or 4 on the grid that divides
+            each of its voxels.
 
         Raises:
             InputError: If a phase is missing, a file cannot be used or memory does not suffice, with the

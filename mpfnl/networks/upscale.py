@@ -34,6 +34,11 @@ def check_scale(scale: int) -> None:
         raise ValueError(f"scale is {scale}; it must be 1, 2 or 4")
 
 
+def output_scale(network: nn.Module) -> int:
+    """How many times finer a network's output grid is; 1 for networks that do not say."""
+    return int(getattr(network, "scale", 1))
+
+
 def doublings(scale: int) -> int:
     """How many times the grid is doubled: 0, 1 or 2."""
     return int(math.log2(scale))

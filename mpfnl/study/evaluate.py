@@ -16,6 +16,7 @@ from mpfnl.errors import InputError
 from mpfnl.inference.enhance import EnhanceOptions
 from mpfnl.inference.progress import track
 from mpfnl.inference.tiling import Tiling, preferred_precision
+from mpfnl.networks.upscale import output_scale
 from mpfnl.phases import PHASES, Phase
 from mpfnl.segmentation.phantom_weights import TRAINING_SEED
 from mpfnl.segmentation.protocol import Segmenter
@@ -120,6 +121,7 @@ def evaluate(
     methods = Methods(models, enhanced or {})
     target = _common_target(models)
     _check_names(methods)
+    _check_scales(models)
     enhancing = enhance_options(models, options)
     phases = _degraded_phases(models)
     recipe = Recipe(phases, target, options.degradation, seed=options.seed, sharing=options.sharing)
@@ -223,6 +225,16 @@ def _common_target(models: Mapping[str, EvaluatedModel]) -> Phase:
             f"the models restore different phases ({', '.join(sorted(targets))}); evaluate them apart"
         )
     return targets.pop()
+
+
+def _check_scales(models: Mapping[str, EvaluatedModel]) -> None:
+    finer = {name: output_scale(model.network) for name, model in models.items()}
+    for name, scale in finer.items():
+        if scale > 1:
+            raise InputError(
+                f"{name} has scale {scale}: methods are compared on the grid of the scans that they get;"
+                " score this one with mpfnl test"
+            )
 
 
 def _check_names(methods: Methods) -> None:

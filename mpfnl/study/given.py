@@ -12,6 +12,7 @@ from mpfnl.errors import InputError
 from mpfnl.inference.enhance import Enhancer
 from mpfnl.inference.present import find_used_phases
 from mpfnl.models.enhancement import EnhancementModule
+from mpfnl.networks.upscale import output_scale
 from mpfnl.phases import Phase, PhaseName, Window
 
 GIVEN = "given"  # in a description: the phases that are given, of those that the model could take
@@ -79,6 +80,7 @@ class _Present(nn.Module):
         super().__init__()
         self.network = network
         self.present = tuple(present)
+        self.scale = output_scale(network)
 
     def forward(self, phases: Tensor) -> Tensor:
         enhanced: Tensor = self.network(phases, self.present)

@@ -1,6 +1,6 @@
 """Scans on disk and in memory: reading with checks, comparing grids, writing whole files."""
 
-from mpfnl.volumes.grid import check_affine, check_same_grid
+from mpfnl.volumes.grid import FinerGrid, check_affine, check_same_grid
 from mpfnl.volumes.reading import read_label_volume, read_mask, read_volume
 from mpfnl.volumes.slabs import SlabScan, open_scan
 from mpfnl.volumes.sources import content_files, scan_exists
@@ -9,6 +9,7 @@ from mpfnl.volumes.writing import VolumeWriter, check_output, volume_writer, wri
 
 __all__ = [
     "Affine",
+    "FinerGrid",
     "Placed",
     "SlabScan",
     "Volume",

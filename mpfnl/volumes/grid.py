@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import combinations, product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mpfnl.errors import InputError
+from mpfnl.phases import Phase
 from mpfnl.volumes.volume import Affine, Placed, describe, numbers, phase_name
 
 SHEAR_TOLERANCE_DEG = 0.005
@@ -86,6 +89,58 @@ def check_affine(affine: Affine, name: str) -> None:
             f"{name}: its affine is sheared: {angle:.2f} degrees between {'xyz'[a]} and {'xyz'[b]}"
             " instead of 90 (a tilted gantry?); resample it to a grid with right angles"
         )
+
+
+@dataclass(frozen=True, eq=False)
+class FinerGrid:
+    """The grid that divides each voxel of a scan into cubes of smaller ones.
+
+    Args:
+        scan: The scan; its file, phase and number type are kept.
+        scale: Into how many each edge of a voxel is divided.
+    """
+
+    scan: Placed
+    scale: int
+
+    @property
+    def path(self) -> Path:
+        """The scan's file."""
+        return self.scan.path
+
+    @property
+    def phase(self) -> Phase | None:
+        """The scan's contrast phase."""
+        return self.scan.phase
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """The number of voxels along x, y and z."""
+        x, y, z = (self.scale * side for side in self.scan.shape)
+        return x, y, z
+
+    @property
+    def affine(self) -> Affine:
+        """Voxel indices to world positions in mm, (4, 4): both grids fill the same box."""
+        finer = np.diag([*3 * [1 / self.scale], 1.0])
+        finer[:3, 3] = 0.5 / self.scale - 0.5
+        placed: Affine = self.scan.affine @ finer
+        return placed
+
+    @property
+    def space(self) -> int:
+        """The NIfTI code of the world's coordinates."""
+        return self.scan.space
+
+    @property
+    def storage(self) -> np.dtype[Any]:
+        """The number type in which the scan is written again."""
+        return self.scan.storage
+
+    @property
+    def name(self) -> str:
+        """The file and the phase, as messages name it."""
+        return self.scan.name
 
 
 def check_same_grid(reference: Placed, others: Sequence[Placed], tolerance_mm: float = 1e-3) -> None:

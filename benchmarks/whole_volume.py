@@ -81,6 +81,7 @@ CASES = [
     Case("RCAN3D", SMALL_RCAN, (512, 512, 256), 128),
     Case("RCAN3D", SMALL_RCAN, (512, 512, 64), 128, "float32"),
     Case("RCAN3D", SMALL_RCAN, (256, 256, 96), 64, "float32"),
+    Case("RCAN3D", {**SMALL_RCAN, "scale": 2}, (256, 256, 64), 64),
     Case("RCAN3D", {}, (192, 192, 64), 64),
     Case("PFNL3D", DOT, (384, 384, 64), 64),
     Case("PFNL3D", SMALL_PFNL, (160, 160, 96), 64),

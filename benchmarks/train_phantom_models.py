@@ -4,9 +4,9 @@
 voxels of 3 mm and the degradation `severe`. All models get the same patches, as many steps, and the same
 loss. It can be stopped and started again: it goes on from the last epoch. `--second-cycle` goes on from
 `FOLDER/weights` with 15,360 steps on other phantoms, at half the peak rate, in `FOLDER/second-cycle`; its
-weights of RCAN3D and PFNL3D are the ones that ship: `--ship` puts them into `mpfnl/models/shipped`, and their
-logs into `benchmarks/results`. The other two candidates, of one cycle, are for the comparison of architecture
-and number of phases.
+weights of RCAN3D and PFNL3D are the ones that ship: `--ship` puts them into `mpfnl/models/shipped`. The other
+two candidates, of one cycle, are for the comparison of architecture and number of phases. `--keep-logs` puts
+the logs into `benchmarks/results`.
 """
 
 from __future__ import annotations
@@ -98,14 +98,20 @@ def cohort(folder: Path, seed: int) -> Manifest:
 
 
 def ship(run: TrainingRun) -> Path:
-    """Puts the weights of a finished training into the package, with words on what they are; and its log."""
-    name = SHIPPED[run.candidate.name]
+    """Puts the weights of a finished training into the package, with words on what they are."""
     model = load_model(run.weights)
     model.training_record = replace(model.training_record or TrainingRecord(), data=DATA, notes=NOTES)
-    results = REPOSITORY / "benchmarks" / "results"
-    write_whole_log(run.log, results / f"{name}_training.csv")
-    shutil.copyfile(run.record, results / f"{name}_training.json")
-    return model.save_pretrained(REPOSITORY / "mpfnl" / "models" / "shipped" / name)
+    return model.save_pretrained(REPOSITORY / "mpfnl" / "models" / "shipped" / SHIPPED[run.candidate.name])
+
+
+def keep_log(run: TrainingRun) -> None:
+    """Puts the log and the settings of a finished training beside the other results."""
+    name, again = run.candidate.name.lower(), run.candidate.start_from is not None
+    kept = (
+        REPOSITORY / "benchmarks" / "results" / f"{name}-phantoms_{'second_cycle' if again else 'training'}"
+    )
+    write_whole_log(run.log, kept.with_suffix(".csv"))
+    shutil.copyfile(run.record, kept.with_suffix(".json"))
 
 
 def write_whole_log(log: Path, output: Path) -> None:
@@ -127,6 +133,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help=f"{STEPS}, or {SECOND_STEPS} in the second cycle")
     parser.add_argument("--second-cycle", action="store_true", help="go on from FOLDER/weights")
     parser.add_argument("--ship", action="store_true", help="put the weights into the package")
+    parser.add_argument("--keep-logs", action="store_true", help="put the logs into benchmarks/results")
     arguments = parser.parse_args()
     folder, seed, steps, candidates = arguments.folder, SEED, STEPS, [*CANDIDATES]
     if arguments.second_cycle:
@@ -140,6 +147,8 @@ def main() -> None:
         if candidate.name in arguments.models:
             run = TrainingRun(candidate, data, folder, budget(arguments.steps or steps, seed), machine)
             print(run.train(), flush=True)
+            if arguments.keep_logs:
+                keep_log(run)
             if arguments.ship and candidate.name in SHIPPED:
                 print(ship(run))
 

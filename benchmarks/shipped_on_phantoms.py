@@ -11,6 +11,7 @@ fail. These are phantoms: the numbers say nothing about patients.
 
 from __future__ import annotations
 
+import math
 import sys
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Mapping, Sequence
@@ -31,7 +32,7 @@ from mpfnl.phases import Phase
 from mpfnl.segmentation import TotalSegmentatorSegmenter
 from mpfnl.segmentation.phantom_weights import TRAINING_SEED
 from mpfnl.study.ablation import SQUARE
-from mpfnl.study.cases import BASELINE, REFERENCE, Case, values_by_method
+from mpfnl.study.cases import BASELINE, METRICS, REFERENCE, Case, values_by_method
 from mpfnl.study.effects import effects_table, measure_effects
 from mpfnl.study.evaluate import EvaluateOptions
 from mpfnl.study.given import EvaluatedModel, WithPhases
@@ -95,6 +96,12 @@ def gap_lines(cases: Sequence[Case], names: Sequence[str]) -> list[str]:
     return lines + [f"{name:20} closes {100 * (means[name] - low) / (high - low):.0f} %" for name in names]
 
 
+def row(case: Case) -> dict[str, object]:
+    """A case as a row; a value that is not there is an empty cell."""
+    values = asdict(case)
+    return values | {name: "" for name in METRICS if math.isnan(values[name])}
+
+
 def main() -> int:
     parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="for the phantoms and the evaluations")
@@ -125,7 +132,7 @@ def main() -> int:
         )
     print(*gap_lines(cases, list(models)), sep="\n")
     if chosen.csv is not None:
-        write_csv(chosen.csv, [asdict(case) for case in cases], provenance())
+        write_csv(chosen.csv, [row(case) for case in cases], provenance())
     return 0
 
 

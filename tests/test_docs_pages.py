@@ -91,6 +91,26 @@ def test_figures_of_the_phantom_weights_are_those_of_the_csv() -> None:
     assert table("benchmarks.md", "The phantom weights") == expected
 
 
+def test_figures_of_the_shipped_weights_are_those_of_the_csv() -> None:
+    found: dict[tuple[str, str], list[float]] = defaultdict(list)
+    path = ROOT / "benchmarks" / "results" / "shipped_weights.csv"
+    with path.open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            for name in ("psnr_db", "ssim", "dsc"):
+                if row[name]:
+                    found[row["method"], name].append(float(row[name]))
+    expected = [
+        [f"{mean(found[method, 'psnr_db']):.2f}", f"{mean(found[method, 'ssim']):.3f}", dsc]
+        if found[method, "psnr_db"]
+        else ["", "", dsc]
+        for method in dict.fromkeys(method for method, _ in found)
+        for dsc in [f"{100 * mean(found[method, 'dsc']):.1f}"]
+    ]
+    lines = table("shipped.md", "On phantoms that they have not seen")
+    assert len(expected) == 7
+    assert [line[1:4] for line in lines[: len(expected)]] == expected
+
+
 def test_benchmarks_page_names_every_script_and_csv() -> None:
     text = (ROOT / "docs" / "benchmarks.md").read_text("utf-8")
     results = {path.name for path in (ROOT / "benchmarks" / "results").glob("*.csv")}

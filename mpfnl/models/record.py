@@ -69,6 +69,12 @@ class TrainingRecord:
         """Whether phantoms were trained on, now or before a fine-tuning."""
         return self.phantoms or (self.started_from is not None and self.started_from.saw_phantoms)
 
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The seeds of this training and of those before it, where they are known."""
+        before = () if self.started_from is None else self.started_from.seeds
+        return before if self.seed is None else (self.seed, *before)
+
     def to_json(self) -> dict[str, Any]:
         """The record as JSON values."""
         return asdict(self)

@@ -121,7 +121,7 @@ def _candidates(seed: int, settings: DemoSettings) -> list[Candidate]:
         return [rcan3d("RCAN3D", phases=1, small=True), pfnl3d("PFNL3D", phases=3, small=True)]
     for weights in SHIPPED.values():
         record = read_config(find_weights(weights)).training
-        if record is not None and record.seed == seed:
+        if record is not None and seed in record.seeds:
             raise InputError(
                 f"--seed {seed}: {weights} were trained on phantoms of this seed, which would be held out "
                 "here; give another, or leave --fine-tune out"

@@ -94,10 +94,8 @@ def test_what_cannot_be_enhanced_is_said_in_one_line(cohort: Path, tmp_path: Pat
     files = {"portal_venous": cohort.parent / "test0" / "portal_venous.nii.gz"}
     broken = mpfnl.RCAN3D(channels=16, groups=1, blocks=1)
     torch.nn.init.constant_(broken.network.last.bias, float("nan"))
-    finer = mpfnl.RCAN3D(channels=16, groups=1, blocks=1, scale=2)
-    for model, words in ((broken, "NaN"), (finer, "scale 2")):
-        with pytest.raises(InputError, match=words):
-            model.enhance(files, tmp_path / "out.nii.gz")
+    with pytest.raises(InputError, match="NaN"):
+        broken.enhance(files, tmp_path / "out.nii.gz")
     assert not list(tmp_path.iterdir())
 
 

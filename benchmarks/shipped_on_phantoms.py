@@ -15,15 +15,14 @@ import math
 import sys
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 from common import provenance, tests_pass, write_csv
-from train_phantom_models import MISALIGNMENT, SECOND_SEED, SEED
+from train_phantom_models import SECOND_SEED, SEED, cohort
 
-from mpfnl.data.manifest import Manifest, read_manifest
-from mpfnl.data.phantom import THREE_MM, SplitCounts, write_cohort
+from mpfnl.data.phantom import SplitCounts
 from mpfnl.inference.tiling import Tiling
 from mpfnl.metrics.statistics import paired_wilcoxon
 from mpfnl.models import PFNL3D
@@ -51,16 +50,6 @@ WITHHELD = {
 }
 FOUR = dict(zip((*SQUARE.rcan3d, *SQUARE.pfnl3d), ("RCAN3D", "RCAN3D-3", "PFNL3D-1", "PFNL3D"), strict=True))
 """The ablation's names of the candidates."""
-
-
-def cohort(folder: Path, seed: int, patients: int) -> Manifest:
-    """The phantoms, made where they are not there."""
-    manifest = folder / "cohort.csv"
-    if not manifest.exists():
-        config = replace(THREE_MM, misalignment=MISALIGNMENT)
-        splits = SplitCounts(train=0, val=0, test=patients)
-        manifest = write_cohort(folder, patients, seed, config, splits, progress=True)
-    return read_manifest(manifest)
 
 
 def shipped() -> dict[str, EvaluatedModel]:
@@ -120,7 +109,8 @@ def main() -> int:
     if chosen.four is not None:
         models = {name: load_model(chosen.four / candidate) for name, candidate in FOUR.items()}
     output = chosen.folder / ("shipped" if chosen.four is None else "four")
-    manifest = cohort(chosen.folder / "cohort", chosen.seed, chosen.patients)
+    patients = SplitCounts(train=0, val=0, test=chosen.patients)
+    manifest = cohort(chosen.folder / "cohort", chosen.seed, patients)
     options = EvaluateOptions(degradation=find_preset("severe"), tiling=Tiling(32, 8), progress=True)
     with TotalSegmentatorSegmenter.with_phantom_weights(["pancreas"], fast=True) as segmenter:
         cases = run_evaluation(manifest, models, output, options, segmenter=segmenter).cases

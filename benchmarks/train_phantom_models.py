@@ -88,12 +88,12 @@ def budget(steps: int, seed: int) -> TrainingBudget:
     return replace(each, epochs=max(1, steps // each.steps_per_epoch(PATIENTS.train)))
 
 
-def cohort(folder: Path, seed: int) -> Manifest:
+def cohort(folder: Path, seed: int, patients: SplitCounts = PATIENTS) -> Manifest:
     """The phantoms, made where they are not there."""
     manifest = folder / "cohort.csv"
     if not manifest.exists():
         config = replace(THREE_MM, misalignment=MISALIGNMENT)
-        manifest = write_cohort(folder, len(PATIENTS.names()), seed, config, PATIENTS, progress=True)
+        manifest = write_cohort(folder, len(patients.names()), seed, config, patients, progress=True)
     return read_manifest(manifest)
 
 

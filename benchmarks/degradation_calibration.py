@@ -35,8 +35,8 @@ from common import provenance, tests_pass, write_csv
 from scipy import ndimage
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from mpfnl.data.phantom import PhantomConfig, generate_study
-from mpfnl.phases import ABDOMEN, Phase
+from mpfnl.phantoms import PhantomConfig, generate_study
+from mpfnl.phases import Phase
 from mpfnl.transforms.degradation import (
     SECOND_ORDER_V1,
     Preset,
@@ -45,6 +45,7 @@ from mpfnl.transforms.degradation import (
     find_preset,
     sample_parameters,
 )
+from mpfnl.window import ABDOMEN
 
 TESTS = ("tests/transforms",)
 PAPER_PSNR, PSNR_TOLERANCE = 23.8, 1.0

@@ -38,9 +38,10 @@ from torch import Tensor
 from mpfnl.data.datamodule import MultiphaseDataModule
 from mpfnl.data.manifest import Split, Study, read_manifest, write_manifest
 from mpfnl.data.sampler import MIXED_STUDIES
-from mpfnl.phases import ABDOMEN, PHASES
+from mpfnl.phases import PHASES
 from mpfnl.transforms.degradation import SECOND_ORDER_V1
 from mpfnl.volumes import Volume, write_volume
+from mpfnl.window import ABDOMEN
 
 SHAPE = (512, 512, 100)
 SPACING_MM = (0.75, 0.75, 2.5)
@@ -179,11 +180,11 @@ def make_cohort(folder: Path, studies: int, shape: tuple[int, int, int] = SHAPE)
     for number in range(studies):
         name = f"study{number}"
         (folder / name).mkdir(parents=True)
-        files = {str(phase): folder / name / f"{phase}.nii" for phase in PHASES}
+        files = {phase: folder / name / f"{phase}.nii" for phase in PHASES}
         for place, file in enumerate(files.values()):
             hu = tissue(shape, seed=number * len(PHASES) + place)
             write_volume(file, hu, like=Volume(hu, affine, file))
-        rows.append(Study(study_id=name, patient_id=name, split=Split.TRAIN, **files))  # type: ignore[arg-type]
+        rows.append(Study(name, name, Split.TRAIN, files))
     return write_manifest(folder / "cohort.csv", rows).path
 
 

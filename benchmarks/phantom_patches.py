@@ -16,10 +16,11 @@ from skimage.transform import resize
 from torch import Tensor
 from torch.nn import functional
 
-from mpfnl.data.phantom import SMALL, THREE_MM, PhantomConfig, generate_study
-from mpfnl.data.phantom.labels import NUMBERS
-from mpfnl.phases import ABDOMEN, Phase
+from mpfnl.phantoms import SMALL, THREE_MM, PhantomConfig, generate_study
+from mpfnl.phantoms.labels import NUMBERS
+from mpfnl.phases import Phase
 from mpfnl.segmentation.phantom_weights import SPACING_MM, STRUCTURES, TRAINING_SEED, Intensity
+from mpfnl.window import ABDOMEN
 
 Size: TypeAlias = tuple[int, int, int]
 

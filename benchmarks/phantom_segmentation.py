@@ -26,9 +26,9 @@ import numpy as np
 import torch
 from common import REPOSITORY, provenance, tests_pass, write_csv
 
-from mpfnl.data.phantom import SMALL, THREE_MM, PhantomStudy, generate_study
-from mpfnl.data.phantom.labels import NUMBERS
 from mpfnl.metrics import dice
+from mpfnl.phantoms import SMALL, THREE_MM, PhantomStudy, generate_study
+from mpfnl.phantoms.labels import NUMBERS
 from mpfnl.phases import Phase
 from mpfnl.segmentation import TotalSegmentatorSegmenter
 from mpfnl.segmentation.phantom_weights import NOTICE, TRAINING_SEED, digest

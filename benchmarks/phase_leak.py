@@ -31,20 +31,20 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, median_filter
 from skimage.restoration import denoise_nl_means
 
-from mpfnl.data.phantom import SMALL, PhantomStudy, generate_study
 from mpfnl.data.recipe import Recipe, degrade_study
 from mpfnl.data.studies import LoadedStudy
+from mpfnl.evaluation.leaks.check import ORGANS
 from mpfnl.inference.enhance import enhance_study
 from mpfnl.inference.restore import noise_sd
 from mpfnl.metrics.phase_leak import WARNINGS, OrganDrift, OrganZones, Verdict, organ_drift, organ_zones
 from mpfnl.models.enhancement import EnhancementModule
 from mpfnl.models.loading import load_model
+from mpfnl.phantoms import SMALL, PhantomStudy, generate_study
 from mpfnl.phases import Phase
-from mpfnl.study.leaks.check import ORGANS
 from mpfnl.transforms.degradation import find_preset
 from mpfnl.volumes import Volume
 
-TESTS = ("tests/metrics/test_phase_leak.py", "tests/study/leaks/test_phase_leak_study.py")
+TESTS = ("tests/metrics/test_phase_leak.py", "tests/evaluation/leaks/test_phase_leak_study.py")
 SEED, PHANTOMS = 7007, 20
 TARGET = Phase.PORTAL_VENOUS
 PRESETS = ("paper", "severe", "thick-slices")  # what is filtered is the first

@@ -30,10 +30,10 @@ from scipy import ndimage
 
 from mpfnl.cli import main as mpfnl
 from mpfnl.data.manifest import Study, read_manifest
-from mpfnl.data.prepare.body import body_mask
-from mpfnl.data.prepare.images import canonical, resample, to_image, to_voxels
 from mpfnl.metrics.overlap import dice
 from mpfnl.phases import Phase
+from mpfnl.prepare.body import body_mask
+from mpfnl.prepare.images import canonical, resample, to_image, to_voxels
 from mpfnl.volumes import read_label_volume, read_volume
 
 MOVING = (Phase.NONCONTRAST, Phase.ARTERIAL)
@@ -44,9 +44,8 @@ SKIN_MM = 8.0  # around the body; the table and the air beyond are outside
 
 def pancreas_dice(study: Study, phase: Phase) -> float:
     """Between a phase and the portal venous one, both in the scanner's coordinates."""
-    assert study.pancreas is not None
-    target = canonical(read_label_volume(study.pancreas))
-    other = canonical(read_label_volume(study.phase_masks[f"{phase}_pancreas"]))
+    target = canonical(read_label_volume(study.masks["pancreas"]))
+    other = canonical(read_label_volume(study.masks[f"{phase}_pancreas"]))
     grid = to_image(target.data, target.affine)
     moved = resample(to_image(other.data, other.affine), grid, None, sitk.sitkNearestNeighbor, 0)
     return dice(to_voxels(moved) > 0, target.data > 0)
@@ -54,7 +53,7 @@ def pancreas_dice(study: Study, phase: Phase) -> float:
 
 def zeros_outside(study: Study) -> int:
     """Voxels of exactly 0 HU that lie outside of the portal venous body, over the moving phases."""
-    target = read_volume(study.portal_venous)
+    target = read_volume(study.file(Phase.PORTAL_VENOUS))
     body: NDArray[np.bool_] = body_mask(target.data, target.spacing)
     reach = [int(np.ceil(SKIN_MM / spacing)) for spacing in target.spacing]
     near = ndimage.maximum_filter(body, [2 * r + 1 for r in reach])

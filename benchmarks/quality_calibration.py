@@ -1,6 +1,6 @@
 """Registers good and bad phantom studies and shows what their quality record says.
 
-The thresholds of `mpfnl.data.prepare.thresholds` were chosen on the studies of one seed ("chosen on"); those
+The thresholds of `mpfnl.prepare.thresholds` were chosen on the studies of one seed ("chosen on"); those
 of another seed ("held out") were registered and measured by the same code and not looked at while choosing.
 
 Good: both phases of a study with the misalignment as measured on patients, registered by the default steps.
@@ -38,17 +38,17 @@ import SimpleITK as sitk
 from common import provenance, tests_pass, write_csv
 
 from mpfnl.data.manifest import Quality
-from mpfnl.data.phantom import SMALL, PhantomConfig, PhantomStudy, generate_study
-from mpfnl.data.prepare.images import to_image
-from mpfnl.data.prepare.measured import Measured, observe
-from mpfnl.data.prepare.presets import find_steps
-from mpfnl.data.prepare.quality import PhaseQuality, measure, study_verdict
-from mpfnl.data.prepare.register import register
 from mpfnl.errors import InputError
 from mpfnl.files import atomic_file
+from mpfnl.phantoms import SMALL, PhantomConfig, PhantomStudy, generate_study
 from mpfnl.phases import Phase
+from mpfnl.prepare.images import to_image
+from mpfnl.prepare.measured import Measured, observe
+from mpfnl.prepare.presets import find_steps
+from mpfnl.prepare.quality import PhaseQuality, measure, study_verdict
+from mpfnl.prepare.register import register
 
-TESTS = ("tests/data/prepare/test_quality.py",)
+TESTS = ("tests/prepare/test_quality.py",)
 SEEDS = {"chosen on": 100, "held out": 200}
 SIZES: dict[str, PhantomConfig] = {"small": SMALL, "default": PhantomConfig()}
 STEPS = ("rigid", "affine", "deformable")

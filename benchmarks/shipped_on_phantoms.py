@@ -22,22 +22,22 @@ import numpy as np
 from common import provenance, tests_pass, write_csv
 from train_phantom_models import SECOND_SEED, SEED, cohort
 
-from mpfnl.data.phantom import SplitCounts
+from mpfnl.evaluation.cases import BASELINE, METRICS, REFERENCE, Case, values_by_method
+from mpfnl.evaluation.evaluate import EvaluateOptions
+from mpfnl.evaluation.given import EvaluatedModel, WithPhases
+from mpfnl.evaluation.run import run_evaluation
+from mpfnl.evaluation.tables import table_console
+from mpfnl.evaluation.tables.notation import p_text, signed
+from mpfnl.experiments.ablation import SQUARE
+from mpfnl.experiments.effects import effects_table, measure_effects
 from mpfnl.inference.tiling import Tiling
 from mpfnl.metrics.statistics import paired_wilcoxon
 from mpfnl.models import PFNL3D
 from mpfnl.models.loading import load_model
+from mpfnl.phantoms import SplitCounts
 from mpfnl.phases import Phase
 from mpfnl.segmentation import TotalSegmentatorSegmenter
 from mpfnl.segmentation.phantom_weights import TRAINING_SEED
-from mpfnl.study.ablation import SQUARE
-from mpfnl.study.cases import BASELINE, METRICS, REFERENCE, Case, values_by_method
-from mpfnl.study.effects import effects_table, measure_effects
-from mpfnl.study.evaluate import EvaluateOptions
-from mpfnl.study.given import EvaluatedModel, WithPhases
-from mpfnl.study.run import run_evaluation
-from mpfnl.study.tables import table_console
-from mpfnl.study.tables.notation import p_text, signed
 from mpfnl.transforms.degradation import find_preset
 
 TESTS = ("tests/models/test_pretrained.py", "tests/segmentation/test_phantom_weights.py")

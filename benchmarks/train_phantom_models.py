@@ -25,12 +25,12 @@ from common import REPOSITORY, write_csv
 from torch import nn
 
 from mpfnl.data.manifest import Manifest, read_manifest
-from mpfnl.data.phantom import THREE_MM, SplitCounts, write_cohort
+from mpfnl.experiments.budget import Machine, TrainingBudget
+from mpfnl.experiments.candidates import SMALL_CLIP, Candidate, LearningRate
+from mpfnl.experiments.training import METRICS, TrainingRun, TrainingSet
 from mpfnl.models import PFNL3D, RCAN3D, EnhancementModule, TrainingRecord
 from mpfnl.models.loading import load_model
-from mpfnl.study.budget import Machine, TrainingBudget
-from mpfnl.study.candidates import SMALL_CLIP, Candidate, LearningRate
-from mpfnl.study.training import METRICS, TrainingRun, TrainingSet
+from mpfnl.phantoms import THREE_MM, SplitCounts, write_cohort
 from mpfnl.transforms.degradation import find_preset
 
 SEED = 7107

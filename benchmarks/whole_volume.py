@@ -153,8 +153,8 @@ def phantom() -> Tensor:
     """Three phases of a phantom with noise of 30 HU, correlated over about a voxel; `(3, x, y, z)`."""
     from scipy.ndimage import gaussian_filter
 
-    from mpfnl.data.phantom import SMALL, generate_study
-    from mpfnl.phases import ABDOMEN
+    from mpfnl.phantoms import SMALL, generate_study
+    from mpfnl.window import ABDOMEN
 
     study, rng = generate_study(5, 0, SMALL), np.random.default_rng(0)
     scans = []

@@ -15,8 +15,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 import mpfnl
-from mpfnl.data.phantom import SMALL, write_cohort
 from mpfnl.models.montage import MontageCallback
+from mpfnl.phantoms import SMALL, write_cohort
 
 
 def main() -> None:

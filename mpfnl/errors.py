@@ -1,4 +1,4 @@
-"""The errors that mpfnl raises on purpose. Each message is one line that says what to do."""
+"""Errors and warnings for users. Each message is one line with the fault and the remedy."""
 
 from __future__ import annotations
 
@@ -8,13 +8,19 @@ class MpfnlError(Exception):
 
 
 class InputError(MpfnlError, ValueError):
-    """Something that was given (a file, a table, an option) cannot be used.
+    """A file, a table or an option cannot be used. The subclasses tell the kind of the fault.
 
-    The message is one line: it names the file, the phase where there is one, what is wrong and
-    what to do. The command line prints it and exits with status 2.
+    The message is one line: it names the file, the phase where there is one, the fault and the
+    remedy. The command line prints it and exits with status 2.
 
-    Raised in a worker process of a data loader, an error is made anew from the worker's traceback, whose last
-    line is the message; only that is kept.
+    An error of a data loader's worker process is rebuilt from the worker's traceback; only the last line of
+    the traceback, the message, is kept.
+
+    >>> try:
+    ...     raise GridError("arterial.nii.gz (arterial phase): no orientation; convert it again")
+    ... except InputError as error:
+    ...     print(type(error).__name__, error)
+    GridError arterial.nii.gz (arterial phase): no orientation; convert it again
     """
 
     def __init__(self, message: str) -> None:
@@ -22,20 +28,56 @@ class InputError(MpfnlError, ValueError):
         super().__init__(last.removeprefix(f"{__name__}.{type(self).__name__}: "))
 
 
+class NotFoundError(InputError):
+    """A file, folder, phase, study, column or weights folder does not exist."""
+
+
+class DamagedError(InputError):
+    """A file is cut off, corrupt or cannot be read."""
+
+
+class FormatError(InputError):
+    """A file or a cell holds something else than expected: another format, type, table or record."""
+
+
+class GridError(InputError):
+    """The geometry of a scan cannot be used, or two scans lie on different grids."""
+
+
+class IntensityError(InputError):
+    """Voxel values are not HU, not finite or not labels."""
+
+
+class ConflictError(InputError):
+    """Two inputs contradict each other, such as one patient in two splits or a model and its data."""
+
+
+class OptionError(InputError):
+    """The value of an option or argument cannot be used."""
+
+
+class OutputError(InputError):
+    """A result cannot be written."""
+
+
 class MissingExtraError(MpfnlError, ImportError):
-    """An optional dependency is needed and not installed; the message says what to install."""
+    """An optional dependency is not installed; the message names the extra to install.
+
+    >>> print(MissingExtraError("antspyx", "register"))
+    this needs antspyx: install it with  pip install 'mpfnl[register]'
+    """
 
     def __init__(self, package: str, extra: str) -> None:
         super().__init__(f"this needs {package}: install it with  pip install 'mpfnl[{extra}]'")
 
 
 class SegmentationError(MpfnlError):
-    """One scan could not be segmented; the message is one line that says why. Others may go on."""
+    """A scan could not be segmented; the message is one line with the reason. Other scans may go on."""
 
 
 class IncompleteError(MpfnlError):
-    """Some parts of a large work failed, the others are done; the command line exits with status 1."""
+    """Some studies failed and the others are done; the command line exits with status 1."""
 
 
 class InputWarning(UserWarning):
-    """Something that was given is used, but not as it stands; the message says what was done to it."""
+    """An input is used, but not as it stands; the message states the change."""

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from mpfnl.errors import InputError
+from mpfnl.errors import OutputError
 
 
 @contextmanager
@@ -20,7 +20,7 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
         path: The file to make or replace.
 
     Raises:
-        InputError: The file system refuses (no space, no permission).
+        OutputError: The file system refuses (no space, no permission).
     """
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
     try:
@@ -28,7 +28,7 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
             yield file
         partial.replace(path)
     except OSError as error:
-        raise InputError(
+        raise OutputError(
             f"{path}: cannot be written ({error.strerror or error}); choose another output"
         ) from error
     finally:
@@ -45,7 +45,7 @@ def write_text(path: Path, text: str) -> None:
     """Makes or replaces a file by this text, in UTF-8.
 
     Raises:
-        InputError: The file system refuses.
+        OutputError: The file system refuses.
     """
     with atomic_file(path) as file:
         file.write(text.encode())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from mpfnl.ops.sobel import sobel_gradient
-from mpfnl.phases import Scalar, TargetBatch
+from mpfnl.shapes import Scalar, TargetBatch
 
 
 class L1SobelLoss(nn.Module):

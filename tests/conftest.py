@@ -81,8 +81,7 @@ def blob_cohort(
             for phase, file in files.items():
                 data = blob_scan(phase, seed=len(studies), shape=shape)
                 write_volume(file, data, like=Volume(data, affine, file, phase))
-            named = {str(phase): file for phase, file in files.items()}
-            studies.append(Study(study_id=name, patient_id=f"p-{name}", split=split, **named))
+            studies.append(Study(name, f"p-{name}", split, files))
     write_manifest(folder / "cohort.csv", studies)
     return folder / "cohort.csv"
 

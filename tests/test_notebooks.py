@@ -16,8 +16,8 @@ import pytest
 import torch
 
 import mpfnl
-from mpfnl.data.phantom import SMALL, write_cohort
 from mpfnl.models.loading import load_model
+from mpfnl.phantoms import SMALL, write_cohort
 from mpfnl.phases import PHASES
 from mpfnl.volumes import check_same_grid, read_volume
 

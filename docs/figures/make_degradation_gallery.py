@@ -17,9 +17,9 @@ from nibabel.orientations import apply_orientation, io_orientation
 from torch import Tensor
 
 from mpfnl.cli.degradation import in_words
-from mpfnl.data.phantom import SMALL, PhantomConfig, generate_study
 from mpfnl.metrics.image import psnr
-from mpfnl.phases import ABDOMEN, BODY_HU, Phase
+from mpfnl.phantoms import SMALL, PhantomConfig, generate_study
+from mpfnl.phases import Phase
 from mpfnl.plots.gallery import ENLARGED, Panel, PlaneName, Section, cut, gallery
 from mpfnl.plots.overlays import to_png
 from mpfnl.transforms.degradation import (
@@ -42,6 +42,7 @@ from mpfnl.transforms.degradation import (
 from mpfnl.transforms.degradation.catalogue import SHORT_NAMES
 from mpfnl.transforms.seeds import phase_draws
 from mpfnl.volumes import Affine, read_volume
+from mpfnl.window import ABDOMEN, BODY_HU
 
 SEED = 1
 DRAWS = (1, 2)  # seeds

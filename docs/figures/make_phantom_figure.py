@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 mpl.use("Agg")
 import matplotlib.pyplot as plt
 
-from mpfnl.data.phantom import LABELS, PhantomConfig, PhantomStudy, generate_study
-from mpfnl.phases import ABDOMEN, PHASES, Phase
+from mpfnl.phantoms import LABELS, PhantomConfig, PhantomStudy, generate_study
+from mpfnl.phases import PHASES, Phase
+from mpfnl.window import ABDOMEN
 
 _PANCREAS = next(number for number, name in LABELS.items() if name == "pancreas")
 _FRAME_MM = (348.0, 242.0)  # what each axial panel shows

@@ -18,7 +18,10 @@ from pathlib import Path
 
 ROOMS: dict[str, tuple[str, list[str]]] = {
     "mpfnl": ("The public face", ["mpfnl"]),
-    "phases": ("Phases, window, shapes and errors", ["mpfnl.phases", "mpfnl.errors"]),
+    "phases": (
+        "Phases, window, shapes and errors",
+        ["mpfnl.phases", "mpfnl.window", "mpfnl.samples", "mpfnl.errors"],
+    ),
     "models": (
         "Models",
         [
@@ -34,13 +37,13 @@ ROOMS: dict[str, tuple[str, list[str]]] = {
         [
             "mpfnl.data.datamodule",
             "mpfnl.data.manifest",
-            "mpfnl.data.adapters",
-            "mpfnl.data.phantom",
-            "mpfnl.data.prepare.cohort",
-            "mpfnl.data.prepare.settings",
-            "mpfnl.data.prepare.presets",
-            "mpfnl.data.prepare.quality",
-            "mpfnl.data.prepare.thresholds",
+            "mpfnl.datasets",
+            "mpfnl.phantoms",
+            "mpfnl.prepare.cohort",
+            "mpfnl.prepare.settings",
+            "mpfnl.prepare.presets",
+            "mpfnl.prepare.quality",
+            "mpfnl.prepare.thresholds",
         ],
     ),
     "transforms": (
@@ -67,20 +70,20 @@ ROOMS: dict[str, tuple[str, list[str]]] = {
     "study": (
         "Studies: evaluation, ablation, report",
         [
-            "mpfnl.study.evaluate",
-            "mpfnl.study.given",
-            "mpfnl.study.cases",
-            "mpfnl.study.run",
-            "mpfnl.study.overlap",
-            "mpfnl.study.ablation",
-            "mpfnl.study.budget",
-            "mpfnl.study.candidates",
-            "mpfnl.study.effects",
-            "mpfnl.study.writer",
-            "mpfnl.study.tables",
-            "mpfnl.study.figures",
-            "mpfnl.study.report",
-            "mpfnl.study.leaks",
+            "mpfnl.evaluation.evaluate",
+            "mpfnl.evaluation.given",
+            "mpfnl.evaluation.cases",
+            "mpfnl.evaluation.run",
+            "mpfnl.evaluation.overlap",
+            "mpfnl.experiments.ablation",
+            "mpfnl.experiments.budget",
+            "mpfnl.experiments.candidates",
+            "mpfnl.experiments.effects",
+            "mpfnl.evaluation.writer",
+            "mpfnl.evaluation.tables",
+            "mpfnl.evaluation.figures",
+            "mpfnl.evaluation.report",
+            "mpfnl.evaluation.leaks",
         ],
     ),
     "plots": (
@@ -100,7 +103,7 @@ SHAPE = re.compile(r'^ +(?P<name>\w+) = Float\[Tensor, "(?P<shape>[^"]*)"\](?: +
 
 
 def _shapes() -> list[tuple[str, str, str]]:
-    text = (PACKAGE / "phases.py").read_text("utf-8")
+    text = (PACKAGE / "shapes.py").read_text("utf-8")
     return [(found["name"], found["shape"], found["text"] or "") for found in SHAPE.finditer(text)]
 
 

@@ -16,7 +16,7 @@ from mpfnl.cli.options import (
 from mpfnl.errors import InputError
 
 if TYPE_CHECKING:
-    from mpfnl.study.budget import TrainingBudget
+    from mpfnl.experiments.budget import TrainingBudget
 
 
 def ablate(
@@ -63,9 +63,9 @@ def ablate(
     from contextlib import nullcontext
 
     from mpfnl.data.manifest import read_manifest
-    from mpfnl.study.ablation import SMALL_TILING, AblationSettings, run_ablation
-    from mpfnl.study.budget import Machine
-    from mpfnl.study.overlap import OverlapOptions, Truth
+    from mpfnl.evaluation.overlap import OverlapOptions, Truth
+    from mpfnl.experiments.ablation import SMALL_TILING, AblationSettings, run_ablation
+    from mpfnl.experiments.budget import Machine
     from mpfnl.transforms.degradation import find_preset
 
     given = {
@@ -94,8 +94,8 @@ def ablate(
 def _budget(small: bool, said: dict[str, int]) -> TrainingBudget:
     from dataclasses import replace
 
-    from mpfnl.study.ablation import SMALL_BUDGET
-    from mpfnl.study.budget import TrainingBudget
+    from mpfnl.experiments.ablation import SMALL_BUDGET
+    from mpfnl.experiments.budget import TrainingBudget
 
     try:
         return replace(SMALL_BUDGET if small else TrainingBudget(), **said)

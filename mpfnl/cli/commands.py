@@ -35,7 +35,7 @@ def phantom(
     """
     from dataclasses import replace
 
-    from mpfnl.data.phantom import SMALL, PhantomConfig, write_cohort, write_vindr_cohort
+    from mpfnl.phantoms import SMALL, PhantomConfig, write_cohort, write_vindr_cohort
 
     if not misalignment >= 0:
         raise InputError(f"--misalignment {misalignment}: give 0 or more")
@@ -66,7 +66,7 @@ def manifest(
         seed: Of the splits.
         masks: A folder with masks that you have, one folder a scan: SERIES/pancreas.nii.gz and labels.nii.gz.
     """
-    from mpfnl.data.adapters import check_table, find_vindr, find_waw_tace, write_found
+    from mpfnl.datasets import check_table, find_vindr, find_waw_tace, write_found
 
     find = {"vindr": find_vindr, "waw-tace": find_waw_tace}[dataset]
     check_table(output)
@@ -83,6 +83,6 @@ def demo(*, output: Path = Path("demo"), seed: int = 0, fine_tune: bool = False)
         seed: Of the phantoms, the degradation and the training.
         fine_tune: Begin with the weights that ship, not from nothing, and train for half as many epochs.
     """
-    from mpfnl.study.demo import DemoSettings, run_demo
+    from mpfnl.experiments.demo import DemoSettings, run_demo
 
     run_demo(output, seed, DemoSettings(fine_tune=fine_tune))

@@ -79,9 +79,9 @@ def evaluate(
 
     from mpfnl.data.manifest import Split as CohortSplit
     from mpfnl.data.manifest import read_manifest
-    from mpfnl.study.evaluate import EvaluateOptions
-    from mpfnl.study.overlap import OverlapOptions, Truth
-    from mpfnl.study.run import run_evaluation
+    from mpfnl.evaluation.evaluate import EvaluateOptions
+    from mpfnl.evaluation.overlap import OverlapOptions, Truth
+    from mpfnl.evaluation.run import run_evaluation
     from mpfnl.transforms import Sharing as PhaseSharing
     from mpfnl.transforms import find_preset
 

@@ -11,10 +11,10 @@ from mpfnl.errors import InputError
 if TYPE_CHECKING:
     import torch
 
+    from mpfnl.evaluation.given import EvaluatedModel
     from mpfnl.inference.tiling import Tiling
     from mpfnl.phases import Phase
     from mpfnl.segmentation import TotalSegmentatorSegmenter
-    from mpfnl.study.given import EvaluatedModel
 
 Precision: TypeAlias = Literal["auto", "bf16", "fp32"]
 Split: TypeAlias = Literal["train", "val", "test"]
@@ -74,8 +74,8 @@ def named_models(models: Sequence[str], device: str) -> dict[str, EvaluatedModel
     Raises:
         InputError: A word is none, a name is there twice, or the weights cannot be used.
     """
+    from mpfnl.evaluation.given import WithPhases
     from mpfnl.models.loading import load_model
-    from mpfnl.study.given import WithPhases
 
     place = chosen_device(device)
     named: dict[str, EvaluatedModel] = {}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from mpfnl.errors import IncompleteError, InputError
 
 if TYPE_CHECKING:
-    from mpfnl.data.prepare.cohort import Prepared
+    from mpfnl.prepare.cohort import Prepared
 
 Crop: TypeAlias = Literal["body", "segmentation", "none"]
 Interpolation: TypeAlias = Literal["linear", "bspline"]
@@ -50,11 +50,11 @@ def prepare(
         deterministic: Refuse whatever would not give the same files again.
     """
     from mpfnl.data.manifest import read_manifest
-    from mpfnl.data.prepare.cohort import Scale, prepare_cohort
-    from mpfnl.data.prepare.presets import find_steps
-    from mpfnl.data.prepare.settings import Crop as CropBy
-    from mpfnl.data.prepare.settings import Interpolation as InterpolateBy
-    from mpfnl.data.prepare.settings import PrepareSettings
+    from mpfnl.prepare.cohort import Scale, prepare_cohort
+    from mpfnl.prepare.presets import find_steps
+    from mpfnl.prepare.settings import Crop as CropBy
+    from mpfnl.prepare.settings import Interpolation as InterpolateBy
+    from mpfnl.prepare.settings import PrepareSettings
 
     if deterministic and threads > 1:
         raise InputError(f"--deterministic --threads {threads}: only --threads 1 gives the same files again")
@@ -69,7 +69,7 @@ def prepare(
 
 def _tell(prepared: Prepared, output: Path) -> None:
     from mpfnl.data.manifest import Quality
-    from mpfnl.data.prepare.names import FAILURES, INDEX, MANIFEST
+    from mpfnl.prepare.names import FAILURES, INDEX, MANIFEST
 
     counts = {quality: prepared.with_quality(quality) for quality in Quality}
     told = ", ".join(f"{len(studies)} {quality}" for quality, studies in counts.items())

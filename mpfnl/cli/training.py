@@ -12,8 +12,8 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from mpfnl.data.datamodule import MultiphaseDataModule
 from mpfnl.data.manifest import read_manifest
 from mpfnl.errors import InputError
+from mpfnl.evaluation.writer import PredictionWriter
 from mpfnl.models.enhancement import EnhancementModule
-from mpfnl.study.writer import PredictionWriter
 
 RECIPES = files("mpfnl") / "recipes"
 

@@ -24,7 +24,8 @@ from mpfnl.data.sampler import EpochSampler, InOrder, Share
 from mpfnl.data.studies import StudyCache, StudyReader
 from mpfnl.data.volume_dataset import VolumeDataset
 from mpfnl.errors import InputError
-from mpfnl.phases import Phase, PhaseName, TrainingData, resolve_phases
+from mpfnl.phases import Phase, PhaseName, resolve_phases
+from mpfnl.samples import TrainingData
 from mpfnl.transforms import RandomRotation90, Rotation90, Sharing
 from mpfnl.transforms.degradation import SECOND_ORDER_V1, Preset, find_preset
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mpfnl.data.patches import PatchSampling
 from mpfnl.data.recipe import Recipe, coarser
-from mpfnl.phases import StudyBatch
+from mpfnl.samples import StudyBatch
 from mpfnl.transforms import rotate90
 from mpfnl.transforms.degradation import apply_batch
 

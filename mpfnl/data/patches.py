@@ -16,9 +16,9 @@ from torch.utils.data import Dataset
 
 from mpfnl.data.recipe import Recipe, Sample, as_float, coarser
 from mpfnl.data.studies import PatchSource, PatchSources
-from mpfnl.phases import AIR_HU, BODY_HU
 from mpfnl.transforms import Rotation90
 from mpfnl.transforms.seeds import sample_generator
+from mpfnl.window import AIR_HU, BODY_HU
 
 LOCATION_DRAWS = 8
 TARGET = "target"

@@ -14,13 +14,14 @@ from torch.nn.functional import avg_pool3d
 
 from mpfnl.data.studies import LoadedStudy, as_int16
 from mpfnl.errors import InputError
-from mpfnl.phases import ABDOMEN, Phase, Window
+from mpfnl.phases import Phase
 from mpfnl.transforms.degradation import Preset, apply_parameters, sample_parameters
 from mpfnl.transforms.seeds import Sharing, checked_run_seed, phase_draws
+from mpfnl.window import ABDOMEN, Window
 
 
 class Sample(TypedDict):
-    """One element of a batch; see `mpfnl.phases.StudyBatch`."""
+    """One element of a batch; see `mpfnl.samples.StudyBatch`."""
 
     phases: Tensor
     target: Tensor

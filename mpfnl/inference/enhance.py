@@ -23,8 +23,9 @@ from mpfnl.inference.present import find_used_phases
 from mpfnl.inference.restore import Restorer
 from mpfnl.inference.runner import RunOptions, TileRunner
 from mpfnl.inference.tiles import Tiling
-from mpfnl.phases import Phase, Window
+from mpfnl.phases import Phase
 from mpfnl.volumes import SlabScan, Volume, check_output, check_same_grid, open_scan
+from mpfnl.window import Window
 
 Source: TypeAlias = str | Path | Volume
 """A phase's scan: a file or folder that `read_volume` takes, or a volume in memory."""

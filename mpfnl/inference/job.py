@@ -13,12 +13,13 @@ import torch
 from mpfnl.errors import InputError
 from mpfnl.inference.plan import Plan
 from mpfnl.inference.present import UsedPhases
-from mpfnl.inference.progress import track
 from mpfnl.inference.restore import REACH, Restorer
 from mpfnl.inference.runner import TileRunner
 from mpfnl.inference.sweep import Box, sweep
-from mpfnl.phases import PhaseVolume, Window
+from mpfnl.progress import track
+from mpfnl.shapes import PhaseVolume
 from mpfnl.volumes import FinerGrid, Placed, SlabScan, Volume, Voxels, volume_writer
+from mpfnl.window import Window
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import correlate1d
 
-from mpfnl.phases import ABDOMEN, Window
+from mpfnl.window import ABDOMEN, Window
 
 NOISE_SLICES = 64
 NOISE_BIN_HU, NOISE_BINS = 0.25, 8192

@@ -13,7 +13,7 @@ from scipy.ndimage import gaussian_filter
 from torch.nn import functional
 
 from mpfnl.inference.noise import mean_of_27, noise_sd
-from mpfnl.phases import ABDOMEN, Window
+from mpfnl.window import ABDOMEN, Window
 
 __all__ = ["Restorer", "enhanced_share", "noise_sd", "restore_hu"]
 

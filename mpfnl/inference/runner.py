@@ -12,7 +12,7 @@ from mpfnl.inference.ensemble import SelfEnsemble
 from mpfnl.inference.frozen import frozen_copy
 from mpfnl.inference.graphs import GraphedNetwork
 from mpfnl.networks.upscale import output_scale
-from mpfnl.phases import PhaseVolume, SpatialVolume
+from mpfnl.shapes import PhaseVolume, SpatialVolume
 
 GRAPH_FROM = 16
 """Tiles from which on a CUDA graph is recorded: for fewer it takes longer than it saves."""

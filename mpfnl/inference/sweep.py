@@ -15,7 +15,7 @@ from mpfnl.inference.allocator import freed_memory_kept, give_back
 from mpfnl.inference.memory import resident
 from mpfnl.inference.runner import TileRunner
 from mpfnl.inference.tiles import Tiling, stretches
-from mpfnl.phases import PhaseVolume, SpatialVolume
+from mpfnl.shapes import PhaseVolume, SpatialVolume
 
 Progress: TypeAlias = Callable[[Iterable[tuple[int, ...]], int], Iterable[tuple[int, ...]]]
 """Wraps an iterable of known length and shows how far it is."""

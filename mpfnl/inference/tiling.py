@@ -10,7 +10,7 @@ from torch import nn
 from mpfnl.inference.runner import RunOptions, TileRunner, network_device, preferred_precision
 from mpfnl.inference.sweep import Progress, TensorTiles, sweep
 from mpfnl.inference.tiles import Tiling, tile_starts
-from mpfnl.phases import PhaseVolume, SpatialVolume
+from mpfnl.shapes import PhaseVolume, SpatialVolume
 
 __all__ = ["Progress", "Tiling", "preferred_precision", "tile_starts", "tiled_forward"]
 

@@ -13,7 +13,7 @@ from mpfnl.metrics.image import psnr, ssim
 from mpfnl.metrics.masks import Mask
 from mpfnl.metrics.overlap import dice
 from mpfnl.metrics.surface import normalized_surface_distance
-from mpfnl.phases import Features
+from mpfnl.shapes import Features
 
 
 class MeanOverVolumes(Metric):

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from mpfnl.phases import Features
+from mpfnl.shapes import Features
 
 # A slab of this many voxels and its filtered maps stay in a processor's cache.
 _SLAB_VOXELS = 2**17

@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from mpfnl.phases import ABDOMEN, Phase, Window
+from mpfnl.phases import Phase
+from mpfnl.window import ABDOMEN, Window
 
 Scan = NDArray[Any]
 """HU (x, y, z), whole or floating-point numbers."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mpfnl.models.record import TrainingRecord
-from mpfnl.phases import ABDOMEN
+from mpfnl.window import ABDOMEN
 
 UNSAID = "*not said*"
 """What stands where nobody filled in a field."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from mpfnl.errors import InputError
 from mpfnl.models.record import TrainingRecord
-from mpfnl.phases import ABDOMEN
+from mpfnl.window import ABDOMEN
 
 FORMAT = 2
 """1 had neither a training record nor the weights' digest, and PFNL3D took [0, 1] as it is; it is read."""

@@ -20,16 +20,10 @@ from mpfnl.models.rates import Interval, OptimizerFactory, SchedulerFactory, che
 from mpfnl.models.trained import TrainedModule
 from mpfnl.models.validation_loss import MeanLoss
 from mpfnl.networks.upscale import output_scale
-from mpfnl.phases import (
-    ABDOMEN,
-    Phase,
-    PhaseBatch,
-    PhaseSource,
-    Scalar,
-    StudyBatch,
-    TargetBatch,
-    resolve_phases,
-)
+from mpfnl.phases import Phase, resolve_phases
+from mpfnl.samples import PhaseSource, StudyBatch
+from mpfnl.shapes import PhaseBatch, Scalar, TargetBatch
+from mpfnl.window import ABDOMEN
 
 if TYPE_CHECKING:
     from mpfnl.volumes import Volume

@@ -9,8 +9,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from mpfnl.models.enhancement import EnhancementModule
-from mpfnl.phases import StudyBatch
 from mpfnl.plots.slices import montage
+from mpfnl.samples import StudyBatch
 
 
 class MontageCallback(Callback):

@@ -12,7 +12,8 @@ from torch.optim import Adam
 
 from mpfnl.models.enhancement import EnhancementModule, Interval, OptimizerFactory, SchedulerFactory
 from mpfnl.networks import NonLocalMode, NonLocalModeName, PFNL3DNet
-from mpfnl.phases import Phase, PhaseBatch, PhaseName, TargetBatch, resolve_phases
+from mpfnl.phases import Phase, PhaseName, resolve_phases
+from mpfnl.shapes import PhaseBatch, TargetBatch
 
 
 class PFNL3D(EnhancementModule):

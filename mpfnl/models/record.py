@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from mpfnl.phases import ABDOMEN, Window
+from mpfnl.window import ABDOMEN, Window
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from mpfnl.models.parts import frozen_parts
 from mpfnl.models.record import Score, TrainingRecord
-from mpfnl.phases import TrainingData, TrainingSource
+from mpfnl.samples import TrainingData, TrainingSource
 
 PACKAGES = ("mpfnl", "torch", "lightning")
 SCORES = {"val_psnr": "PSNR (dB)", "val_ssim": "SSIM"}

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from mpfnl.phases import Features
+from mpfnl.shapes import Features
 
 
 def run_blocks(blocks: nn.Sequential, features: Features, *shared: object, checkpointing: bool) -> Features:

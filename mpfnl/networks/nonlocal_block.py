@@ -12,7 +12,7 @@ from torch.nn import functional
 from mpfnl.ops.groups import select_groups, select_outputs
 from mpfnl.ops.nonlocal_attention import dot_product_attention, nonlocal_attention
 from mpfnl.ops.shuffle import depth_to_space, space_to_depth
-from mpfnl.phases import Features, Positions, Reshaped
+from mpfnl.shapes import Features, Positions, Reshaped
 
 
 class NonLocalMode(StrEnum):

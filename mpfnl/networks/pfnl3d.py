@@ -13,7 +13,7 @@ from mpfnl.networks.nonlocal_block import NonLocalBlock3D, NonLocalMode, NonLoca
 from mpfnl.networks.upscale import DepthToSpace, check_scale
 from mpfnl.ops.convolution import convolve_leaky_relu
 from mpfnl.ops.groups import add_to_groups, convolve_groups_leaky_relu, select_groups
-from mpfnl.phases import Features, PhaseBatch, Reshaped, TargetBatch
+from mpfnl.shapes import Features, PhaseBatch, Reshaped, TargetBatch
 
 SLOPE = 0.2  # of the leaky ReLU
 RESIDUAL_GAIN = 0.1  # of the blocks' second convolutions in a new network

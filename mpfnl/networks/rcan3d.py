@@ -11,7 +11,7 @@ from torch.nn import functional
 from mpfnl.networks.checkpointing import run_blocks
 from mpfnl.networks.upscale import DepthToSpace, check_scale, doublings
 from mpfnl.ops.convolution import convolve_leaky_relu
-from mpfnl.phases import Features, PhaseBatch, Reshaped, TargetBatch
+from mpfnl.shapes import Features, PhaseBatch, Reshaped, TargetBatch
 
 
 class ChannelAttention(nn.Module):

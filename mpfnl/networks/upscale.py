@@ -7,7 +7,7 @@ import math
 from torch import nn
 
 from mpfnl.ops.shuffle import depth_to_space
-from mpfnl.phases import Features, Reshaped
+from mpfnl.shapes import Features, Reshaped
 
 SCALES = (1, 2, 4)
 

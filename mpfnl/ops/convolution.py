@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mpfnl.phases import Features, Reshaped
+from mpfnl.shapes import Features, Reshaped
 
 HALVES = (torch.bfloat16, torch.float16)
 

@@ -15,7 +15,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from mpfnl.ops.convolution import computing_dtype
-from mpfnl.phases import Features, Reshaped
+from mpfnl.shapes import Features, Reshaped
 
 LAYOUT = torch.channels_last_3d
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mpfnl.phases import Features, Reshaped
+from mpfnl.shapes import Features, Reshaped
 
 
 def space_to_depth(volume: Features, factor: int) -> Reshaped:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mpfnl.phases import Features, Reshaped
+from mpfnl.shapes import Features, Reshaped
 
 
 def sobel_gradient(volume: Features) -> Reshaped:

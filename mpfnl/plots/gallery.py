@@ -15,9 +15,9 @@ from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 from scipy import ndimage
 
-from mpfnl.phases import ABDOMEN
 from mpfnl.plots.overlays import ACROSS, MARK_COLOUR, MARKS, Plane, Scan, view
 from mpfnl.plots.page import BLACK, DPI, WHITE, Colour, Page
+from mpfnl.window import ABDOMEN
 
 PlaneName: TypeAlias = Literal["axial", "coronal", "sagittal"]
 

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from mpfnl.phases import ABDOMEN
 from mpfnl.plots.letters import draw_letters
 from mpfnl.plots.page import BLACK, Colour, Page
+from mpfnl.window import ABDOMEN
 
 Scan: TypeAlias = NDArray[np.floating]
 """HU, (x, y, z), axes to the right, front and top (RAS)."""

@@ -12,9 +12,9 @@ from matplotlib.image import AxesImage
 from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
-from mpfnl.phases import ABDOMEN
 from mpfnl.plots.overlays import Mask
 from mpfnl.plots.words import line_height, wrap
+from mpfnl.window import ABDOMEN
 
 DPI = 150
 PAGE, WIDEST, NARROWEST = 10.0, 2.5, 1.4  # inches: of a figure, of a panel

@@ -11,7 +11,6 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
-from mpfnl.phases import ABDOMEN
 from mpfnl.plots.letters import draw_letters
 from mpfnl.plots.overlays import MARKS
 from mpfnl.plots.panels import (
@@ -24,6 +23,7 @@ from mpfnl.plots.panels import (
     panel_grid,
     say,
 )
+from mpfnl.window import ABDOMEN
 
 DIFFERENCE_HU = 100.0
 """The difference maps run from minus this to this; what lies beyond has the colour of the end."""

@@ -16,8 +16,7 @@ from torchio.transforms.intensity_transform import IntensityTransform
 from torchio.transforms.spatial_transform import SpatialTransform
 
 from mpfnl.errors import InputError
-from mpfnl.phases import ABDOMEN, PHASES, Phase
-from mpfnl.phases import Window as HUWindow
+from mpfnl.phases import PHASES, Phase
 from mpfnl.transforms.degradation import (
     SECOND_ORDER_V1,
     Preset,
@@ -27,6 +26,8 @@ from mpfnl.transforms.degradation import (
 from mpfnl.transforms.rotation import rotate90, rotate90_affine
 from mpfnl.transforms.seeds import Sharing, phase_draws
 from mpfnl.transforms.torchio_images import degrade_image
+from mpfnl.window import ABDOMEN
+from mpfnl.window import Window as HUWindow
 
 Names = Sequence[str] | None
 """Names of images in a subject; None stands for no restriction."""

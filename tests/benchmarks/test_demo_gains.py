@@ -10,8 +10,8 @@ import demo_gains
 import numpy as np
 import pytest
 
-from mpfnl.study.cases import Case
-from mpfnl.study.tables import tabulate, write_summary
+from mpfnl.evaluation.cases import Case
+from mpfnl.evaluation.tables import tabulate, write_summary
 
 ENOUGH = {"RCAN3D": (2.05, 0.155), "PFNL3D": (3.0, 0.2)}
 

@@ -12,8 +12,8 @@ import pytest
 from quality_calibration import BAD, GOOD
 
 from mpfnl.data.manifest import Quality
-from mpfnl.data.prepare.quality import judge
-from mpfnl.data.prepare.thresholds import Thresholds
+from mpfnl.prepare.quality import judge
+from mpfnl.prepare.thresholds import Thresholds
 
 CALIBRATION = Path(__file__).resolve().parents[2] / "benchmarks" / "results" / "quality_calibration.csv"
 

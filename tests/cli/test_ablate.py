@@ -11,10 +11,10 @@ import torch
 from mpfnl.cli.ablation import ablate
 from mpfnl.cli.parsing import Command
 from mpfnl.errors import InputError
-from mpfnl.study import ablation
-from mpfnl.study.ablation import SMALL_BUDGET, AblationSettings
-from mpfnl.study.budget import TrainingBudget
-from mpfnl.study.overlap import Truth
+from mpfnl.evaluation import ablation
+from mpfnl.evaluation.overlap import Truth
+from mpfnl.experiments.ablation import SMALL_BUDGET, AblationSettings
+from mpfnl.experiments.budget import TrainingBudget
 from mpfnl.transforms.degradation import find_preset
 
 COMMAND = Command(ablate, "mpfnl ablate cohort.csv --small -o ablation")

@@ -12,7 +12,7 @@ import torch
 
 import mpfnl
 from mpfnl.cli import main
-from mpfnl.data.phantom import SMALL, write_vindr_cohort
+from mpfnl.phantoms import SMALL, write_vindr_cohort
 from mpfnl.volumes import read_volume
 
 

@@ -13,9 +13,9 @@ from skimage.metrics import peak_signal_noise_ratio
 import mpfnl
 from mpfnl.cli import main
 from mpfnl.data.manifest import read_manifest, write_manifest
-from mpfnl.data.phantom import THREE_MM, SplitCounts, write_cohort
+from mpfnl.evaluation.cases import read_cases
+from mpfnl.phantoms import THREE_MM, SplitCounts, write_cohort
 from mpfnl.segmentation import process
-from mpfnl.study.cases import read_cases
 from mpfnl.volumes import read_volume, write_volume
 
 QUICK = (sys.executable, str(Path(__file__).parents[1] / "support" / "quick_worker.py"))
@@ -67,9 +67,9 @@ def test_another_programs_scans_stand_beside_the_models(
 ) -> None:
     folder = tmp_path / "theirs"
     folder.mkdir()
-    clean_scans = {study.study_id: study.portal_venous for study in read_manifest(cohort)}
+    clean_scans = {study.study_id: study.file(Phase.PORTAL_VENOUS) for study in read_manifest(cohort)}
     for study in read_manifest(cohort).split("test"):
-        scan = read_volume(study.portal_venous)
+        scan = read_volume(study.file(Phase.PORTAL_VENOUS))
         write_volume(folder / f"{study.study_id}.nii.gz", scan.data + 5, like=scan)
     command = ["evaluate", str(cohort), "--models", f"RCAN3D={weights}", "--enhanced", f"theirs={folder}"]
     assert main([*command, "-o", str(tmp_path / "out"), "--tile", "48", "--overlap", "8"]) == 0
@@ -97,12 +97,10 @@ def test_phantoms_are_segmented_by_the_real_api_and_every_kind_of_failure_is_tol
     monkeypatch.setattr(process, "COMMAND", QUICK)
     path = write_cohort(tmp_path / "cohort", 2, seed=5_151, config=THREE_MM, splits=SplitCounts(0, 0, 2))
     good, bare = read_manifest(path).studies
-    manifest = write_manifest(
-        tmp_path / "cohort" / "two.csv", [good, replace(bare, pancreas=None, labels=None)]
-    )
+    manifest = write_manifest(tmp_path / "cohort" / "two.csv", [good, replace(bare, masks={})])
     folder = tmp_path / "theirs"
     folder.mkdir()
-    scan = read_volume(good.portal_venous)
+    scan = read_volume(good.file(Phase.PORTAL_VENOUS))
     raw = (scan.data + 1024).clip(0).astype(np.int16)  # the intercept was forgotten
     write_volume(folder / f"{good.study_id}.nii.gz", raw, like=scan)
     arguments = [

@@ -19,9 +19,10 @@ from mpfnl.data.recipe import Recipe
 from mpfnl.data.sampler import EpochSampler
 from mpfnl.data.studies import StudyCache, StudyReader
 from mpfnl.errors import InputError
-from mpfnl.phases import ABDOMEN, PHASES, Phase
+from mpfnl.phases import PHASES, Phase
 from mpfnl.transforms.degradation import SECOND_ORDER_V1
 from mpfnl.volumes import read_volume
+from mpfnl.window import ABDOMEN
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec.*")
 

@@ -16,7 +16,8 @@ from mpfnl.data.manifest import read_manifest
 from mpfnl.data.recipe import Recipe, degrade_study
 from mpfnl.data.studies import load_study
 from mpfnl.errors import InputError
-from mpfnl.phases import PHASES, Phase, StudyBatch
+from mpfnl.phases import PHASES, Phase
+from mpfnl.samples import StudyBatch
 from mpfnl.transforms import RandomDegradation, RandomRotation90, Sharing
 from mpfnl.transforms.degradation import SECOND_ORDER_V1, find_preset
 

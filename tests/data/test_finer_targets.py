@@ -18,12 +18,13 @@ from mpfnl.data.manifest import read_manifest
 from mpfnl.data.recipe import Recipe, coarser, degrade_study
 from mpfnl.data.studies import load_study
 from mpfnl.errors import InputError
+from mpfnl.evaluation.writer import PredictionWriter
 from mpfnl.models import EnhancementModule
 from mpfnl.models.montage import MontageCallback
-from mpfnl.phases import ABDOMEN, PHASES, Phase
-from mpfnl.study.writer import PredictionWriter
+from mpfnl.phases import PHASES, Phase
 from mpfnl.transforms import find_preset
 from mpfnl.volumes import read_volume
+from mpfnl.window import ABDOMEN
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec.*")
 PV = Phase.PORTAL_VENOUS

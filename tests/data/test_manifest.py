@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mpfnl.data.manifest import COLUMNS, Quality, Split, Study, read_manifest, write_manifest
-from mpfnl.data.manifest.study import PHASE_MASKS
+from mpfnl.data.manifest.study import MASK_COLUMNS
 from mpfnl.errors import InputError
 from mpfnl.phases import PHASES, Phase
 
@@ -114,7 +114,7 @@ def test_identifier_that_cannot_name_a_folder(tmp_path: Path, column: str, name:
     path.write_bytes(f"{HEADER}\n{quoted},train,1,2,3\n".encode())  # text mode would change the line ends
     assert f"row 2, study {ids['study_id']!r}: its {column} {name!r} cannot name a folder" in refusal(path)
     path.unlink()
-    study = Study(**ids, split=Split.TRAIN, **{phase.value: tmp_path / "x" for phase in PHASES})
+    study = Study(**ids, split=Split.TRAIN, scans=dict.fromkeys(PHASES, tmp_path / "x"))
     with pytest.raises(InputError, match="cannot name a folder"):
         write_manifest(path, [study])
     assert not list(tmp_path.iterdir())
@@ -181,8 +181,10 @@ def cohorts(draw: st.DrawFn) -> list[Row]:
     rows = []
     for study_id in ids:
         patient = draw(st.sampled_from(sorted(splits)))
-        paths = [draw(files) for _ in PHASES] + [draw(st.none() | files) for _ in range(2)]
-        masks = draw(st.dictionaries(st.sampled_from(sorted(PHASE_MASKS)), files))
+        others = [phase for phase in Phase if phase not in PHASES]
+        paths = {phase: draw(files) for phase in PHASES}
+        paths |= draw(st.dictionaries(st.sampled_from(others), files))
+        masks = draw(st.dictionaries(st.sampled_from(sorted(MASK_COLUMNS)), files))
         quality = draw(st.none() | st.sampled_from(Quality))
         rows.append((study_id, patient, splits[patient], paths, masks, quality))
     return rows
@@ -194,8 +196,8 @@ def test_round_trip(tmp_path: Path, rows: list[Row]) -> None:
     studies = [
         Study(
             *head,
-            *(None if parts is None else tmp_path.joinpath(*parts) for parts in paths),
-            phase_masks={column: tmp_path.joinpath(*parts) for column, parts in masks.items()},
+            {phase: tmp_path.joinpath(*parts) for phase, parts in paths.items()},
+            {column: tmp_path.joinpath(*parts) for column, parts in masks.items()},
             quality=quality,
         )
         for *head, paths, masks, quality in rows
@@ -206,8 +208,9 @@ def test_round_trip(tmp_path: Path, rows: list[Row]) -> None:
     for before, after in zip(studies, again, strict=True):
         for column in COLUMNS[:3]:
             assert getattr(before, column) == getattr(after, column)
-        for phase in PHASES:
-            assert normal(before.file(phase)) == normal(after.file(phase))
+        assert {p: normal(f) for p, f in before.scans.items()} == {
+            p: normal(f) for p, f in after.scans.items()
+        }
         assert {c: normal(p) for c, p in before.masks.items()} == {
             c: normal(p) for c, p in after.masks.items()
         }
@@ -217,17 +220,17 @@ def test_round_trip(tmp_path: Path, rows: list[Row]) -> None:
 def test_paths_are_relative_and_the_folder_can_move(tmp_path: Path) -> None:
     old = tmp_path / "old"
     old.mkdir()
-    scans = [old / "s1" / f"{phase.value}.nii.gz" for phase in PHASES]
-    write_manifest(old / "cohort.csv", [Study("s1", "p1", Split.TEST, *scans)])
+    scans = {phase: old / "s1" / f"{phase.value}.nii.gz" for phase in PHASES}
+    write_manifest(old / "cohort.csv", [Study("s1", "p1", Split.TEST, scans)])
     assert str(tmp_path) not in (old / "cohort.csv").read_text()
     new = old.rename(tmp_path / "new")
     study = next(iter(read_manifest(new / "cohort.csv", check_files=False)))
-    assert study.arterial == new / "s1" / "arterial.nii.gz"
+    assert study.file(Phase.ARTERIAL) == new / "s1" / "arterial.nii.gz"
 
 
 def test_what_could_not_be_read_back_is_not_written(tmp_path: Path) -> None:
     def study(name: str, split: Split) -> Study:
-        return Study(name, "p1", split, *(tmp_path / phase.value for phase in PHASES))
+        return Study(name, "p1", split, {phase: tmp_path / phase.value for phase in PHASES})
 
     path = tmp_path / "cohort.csv"
     for studies, match in (

@@ -66,7 +66,7 @@ def study(folder: Path, **files: Path) -> Study:
     for place, (name, path) in enumerate(paths.items()):
         if name not in files:
             write(path, hu(seed=place))
-    return Study("s", "p", Split.TRAIN, **(paths | files))  # type: ignore[arg-type]
+    return Study("s", "p", Split.TRAIN, {Phase(name): path for name, path in (paths | files).items()})
 
 
 @settings(deadline=None, max_examples=60)

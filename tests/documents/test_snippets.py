@@ -59,7 +59,7 @@ SMALLER_TEXT = {
 
 NOT_RUN = {
     "make": "sets up a virtual environment, or runs these tests",
-    "mpfnl demo": "takes minutes; tests/study/test_demo.py runs it with a small budget",
+    "mpfnl demo": "takes minutes; tests/experiments/test_demo.py runs it with a small budget",
     "pip install": "changes the environment; the package is tried in fresh ones before a release",
     "totalseg_download_weights": "fetches gigabytes; `soft_tissue` takes their place here",
     "sbatch": "needs SLURM; tests/test_examples.py runs the script with a stand-in for srun",

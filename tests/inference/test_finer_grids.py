@@ -27,8 +27,9 @@ from mpfnl.inference.restore import restore_hu
 from mpfnl.inference.tiles import Tiling, stretches
 from mpfnl.inference.tiling import tiled_forward
 from mpfnl.networks import RCAN3DNet
-from mpfnl.phases import ABDOMEN, Phase, Window
+from mpfnl.phases import Phase
 from mpfnl.volumes import Volume, read_volume, write_volume
+from mpfnl.window import ABDOMEN, Window
 
 PV = Phase.PORTAL_VENOUS
 SHAPE = (22, 18, 30)

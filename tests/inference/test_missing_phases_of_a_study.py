@@ -17,8 +17,9 @@ from mpfnl.errors import InputError
 from mpfnl.inference.enhance import EnhanceOptions, enhance_study, open_study
 from mpfnl.inference.notices import forget_notices
 from mpfnl.inference.tiling import Tiling
-from mpfnl.phases import ABDOMEN, PHASES, Phase, Window
+from mpfnl.phases import PHASES, Phase
 from mpfnl.volumes import Volume, write_volume
+from mpfnl.window import ABDOMEN, Window
 
 NC, ART, PV = PHASES
 OPTIONS = EnhanceOptions(Tiling(16, 4), precision=torch.float32)

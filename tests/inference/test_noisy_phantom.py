@@ -10,10 +10,11 @@ import pytest
 import torch
 from scipy import ndimage
 
-from mpfnl.data.phantom import LABELS, SMALL, generate_study
 from mpfnl.inference.enhance import enhance_study
-from mpfnl.phases import ABDOMEN, Phase, Window
+from mpfnl.phantoms import LABELS, SMALL, generate_study
+from mpfnl.phases import Phase
 from mpfnl.volumes import Volume
+from mpfnl.window import ABDOMEN, Window
 
 NOISE_SD_HU = 60.0
 SOFT = {

@@ -11,8 +11,8 @@ from scipy import ndimage
 from mpfnl.inference import restore
 from mpfnl.inference.noise import noise_sd
 from mpfnl.inference.restore import restore_hu
-from mpfnl.phases import ABDOMEN
 from mpfnl.volumes import read_volume
+from mpfnl.window import ABDOMEN
 
 AIR, FAT, SOFT, BONE, AORTA = -1000.0, -100.0, 40.0, 600.0, 320.0
 SHAPE = (72, 64, 24)

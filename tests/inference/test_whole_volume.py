@@ -20,8 +20,9 @@ from mpfnl.inference.memory import GB
 from mpfnl.inference.restore import restore_hu
 from mpfnl.inference.tiling import Tiling, tiled_forward
 from mpfnl.networks import RCAN3DNet
-from mpfnl.phases import ABDOMEN, PHASES, Phase, Window
+from mpfnl.phases import PHASES, Phase
 from mpfnl.volumes import Volume, read_volume, slabs, volume_writer, write_volume
+from mpfnl.window import ABDOMEN, Window
 
 SHAPE = (30, 26, 61)
 AFFINE = np.diag([-0.8, -0.8, 2.5, 1.0])

@@ -17,7 +17,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch import Tensor
 
 from mpfnl.metrics.image import psnr, ssim
-from mpfnl.phases import ABDOMEN
+from mpfnl.window import ABDOMEN
 
 SHAPES = [(24, 17, 11), (11, 40, 19), (33, 12, 26)]
 

@@ -21,8 +21,9 @@ from mpfnl.metrics.phase_leak import (
     organ_drift,
     organ_zones,
 )
-from mpfnl.phases import ABDOMEN, Phase
+from mpfnl.phases import Phase
 from mpfnl.volumes import read_label_volume, read_volume
+from mpfnl.window import ABDOMEN
 
 NC, ARTERIAL = Phase.NONCONTRAST, Phase.ARTERIAL
 AORTA = OrganDrift(  # an ordinary aorta: fat and muscle around it

@@ -17,7 +17,8 @@ from mpfnl.data.datamodule import MultiphaseDataModule
 from mpfnl.errors import InputError
 from mpfnl.models import Score, TrainingRecord
 from mpfnl.models.loading import load_model
-from mpfnl.phases import TrainingSource, Window
+from mpfnl.samples import TrainingSource
+from mpfnl.window import Window
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*does not have many workers",

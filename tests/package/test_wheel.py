@@ -18,13 +18,13 @@ import mpfnl
 ROOT = Path(__file__).resolve().parents[2]
 READ_WHEN_INSTALLED = [
     "mpfnl/py.typed",
-    "mpfnl/data/prepare/templates/*.j2",
+    "mpfnl/prepare/templates/*.j2",
     "mpfnl/ops/nonlocal_attention/kernels/*.py",
     "mpfnl/recipes/pfnl3d.yaml",
     "mpfnl/recipes/rcan3d.yaml",
     "mpfnl/segmentation/phantom_weights.safetensors",
-    "mpfnl/study/templates/*.css",
-    "mpfnl/study/templates/*.j2",
+    "mpfnl/evaluation/templates/*.css",
+    "mpfnl/evaluation/templates/*.j2",
 ]
 
 pytestmark = pytest.mark.slow

@@ -14,11 +14,11 @@ import pytest
 import torch
 from PIL import Image
 
-from mpfnl.data.phantom import SMALL
-from mpfnl.phases import ABDOMEN
+from mpfnl.phantoms import SMALL
 from mpfnl.plots.gallery import DETAIL_MM, ENLARGED, Cut, Panel, PlaneName, Section, cut, gallery
 from mpfnl.plots.overlays import ACROSS, to_png
 from mpfnl.transforms.degradation.catalogue import SHORT_NAMES
+from mpfnl.window import ABDOMEN
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "docs" / "figures" / "make_degradation_gallery.py"

@@ -13,7 +13,6 @@ from PIL import Image
 from scipy import ndimage
 from skimage.feature import canny
 
-from mpfnl.phases import ABDOMEN
 from mpfnl.plots.overlays import (
     EDGE_COLOUR,
     EDGE_HIGH_HU,
@@ -31,6 +30,7 @@ from mpfnl.plots.overlays import (
     to_png,
     view,
 )
+from mpfnl.window import ABDOMEN
 
 SHAPE, SPACING = (40, 32, 24), (8.0, 8.0, 8.0)
 

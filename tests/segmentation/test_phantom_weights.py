@@ -13,13 +13,14 @@ import pytest
 import torch
 from scipy.ndimage import zoom
 
-from mpfnl.data.phantom import SMALL, generate_study
-from mpfnl.data.phantom.labels import NUMBERS
 from mpfnl.errors import InputError
 from mpfnl.metrics import dice
-from mpfnl.phases import ABDOMEN, Phase
+from mpfnl.phantoms import SMALL, generate_study
+from mpfnl.phantoms.labels import NUMBERS
+from mpfnl.phases import Phase
 from mpfnl.segmentation import phantom_weights
 from mpfnl.segmentation.phantom_weights import STRUCTURES, TRAINING_SEED, materialise
+from mpfnl.window import ABDOMEN
 
 ROOT = Path(__file__).resolve().parents[2]
 MODELS = {

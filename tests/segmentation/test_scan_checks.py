@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from mpfnl.errors import SegmentationError
-from mpfnl.phases import ABDOMEN, Phase
+from mpfnl.phases import Phase
 from mpfnl.segmentation.checks import check_scan
 from mpfnl.volumes import Volume, read_volume
+from mpfnl.window import ABDOMEN
 
 
 @pytest.fixture

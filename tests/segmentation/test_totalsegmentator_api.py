@@ -17,12 +17,13 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import pytest
 
-from mpfnl.data.phantom import THREE_MM, generate_study
 from mpfnl.errors import InputError, SegmentationError
 from mpfnl.metrics import dice
-from mpfnl.phases import ABDOMEN, Phase
+from mpfnl.phantoms import THREE_MM, generate_study
+from mpfnl.phases import Phase
 from mpfnl.segmentation import TotalSegmentatorSegmenter, process
 from mpfnl.volumes import Volume
+from mpfnl.window import ABDOMEN
 
 SUPPORT = Path(__file__).parents[1] / "support"
 SEED = 8_118  # not that of the weights

@@ -19,8 +19,8 @@ from torch import Tensor
 from torch.distributed.fsdp import fully_shard
 
 from mpfnl.data.datamodule import MultiphaseDataModule
+from mpfnl.evaluation.writer import PredictionWriter
 from mpfnl.models import PFNL3D
-from mpfnl.study.writer import PredictionWriter
 
 TOTAL_BATCH = 4
 EPOCHS = 2

@@ -45,8 +45,7 @@ def raw_study(folder: Path, number: int, split: Split = Split.TRAIN) -> Study:
     mask[15:22, 12:18, 9:14] = 1
     pancreas = write_scan(folder / name / "pancreas.nii.gz", mask)
     arterial = write_scan(folder / name / "arterial_labels.nii.gz", mask * 7)
-    masks = {"arterial_labels": arterial}
-    return Study(name, f"p{number}", split, *files.values(), pancreas=pancreas, phase_masks=masks)
+    return Study(name, f"p{number}", split, files, {"pancreas": pancreas, "arterial_labels": arterial})
 
 
 def raw_cohort(folder: Path, count: int) -> Manifest:

@@ -15,8 +15,8 @@ import torch
 import mpfnl
 from mpfnl.cli.main import main
 from mpfnl.data.manifest import read_manifest, write_manifest
-from mpfnl.data.phantom import SMALL, write_vindr_cohort
 from mpfnl.models.enhancement import EnhancementModule
+from mpfnl.phantoms import SMALL, write_vindr_cohort
 from mpfnl.phases import Phase
 from mpfnl.volumes import read_volume, write_volume
 
@@ -42,11 +42,11 @@ def a_cohort(path: Path, cohort: Path) -> None:
     shutil.copytree(cohort.parent, path.parent, dirs_exist_ok=True)
     studies = []
     for study in read_manifest(path):
-        scan = read_volume(study.portal_venous)
+        scan = read_volume(study.file(Phase.PORTAL_VENOUS))
         mask = ((scan.data > 60) & (scan.data < 160)).astype(np.uint8)
         pancreas = path.parent / study.study_id / "pancreas.nii.gz"
         write_volume(pancreas, mask, like=scan, dtype=np.dtype(np.uint8))
-        studies.append(replace(study, pancreas=pancreas))
+        studies.append(replace(study, masks={**study.masks, "pancreas": pancreas}))
     write_manifest(path, studies)
 
 
@@ -79,7 +79,7 @@ def vindr(path: Path, cohort: Path) -> None:
 
 def waw_tace(path: Path, cohort: Path) -> None:
     for number, study in enumerate(read_manifest(cohort).split("train")):
-        for phase, scan in enumerate((study.noncontrast, study.arterial, study.portal_venous)):
+        for phase, scan in enumerate(study.scans.values()):
             (path / f"{number}").mkdir(parents=True, exist_ok=True)
             shutil.copy(scan, path / f"{number}" / f"{number}_{phase}_scan.nii.gz")
 

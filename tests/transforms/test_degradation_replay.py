@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from mpfnl.errors import InputError
-from mpfnl.phases import ABDOMEN
 from mpfnl.transforms.degradation import (
     SECOND_ORDER_V1,
     Preset,
@@ -24,6 +23,7 @@ from mpfnl.transforms.degradation import (
     operations_of,
     sample_parameters,
 )
+from mpfnl.window import ABDOMEN
 
 SPACING = (0.8, 0.8, 2.5)
 

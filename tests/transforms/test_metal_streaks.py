@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from skimage.transform import iradon, radon
 
-from mpfnl.phases import BODY_HU
 from mpfnl.transforms.degradation.metal import IMPLANT_HU, Implant, metal_streaks
 from mpfnl.transforms.degradation.parallel_beam import Ellipse, ParallelBeam
+from mpfnl.window import BODY_HU
 
 SPACING = (1.0, 1.0, 2.5)
 SCREWS = (Implant((0.35, 0.5, 0.5), (3.0, 3.0), 20.0), Implant((0.65, 0.5, 0.5), (3.0, 3.0), 20.0))

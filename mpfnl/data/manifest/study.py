@@ -8,7 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from mpfnl.errors import InputError
-from mpfnl.phases import PHASES, Phase
+from mpfnl.phases import Phase
 from mpfnl.volumes import phase_name
 
 REFERENCE_MASKS = ("pancreas", "labels")
@@ -21,6 +21,9 @@ PHASE_MASKS = {
     for mask in REFERENCE_MASKS
 }
 """Columns of masks that lie on another phase, and that phase."""
+
+MASK_COLUMNS = (*REFERENCE_MASKS, *PHASE_MASKS)
+"""All columns of masks."""
 
 
 class Split(StrEnum):
@@ -44,90 +47,64 @@ class Study:
     """One multiphase study.
 
     Args:
-        study_id: Its name, unique in the manifest.
-        patient_id: Its patient; all studies of a patient are in one split.
-        split: Its split.
-        noncontrast: File of the non-contrast phase.
-        arterial: File of the arterial phase.
-        portal_venous: File of the portal venous phase.
-        pancreas: File of the pancreas' reference mask, if there is one.
-        labels: File of a label map of the organs, if there is one.
-        phase_masks: Files of masks that lie on another phase, by column (`arterial_pancreas` and so on).
-        quality: The verdict of its preparation, where it was prepared.
-        delayed: File of the delayed phase, if there is one.
+        study_id: Study name, unique in the manifest.
+        patient_id: Patient name; all studies of a patient are in one split.
+        split: Split of the patient.
+        scans: File or DICOM folder of each phase that the study has.
+        masks: Mask files by manifest column: `pancreas` and `labels` lie on the portal venous scan,
+            `arterial_pancreas` and the like on the phase in their name.
+        quality: Verdict of the preparation; None for a study that was not prepared.
+
+    Raises:
+        ValueError: If a phase or a mask column is unknown.
     """
 
     study_id: str
     patient_id: str
     split: Split
-    noncontrast: Path
-    arterial: Path
-    portal_venous: Path
-    pancreas: Path | None = None
-    labels: Path | None = None
-    phase_masks: Mapping[str, Path] = field(default_factory=dict, hash=False)
+    scans: Mapping[Phase, Path] = field(hash=False)
+    masks: Mapping[str, Path] = field(default_factory=dict, hash=False)
     quality: Quality | None = None
-    delayed: Path | None = None
 
     def __post_init__(self) -> None:
-        unknown = [column for column in self.phase_masks if column not in PHASE_MASKS]
+        scans = {Phase(phase): path for phase, path in self.scans.items()}
+        object.__setattr__(self, "scans", {phase: scans[phase] for phase in Phase if phase in scans})
+        unknown = [column for column in self.masks if column not in MASK_COLUMNS]
         if unknown:
             raise ValueError(
-                f"there is no mask column {unknown[0]!r}; the columns are {', '.join(PHASE_MASKS)}"
+                f"there is no mask column {unknown[0]!r}; the columns are {', '.join(MASK_COLUMNS)}"
             )
+        masks = {column: self.masks[column] for column in MASK_COLUMNS if column in self.masks}
+        object.__setattr__(self, "masks", masks)
 
     @property
     def phases(self) -> tuple[Phase, ...]:
-        """The phases that it has, in stacking order."""
-        return PHASES if self.delayed is None else tuple(Phase)
+        """The phases that the study has, in stacking order."""
+        return tuple(self.scans)
 
     def file(self, phase: Phase) -> Path:
         """The file or DICOM folder of a phase.
 
         Raises:
-            InputError: It has no such phase.
+            InputError: If the study has no such phase.
         """
-        files = {
-            Phase.NONCONTRAST: self.noncontrast,
-            Phase.ARTERIAL: self.arterial,
-            Phase.PORTAL_VENOUS: self.portal_venous,
-            Phase.DELAYED: self.delayed,
-        }
-        file = files[phase]
-        if file is None:
+        if phase not in self.scans:
             raise InputError(
                 f"study {self.study_id!r}: has no {phase_name(phase)}; fill in the manifest's column {phase},"
                 " or leave the phase out of the model"
             )
-        return file
+        return self.scans[phase]
 
     def located(self, place: Callable[[str, Path], Path], quality: Quality | None = None) -> Study:
         """The same study with its files elsewhere.
 
         Args:
-            place: From the column and the file to the other file.
-            quality: Its verdict there.
+            place: Function of the manifest column and the file that returns the new file.
+            quality: Verdict of the preparation there.
         """
+        scans = {phase: place(phase.value, path) for phase, path in self.scans.items()}
         masks = {column: place(column, path) for column, path in self.masks.items()}
-        return Study(
-            self.study_id,
-            self.patient_id,
-            self.split,
-            place("noncontrast", self.noncontrast),
-            place("arterial", self.arterial),
-            place("portal_venous", self.portal_venous),
-            pancreas=masks.pop("pancreas", None),
-            labels=masks.pop("labels", None),
-            phase_masks=masks,
-            quality=quality,
-            delayed=None if self.delayed is None else place("delayed", self.delayed),
-        )
-
-    @property
-    def masks(self) -> dict[str, Path]:
-        """The masks that it has, by column."""
-        named = {"pancreas": self.pancreas, "labels": self.labels, **self.phase_masks}
-        return {column: path for column, path in named.items() if path is not None}
+        return Study(self.study_id, self.patient_id, self.split, scans, masks, quality)
 
 
 @dataclass(frozen=True)

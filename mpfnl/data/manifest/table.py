@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
-from mpfnl.data.manifest.study import PHASE_MASKS, REFERENCE_MASKS, Manifest, Quality, Split, Study
+from mpfnl.data.manifest.study import MASK_COLUMNS, Manifest, Quality, Split, Study
 from mpfnl.errors import InputError
 from mpfnl.files import atomic_file
 from mpfnl.phases import PHASES, Phase
@@ -18,8 +18,8 @@ from mpfnl.volumes import phase_name, scan_exists
 
 PHASE_COLUMNS = tuple(phase.value for phase in PHASES)
 REQUIRED = ("study_id", "patient_id", "split", *PHASE_COLUMNS)
-OPTIONAL_PHASES = (Phase.DELAYED.value,)
-MASK_COLUMNS = (*REFERENCE_MASKS, *PHASE_MASKS)
+OPTIONAL_PHASES = tuple(phase.value for phase in Phase if phase not in PHASES)
+FILE_COLUMNS = (*PHASE_COLUMNS, *OPTIONAL_PHASES, *MASK_COLUMNS)
 QUALITY = "quality"
 COLUMNS = (*REQUIRED, *OPTIONAL_PHASES, *MASK_COLUMNS, QUALITY)
 IDENTIFIERS = ("study_id", "patient_id")
@@ -161,18 +161,14 @@ def _names_a_folder(identifier: str) -> bool:
 
 
 def _study(folder: Path, row: dict[str, str]) -> Study:
+    files = {column: folder / cell for column, cell in row.items() if column in FILE_COLUMNS and cell}
     return Study(
         study_id=row["study_id"],
         patient_id=row["patient_id"],
         split=Split(row["split"]),
-        noncontrast=folder / row["noncontrast"],
-        arterial=folder / row["arterial"],
-        portal_venous=folder / row["portal_venous"],
-        pancreas=folder / row["pancreas"] if row.get("pancreas") else None,
-        labels=folder / row["labels"] if row.get("labels") else None,
-        phase_masks={column: folder / row[column] for column in PHASE_MASKS if row.get(column)},
+        scans={phase: files[phase] for phase in Phase if phase in files},
+        masks={column: files[column] for column in MASK_COLUMNS if column in files},
         quality=Quality(row[QUALITY]) if row.get(QUALITY) else None,
-        delayed=folder / row["delayed"] if row.get("delayed") else None,
     )
 
 
@@ -197,7 +193,7 @@ def _conflicts(studies: Sequence[tuple[int, Study]]) -> list[str]:
 
 
 def _missing_files(study: Study) -> Iterator[str]:
-    files = {phase.value: study.file(phase) for phase in study.phases} | study.masks
+    files = {phase.value: path for phase, path in study.scans.items()} | dict(study.masks)
     for column, path in files.items():
         what = f"{column} reference" if column in study.masks else phase_name(Phase(column))
         if not scan_exists(path):
@@ -207,12 +203,9 @@ def _missing_files(study: Study) -> Iterator[str]:
 
 
 def _cell(folder: Path, study: Study, column: str) -> str:
-    if column in OPTIONAL_PHASES and column not in study.phases:
-        return ""
-    if column in (*PHASE_COLUMNS, *OPTIONAL_PHASES):
-        return _relative(study.file(Phase(column)), folder)
-    if column in MASK_COLUMNS:
-        return _relative(study.masks[column], folder) if column in study.masks else ""
+    if column in FILE_COLUMNS:
+        path = study.scans[Phase(column)] if column in study.phases else study.masks.get(column)
+        return "" if path is None else _relative(path, folder)
     if column == QUALITY:
         return study.quality or ""
     return {"study_id": study.study_id, "patient_id": study.patient_id, "split": study.split.value}[column]

@@ -17,7 +17,7 @@ from mpfnl.ops.nonlocal_attention.dispatch import (
 from mpfnl.ops.nonlocal_attention.library import attention_blockwise, attention_triton
 from mpfnl.ops.nonlocal_attention.reference import nonlocal_attention_reference
 from mpfnl.ops.nonlocal_attention.sdpa import attention_sdpa
-from mpfnl.phases import AttendedPositions, KeyPositions, Positions, ValuePositions
+from mpfnl.shapes import AttendedPositions, KeyPositions, Positions, ValuePositions
 
 
 def nonlocal_attention(

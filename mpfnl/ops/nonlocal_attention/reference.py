@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from mpfnl.phases import AttendedPositions, KeyPositions, Positions, ValuePositions
+from mpfnl.shapes import AttendedPositions, KeyPositions, Positions, ValuePositions
 
 
 def nonlocal_attention_reference(

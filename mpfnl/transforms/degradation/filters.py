@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mpfnl.phases import SpatialVolume
+from mpfnl.shapes import SpatialVolume
 from mpfnl.transforms.degradation.memory import empty
 
 FWHM_PER_SIGMA = 2 * math.sqrt(2 * math.log(2))

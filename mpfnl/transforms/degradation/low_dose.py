@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mpfnl.phases import SpatialVolume
+from mpfnl.shapes import SpatialVolume
 from mpfnl.transforms.degradation.filters import Kernel, convolve
 from mpfnl.transforms.degradation.low_dose_map import noise_maps
 from mpfnl.transforms.degradation.random_field import normal_field

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from scipy import sparse
 from torch import Tensor
 
-from mpfnl.phases import BODY_HU, SpatialVolume
+from mpfnl.shapes import SpatialVolume
 from mpfnl.transforms.degradation.resampling import Interpolation, Taps, area_taps, interpolation_taps
+from mpfnl.window import BODY_HU
 
 MU_WATER_PER_MM = 0.0194
 """Attenuation of water in 1/mm at 70 keV, about the mean energy of a 120 kV beam (NIST XCOM)."""

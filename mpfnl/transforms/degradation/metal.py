@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mpfnl.phases import AIR_HU, BODY_HU, SpatialVolume
+from mpfnl.shapes import SpatialVolume
 from mpfnl.transforms.degradation.low_dose_map import MU_WATER_PER_MM
 from mpfnl.transforms.degradation.parallel_beam import Ellipse, Floats, Pair, ParallelBeam, Singles
 from mpfnl.transforms.degradation.random_field import normal_field
+from mpfnl.window import AIR_HU, BODY_HU
 
 IMPLANT_HU = 3071.0
 """What metal is set to: the largest HU of a CT of 12 bits."""

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.functional import pad
 
-from mpfnl.phases import SpatialVolume
+from mpfnl.shapes import SpatialVolume
 from mpfnl.transforms.degradation.filters import BLOCK_ELEMENTS
 
 LARGEST_AMPLITUDE_MM = 100.0

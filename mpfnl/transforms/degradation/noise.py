@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mpfnl.phases import SpatialVolume
+from mpfnl.shapes import SpatialVolume
 from mpfnl.transforms.degradation.filters import Border, Kernel, convolve_separable, gaussian_kernel
 from mpfnl.transforms.degradation.memory import empty
 from mpfnl.transforms.degradation.random_field import normal_fields

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mpfnl.phases import ABDOMEN, Window
 from mpfnl.transforms.degradation.stages import (
     LowDoseStage,
     MetalStage,
@@ -13,6 +12,7 @@ from mpfnl.transforms.degradation.stages import (
     Stage,
     ThickSlicesStage,
 )
+from mpfnl.window import ABDOMEN, Window
 
 
 @dataclass(frozen=True)

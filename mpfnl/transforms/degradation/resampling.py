@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mpfnl.phases import SpatialVolume
+from mpfnl.shapes import SpatialVolume
 from mpfnl.transforms.degradation.filters import blocks
 from mpfnl.transforms.degradation.memory import empty
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mpfnl.phases import SpatialVolume
+from mpfnl.shapes import SpatialVolume
 from mpfnl.transforms.degradation.operations import Clip, Json
 from mpfnl.transforms.degradation.presets import Preset
 from mpfnl.transforms.degradation.records import operations_of

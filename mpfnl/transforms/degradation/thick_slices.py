@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr
 
-from mpfnl.phases import SpatialVolume
+from mpfnl.shapes import SpatialVolume
 from mpfnl.transforms.degradation.filters import FWHM_PER_SIGMA, TRUNCATION
 from mpfnl.transforms.degradation.resampling import (
     Interpolation,

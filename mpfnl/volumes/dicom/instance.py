@@ -15,12 +15,12 @@ from pydicom.multival import MultiValue
 from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian
 
 from mpfnl.errors import InputError
-from mpfnl.phases import AIR_HU
 from mpfnl.volumes.dicom.derivation import Derivation, contributing_equipment, describe_series, source_image
 from mpfnl.volumes.dicom.kept import kept_of_image, kept_of_series
 from mpfnl.volumes.dicom.lossy import carry_lossy
 from mpfnl.volumes.dicom.origin import OriginSlice, read_dataset
 from mpfnl.volumes.dicom.uids import make_uid
+from mpfnl.window import AIR_HU
 
 HIGHEST_HU = AIR_HU + np.iinfo(np.uint16).max
 """What 16 bits with slope 1 and intercept -1024 hold."""

@@ -10,11 +10,11 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from mpfnl.errors import InputError
-from mpfnl.phases import AIR_HU
 from mpfnl.volumes.bytefile import open_file
 from mpfnl.volumes.dicom.headers import Tag, slice_reader
 from mpfnl.volumes.dicom.silence import silent
 from mpfnl.volumes.dicom.slices import Slice
+from mpfnl.window import AIR_HU
 
 HIGHEST_HU = 3071
 """The end of the usual 12-bit scale. A padding value within it could be tissue and is left alone."""

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mpfnl.phases import AIR_HU
 from mpfnl.volumes.dicom.stack import Stack
 from mpfnl.volumes.volume import Affine
+from mpfnl.window import AIR_HU
 
 
 def straighten(hu: NDArray[Any], stack: Stack) -> tuple[NDArray[Any], Affine]:

@@ -15,7 +15,7 @@ import pydicom
 import pytest
 from pydicom.data import get_testdata_file
 
-from mpfnl.data.phantom import SMALL, write_vindr_cohort
+from mpfnl.phantoms import SMALL, write_vindr_cohort
 from mpfnl.volumes import content_files, read_volume
 from mpfnl.volumes.dicom.derivation import Derivation
 from mpfnl.volumes.dicom.derived import write_derived_series

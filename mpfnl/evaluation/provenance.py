@@ -1,0 +1,193 @@
+"""What an evaluation was made from: enough to repeat it, and to tell another one apart."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from mpfnl.data.manifest import Manifest, Study
+from mpfnl.data.recipe import Recipe
+from mpfnl.errors import InputError
+from mpfnl.evaluation.cases import Case
+from mpfnl.evaluation.given import EvaluatedModel
+from mpfnl.evaluation.leaks.swap_table import SWAP_TABLE
+from mpfnl.evaluation.overlap import Segmentations
+from mpfnl.evaluation.quality import Methods
+from mpfnl.files import file_digest, write_text
+from mpfnl.inference.enhance import EnhanceOptions
+from mpfnl.volumes import content_files
+
+FILE = "provenance.json"
+LEFT_OUT = "left_out"
+FAILED = "its preparation failed"
+PACKAGES = ("mpfnl", "torch", "lightning", "torchio", "torchmetrics", "nibabel", "numpy", "scipy")
+
+
+def provenance(
+    manifest: Manifest,
+    studies: Sequence[Study],
+    methods: Methods,
+    recipe: Recipe,
+    options: EnhanceOptions,
+    segmentations: Segmentations | None,
+) -> dict[str, Any]:
+    """The record of an evaluation, as JSON values.
+
+    `settings`, `models`, `folders`, `segmentation` and the digests of the studies define the results; the
+    rest is told beside them.
+
+    Args:
+        manifest: The cohort.
+        studies: Those that are evaluated.
+        methods: Models and folders by name.
+        recipe: How studies are degraded.
+        options: How they are enhanced.
+        segmentations: How they are segmented; None if they are not.
+    """
+    settings = {
+        "target": str(recipe.target),
+        "window_hu": asdict(recipe.window),
+        "data_range": 1.0,
+        "region": "whole volume",
+        "ssim": {"sigma_voxels": 1.5, "window_voxels": 11, "weights": "gaussian"},
+        "degradation": None if recipe.degradation is None else asdict(recipe.degradation),
+        "sharing": str(recipe.sharing),
+        "seed": recipe.seed,
+        "tiling": None if options.tiling is None else asdict(options.tiling),
+        "precision": str(options.precision).removeprefix("torch."),
+    }
+    devices = sorted({str(model.device) for model in methods.models.values()})
+    return {
+        "settings": settings,
+        "models": {name: _describe(model) for name, model in methods.models.items()},
+        "folders": {name: _scans(folder, studies) for name, folder in methods.folders.items()},
+        "segmentation": None if segmentations is None else segmentations.describe(),
+        "manifest": manifest.path.name,
+        "studies": {study.study_id: _digests(study) for study in studies},
+        "masks": {study.study_id: _mask_digests(study) for study in studies},
+        LEFT_OUT: {study.study_id: _reason(study, studies) for study in manifest if study not in studies},
+        "statistics": {
+            "test": "Wilcoxon signed-rank, two-sided",
+            "correction": "Holm",
+            "interval": "BCa 95 %",
+        },
+        "devices": devices,
+        "versions": {package: version(package) for package in PACKAGES}
+        | {"python": platform.python_version()},
+    }
+
+
+def check_same_run(folder: Path, record: dict[str, Any], cases: Sequence[Case]) -> None:
+    """Checks a record against the one in the folder, and writes it.
+
+    Args:
+        folder: The evaluation folder.
+        record: What `provenance` returned.
+        cases: The rows that the folder has.
+
+    Raises:
+        InputError: If the folder holds results of other settings, of another model or folder of a name, or
+            of another segmenter, or a finished study has changed.
+    """
+    path = folder / FILE
+    record = json.loads(json.dumps(record))
+    if cases:
+        if not path.exists():
+            raise InputError(f"{folder}: has results but no {FILE}; give another output folder")
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+            differing = _differing(found, record, cases)
+            studies, masks = found["studies"], found["masks"]
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise InputError(f"{path}: not the record of an evaluation; give another output folder") from None
+        if differing:
+            raise InputError(
+                f"{folder}: holds an evaluation with other settings ({', '.join(differing)}); "
+                "give another output folder"
+            )
+        finished = sorted({case.study_id for case in cases if _has_value(case)})
+        changed = [name for name in finished if studies.get(name) != record["studies"].get(name)]
+        if changed:
+            raise InputError(
+                f"{folder}: the scans of study {changed[0]} are others than when it was evaluated "
+                f"({len(changed)} such); give another output folder"
+            )
+        compared = sorted({case.study_id for case in cases if _was_segmented(case)})
+        changed = [name for name in compared if masks.get(name) != record["masks"].get(name)]
+        if changed:
+            raise InputError(
+                f"{folder}: the reference masks of study {changed[0]} are others than when it was segmented "
+                f"({len(changed)} such); give another output folder"
+            )
+        if masks != record["masks"]:
+            (folder / SWAP_TABLE).unlink(missing_ok=True)  # measured in those masks
+    write_text(path, json.dumps(record, indent=2) + "\n")
+
+
+def _differing(found: dict[str, Any], record: dict[str, Any], cases: Sequence[Case]) -> list[str]:
+    """What the rows were made with and is now another."""
+    before, now = found["settings"], record["settings"]
+    differing = [name for name in now if before.get(name) != now[name]]
+    used = {case.method for case in cases if not math.isnan(case.psnr_db)}
+    models = found["models"].items()
+    differing += [
+        f"model {name}" for name, model in models if name in used and record["models"].get(name) != model
+    ]
+    folders = {name for which in (found, record) for name in which["folders"]}
+    for name in sorted(used & folders):
+        scored = [case.study_id for case in cases if case.method == name and not math.isnan(case.psnr_db)]
+        old, new = (which["folders"].get(name, {}) for which in (found, record))
+        if any(old.get(study) != new.get(study) for study in scored):
+            differing.append(f"folder {name}")
+    if any(map(_was_segmented, cases)) and found["segmentation"] != record["segmentation"]:
+        differing.append("segmentation")
+    return differing
+
+
+def _has_value(case: Case) -> bool:
+    return not (math.isnan(case.psnr_db) and math.isnan(case.dsc))
+
+
+def _was_segmented(case: Case) -> bool:
+    """Whether a row says something of a segmentation."""
+    return not math.isnan(case.dsc) or (bool(case.failure) and not math.isnan(case.psnr_db))
+
+
+def _scans(folder: Path, studies: Sequence[Study]) -> dict[str, str]:
+    files = {study.study_id: folder / f"{study.study_id}.nii.gz" for study in studies}
+    return {name: scan_digest(file) for name, file in files.items() if file.is_file()}
+
+
+def _reason(study: Study, studies: Sequence[Study]) -> str:
+    """Why a study is not among those that are evaluated."""
+    return FAILED if study.split in {other.split for other in studies} else f"split {study.split}"
+
+
+def _mask_digests(study: Study) -> dict[str, str]:
+    return {column: scan_digest(path) for column, path in study.masks.items()}
+
+
+def _digests(study: Study) -> dict[str, str]:
+    return {str(phase): scan_digest(study.file(phase)) for phase in study.phases}
+
+
+def scan_digest(path: Path) -> str:
+    """The first 16 hexadecimal digits of a scan's SHA-256; of all its files' where it has several."""
+    first, *others = [file_digest(file) for file in content_files(path)]
+    whole = hashlib.sha256("".join([first, *others]).encode()).hexdigest() if others else first
+    return whole[:16]
+
+
+def _describe(model: EvaluatedModel) -> dict[str, Any]:
+    digest = hashlib.sha256()
+    for name, tensor in model.network.state_dict().items():
+        digest.update(name.removeprefix("network.").encode())  # the same where phases are withheld
+        digest.update(tensor.detach().cpu().float().contiguous().numpy().tobytes())
+    return model.description | {"weights_sha256": digest.hexdigest()[:16]}

@@ -1,0 +1,68 @@
+"""Writes what a Trainer predicts as NIfTI."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import BasePredictionWriter
+from torch import Tensor
+
+from mpfnl.data.datamodule import MultiphaseDataModule
+from mpfnl.data.recipe import degrade_study
+from mpfnl.data.studies import load_study
+from mpfnl.errors import InputError
+from mpfnl.inference.restore import restore_hu
+from mpfnl.samples import StudyBatch
+from mpfnl.volumes import read_volume, write_volume
+
+
+class PredictionWriter(BasePredictionWriter):
+    """Writes each predicted volume to `predictions/STUDY.nii.gz` in the trainer's log folder, in HU.
+
+    Where the scan that the model saw truly lies outside the window, its HU are kept, as `enhance` does.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(write_interval="batch")
+        self.folder = Path("predictions")
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Asks for the log folder, which all processes must do together."""
+        super().setup(trainer, pl_module, stage)
+        self.folder = Path(trainer.log_dir or trainer.default_root_dir) / "predictions"
+
+    def write_on_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        prediction: Any,
+        batch_indices: Sequence[int] | None,
+        batch: StudyBatch,
+        batch_idx: int,
+        dataloader_idx: int,
+    ) -> None:
+        """Writes the volumes of a batch.
+
+        Raises:
+            InputError: If the volumes do not come from a `MultiphaseDataModule`.
+        """
+        data = getattr(trainer, "datamodule", None)
+        if not isinstance(data, MultiphaseDataModule):
+            raise InputError("volumes can be written for a MultiphaseDataModule only; give one to predict")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for study_id, volume in zip(batch["study_id"], prediction, strict=True):
+            self._write(data, study_id, volume[0])
+
+    def _write(self, data: MultiphaseDataModule, study_id: str, unit: Tensor) -> None:
+        study = next(study for study in data.manifest if study.study_id == study_id)
+        recipe = data.recipe
+        reference = read_volume(study.file(recipe.target), recipe.target)
+        seen = degrade_study(load_study(study, recipe.loaded), recipe)[recipe.target]
+        hu = restore_hu(seen, unit.float().cpu().numpy(), recipe.window)
+        write_volume(
+            self.folder / f"{study_id}.nii.gz", hu, like=replace(reference, data=hu, storage=hu.dtype)
+        )

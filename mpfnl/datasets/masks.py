@@ -5,14 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from mpfnl.data.manifest.study import PHASE_MASKS, REFERENCE_MASKS
+from mpfnl.data.manifest import MASKS, mask_column
 from mpfnl.datasets.found import Entry
 from mpfnl.errors import InputError
 from mpfnl.phases import Phase
-
-_COLUMNS = {(Phase.PORTAL_VENOUS, mask): mask for mask in REFERENCE_MASKS} | {
-    (phase, column.removeprefix(f"{phase}_")): column for column, phase in PHASE_MASKS.items()
-}
 
 
 def find_masks(folder: Path | None, scans: Mapping[Phase, str]) -> dict[str, Path]:
@@ -25,9 +21,9 @@ def find_masks(folder: Path | None, scans: Mapping[Phase, str]) -> dict[str, Pat
     if folder is None:
         return {}
     named = {
-        column: folder / scans[phase] / f"{mask}.nii.gz"
-        for (phase, mask), column in _COLUMNS.items()
-        if phase in scans
+        mask_column(mask, phase): folder / scan / f"{mask}.nii.gz"
+        for phase, scan in scans.items()
+        for mask in MASKS
     }
     return {column: path for column, path in named.items() if path.is_file()}
 

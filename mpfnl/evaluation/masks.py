@@ -8,7 +8,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from mpfnl.data.manifest import Study
+from mpfnl.data.manifest import MASKS, Study, mask_column
 from mpfnl.errors import InputError
 from mpfnl.phases import Phase
 from mpfnl.segmentation.weights import class_numbers
@@ -16,13 +16,7 @@ from mpfnl.volumes import Volume, read_mask
 
 Mask: TypeAlias = NDArray[np.bool_]
 
-PANCREAS, LABELS = "pancreas", "labels"
-"""The manifest's columns of masks on the portal venous scan; those on another phase begin with its name."""
-
-
-def mask_column(mask: str, target: Phase) -> str:
-    """The manifest's column of a mask that lies on a phase."""
-    return mask if target is Phase.PORTAL_VENOUS else f"{target}_{mask}"
+PANCREAS, LABELS = MASKS
 
 
 def mask_source(study: Study, structure: str, target: Phase) -> Path | None:

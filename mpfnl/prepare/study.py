@@ -14,8 +14,7 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from mpfnl.data.manifest import Quality, Study
-from mpfnl.data.manifest.study import PHASE_MASKS
+from mpfnl.data.manifest import Quality, Study, mask_phase
 from mpfnl.data.studies import as_int16
 from mpfnl.errors import InputError, InputWarning
 from mpfnl.files import atomic_file, file_digest, write_text
@@ -107,7 +106,7 @@ def _prepare(study: Study, settings: PrepareSettings, key: str, folder: Path) ->
     reference = crop(target, box)
     arrays: dict[str, NDArray[Any]] = {Phase.PORTAL_VENOUS.value: stored_hu(reference.data)}
     for column, path in study.masks.items():
-        if column not in PHASE_MASKS:
+        if mask_phase(column) is Phase.PORTAL_VENOUS:
             arrays[column] = crop(_mask(path, target), box).data
     prepared: dict[Phase, PreparedPhase] = {}
     for phase in study.phases:
@@ -186,7 +185,7 @@ def _prepare_phase(study: Study, phase: Phase, reference: Volume, settings: Prep
     found = to_voxels(resample(floating, fixed, transform, _INTERPOLATORS[settings.interpolation]))
     masks = {}
     for column, path in study.masks.items():
-        if PHASE_MASKS.get(column) is phase:
+        if mask_phase(column) is phase:
             mask = _mask(path, scan)
             moved = resample(to_image(mask.data, mask.affine), fixed, transform, sitk.sitkNearestNeighbor, 0)
             masks[column] = to_voxels(moved)

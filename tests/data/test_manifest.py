@@ -9,8 +9,18 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mpfnl.data.manifest import COLUMNS, Quality, Split, Study, read_manifest, write_manifest
-from mpfnl.data.manifest.study import MASK_COLUMNS
+from mpfnl.data.manifest import (
+    COLUMNS,
+    MASK_COLUMNS,
+    MASKS,
+    Quality,
+    Split,
+    Study,
+    mask_column,
+    mask_phase,
+    read_manifest,
+    write_manifest,
+)
 from mpfnl.errors import InputError
 from mpfnl.phases import PHASES, Phase
 
@@ -41,10 +51,10 @@ def test_reads_what_it_names(tmp_path: Path) -> None:
     first, second = manifest
     assert first.study_id == "s1"
     assert first.file(Phase.NONCONTRAST) == tmp_path / "a/nc.nii.gz"
-    assert first.arterial == tmp_path / "a,b.nii.gz"
-    assert first.portal_venous == Path("/abs/pv.nii.gz")
+    assert first.file(Phase.ARTERIAL) == tmp_path / "a,b.nii.gz"
+    assert first.file(Phase.PORTAL_VENOUS) == Path("/abs/pv.nii.gz")
     assert first.masks == {"pancreas": tmp_path / "m.nii.gz"}
-    assert second.pancreas is None
+    assert second.masks == {}
     assert list(manifest.split("test")) == [second]
     assert len(manifest.split(Split.VAL)) == 0
     with pytest.raises(ValueError, match="holdout"):
@@ -242,3 +252,10 @@ def test_what_could_not_be_read_back_is_not_written(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=match):
             write_manifest(path, studies)
     assert not list(tmp_path.iterdir())
+
+
+def test_each_mask_column_belongs_to_one_phase() -> None:
+    columns = {mask_column(mask, phase): phase for phase in Phase for mask in MASKS}
+    assert set(columns) == set(MASK_COLUMNS)
+    assert {column: mask_phase(column) for column in MASK_COLUMNS} == columns
+    assert [mask_column(mask, Phase.PORTAL_VENOUS) for mask in MASKS] == list(MASKS)

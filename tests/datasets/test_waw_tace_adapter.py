@@ -9,7 +9,7 @@ import pytest
 
 from mpfnl.cli.main import main
 from mpfnl.data.manifest import read_manifest
-from mpfnl.phases import PHASES
+from mpfnl.phases import PHASES, Phase
 
 
 def write_patient(root: Path, patient: str, numbers: str = "0123") -> None:

@@ -11,19 +11,39 @@ from mpfnl.errors import InputError
 from mpfnl.phases import Phase
 from mpfnl.volumes import phase_name
 
-REFERENCE_MASKS = ("pancreas", "labels")
-"""Columns of masks that lie on the portal venous scan."""
+MASKS = ("pancreas", "labels")
+"""Masks that a study may have on each phase: the pancreas, and TotalSegmentator's label map."""
 
-PHASE_MASKS = {
-    f"{phase}_{mask}": phase
-    for phase in Phase
-    if phase is not Phase.PORTAL_VENOUS
-    for mask in REFERENCE_MASKS
-}
-"""Columns of masks that lie on another phase, and that phase."""
 
-MASK_COLUMNS = (*REFERENCE_MASKS, *PHASE_MASKS)
-"""All columns of masks."""
+def mask_column(mask: str, phase: Phase) -> str:
+    """The manifest column of a mask: `pancreas` on the portal venous scan, else `arterial_pancreas` etc.
+
+    Args:
+        mask: One of `MASKS`.
+        phase: Phase whose scan the mask lies on.
+
+    >>> mask_column("labels", Phase.PORTAL_VENOUS), mask_column("labels", Phase.ARTERIAL)
+    ('labels', 'arterial_labels')
+    """
+    return mask if phase is Phase.PORTAL_VENOUS else f"{phase}_{mask}"
+
+
+_MASK_PHASES = {mask_column(mask, phase): phase for phase in Phase for mask in MASKS}
+
+MASK_COLUMNS = tuple(sorted(_MASK_PHASES, key=lambda column: column not in MASKS))
+"""Manifest columns of all masks; those of the portal venous phase come first."""
+
+
+def mask_phase(column: str) -> Phase:
+    """The phase whose scan a mask lies on; the inverse of `mask_column`.
+
+    Args:
+        column: Manifest column, one of `MASK_COLUMNS`.
+
+    >>> mask_phase("arterial_labels"), mask_phase("pancreas")
+    (<Phase.ARTERIAL: 'arterial'>, <Phase.PORTAL_VENOUS: 'portal_venous'>)
+    """
+    return _MASK_PHASES[column]
 
 
 class Split(StrEnum):

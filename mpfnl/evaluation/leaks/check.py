@@ -10,12 +10,12 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from mpfnl.data.manifest import Study
+from mpfnl.data.manifest import Study, mask_column
 from mpfnl.errors import InputError
 from mpfnl.evaluation.cases import BASELINE
 from mpfnl.evaluation.files import volume_files
 from mpfnl.evaluation.leaks.table import NOT_CHECKED, LeakRow, write_leak_table
-from mpfnl.evaluation.masks import LABELS, mask_column
+from mpfnl.evaluation.masks import LABELS
 from mpfnl.metrics.phase_leak import LeakRule, OrganZones, organ_drift, organ_zones
 from mpfnl.phases import PHASES, Phase
 from mpfnl.volumes import Volume, check_same_grid, read_label_volume, read_volume

@@ -11,8 +11,8 @@ import torch
 from mpfnl.cli.ablation import ablate
 from mpfnl.cli.parsing import Command
 from mpfnl.errors import InputError
-from mpfnl.evaluation import ablation
 from mpfnl.evaluation.overlap import Truth
+from mpfnl.experiments import ablation
 from mpfnl.experiments.ablation import SMALL_BUDGET, AblationSettings
 from mpfnl.experiments.budget import TrainingBudget
 from mpfnl.transforms.degradation import find_preset

@@ -22,10 +22,10 @@ from statsmodels.stats.multitest import multipletests
 from mpfnl.data.datamodule import MultiphaseDataModule
 from mpfnl.data.manifest import Manifest, Split, read_manifest
 from mpfnl.errors import InputError
-from mpfnl.evaluation import ablation
 from mpfnl.evaluation.cases import Case, read_cases
 from mpfnl.evaluation.evaluate import Evaluation, evaluate
 from mpfnl.evaluation.overlap import OverlapOptions, Truth
+from mpfnl.experiments import ablation
 from mpfnl.experiments.ablation import (
     SMALL_NOTICE,
     AblationSettings,

@@ -12,7 +12,7 @@ import pytest
 
 from mpfnl.cli import main
 from mpfnl.data.manifest import Split, read_manifest
-from mpfnl.evaluation import demo
+from mpfnl.experiments import demo
 from mpfnl.experiments.demo import SHIPPED, DemoSettings, run_demo
 from mpfnl.models import shipped_weights
 from mpfnl.models.loading import load_model

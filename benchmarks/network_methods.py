@@ -17,10 +17,10 @@ from naive_ports import NaivePFNL3D, NaiveRCAN3D
 from timing import peak_above, sample
 from torch import Tensor, nn
 
-from mpfnl.inference.allocator import freed_memory_kept
-from mpfnl.inference.frozen import frozen_copy
-from mpfnl.inference.graphs import GraphedNetwork
-from mpfnl.inference.tiling import Tiling, tiled_forward
+from mpfnl.inference.memory import freed_memory_kept
+from mpfnl.inference.runner import GraphedNetwork, frozen_copy
+from mpfnl.inference.sweep import tiled_forward
+from mpfnl.inference.tiling import Tiling
 from mpfnl.losses import L1SobelLoss
 from mpfnl.networks import PFNL3DNet, RCAN3DNet
 

@@ -34,8 +34,8 @@ from skimage.restoration import denoise_nl_means
 from mpfnl.data.recipe import Recipe, degrade_study
 from mpfnl.data.studies import LoadedStudy
 from mpfnl.evaluation.leaks.check import ORGANS
-from mpfnl.inference.enhance import enhance_study
-from mpfnl.inference.restore import noise_sd
+from mpfnl.inference.enhancement import enhance_study
+from mpfnl.inference.hounsfield import noise_sd
 from mpfnl.metrics.phase_leak import WARNINGS, OrganDrift, OrganZones, Verdict, organ_drift, organ_zones
 from mpfnl.models.enhancement import EnhancementModule
 from mpfnl.models.loading import load_model

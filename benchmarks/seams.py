@@ -9,7 +9,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from mpfnl.inference.tiles import Tiling, tile_starts
+from mpfnl.inference.tiling import Tiling, tile_starts
 
 HIGH = 0.999
 

@@ -34,10 +34,10 @@ from common import provenance, tests_pass, write_csv
 from seams import columns, find_seams
 from torch import Tensor, nn
 
-from mpfnl.inference.enhance import EnhanceOptions, open_study
-from mpfnl.inference.halo import network_tiling
+from mpfnl.inference.enhancement import EnhanceOptions, open_study
 from mpfnl.inference.memory import highest
-from mpfnl.inference.tiling import Tiling, tiled_forward
+from mpfnl.inference.sweep import tiled_forward
+from mpfnl.inference.tiling import Tiling, network_tiling
 from mpfnl.phases import PHASES, Phase
 from mpfnl.volumes import Volume, volume_writer
 

@@ -38,7 +38,7 @@ nitpick_ignore_regex = [
     ("py:.*", r"(?!mpfnl\b).*"),  # other projects
     (
         "py:class",  # not public; shown as a base class or in a signature
-        r"mpfnl\..*\.(MeanOverVolumes|Recorded|Measured|Intensities|TileRunner|Restorer|UsedPhases|Plan"
+        r"mpfnl\..*\.(MeanOverVolumes|Recorded|Measured|Intensities|TileRunner|Restorer|PhaseSelection|Plan"
         r"|StoredImage|Origin|OriginSlice)",
     ),
 ]

@@ -55,7 +55,7 @@ ROOMS: dict[str, tuple[str, list[str]]] = {
     "ops": ("Operators", ["mpfnl.ops", "mpfnl.ops.nonlocal_attention"]),
     "inference": (
         "Whole volumes",
-        ["mpfnl.inference.enhance", "mpfnl.inference.job", "mpfnl.inference.tiles"],
+        ["mpfnl.inference.enhancement", "mpfnl.inference.tiling"],
     ),
     "segmentation": ("Segmentation", ["mpfnl.segmentation"]),
     "volumes": (

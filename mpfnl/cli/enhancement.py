@@ -9,7 +9,7 @@ from mpfnl.cli.options import Precision, chosen_device, chosen_precision
 from mpfnl.errors import InputError
 
 if TYPE_CHECKING:
-    from mpfnl.inference.tiles import Tiling
+    from mpfnl.inference.tiling import Tiling
     from mpfnl.models.enhancement import EnhancementModule
     from mpfnl.phases import Phase
     from mpfnl.volumes.dicom.derivation import Derivation
@@ -56,7 +56,7 @@ def enhance(
         device: auto, cpu, cuda or cuda:N; auto takes a GPU where there is one.
         precision: auto, bf16 or fp32; auto takes bf16 where the device computes in it.
     """
-    from mpfnl.inference.enhance import EnhanceOptions, open_study
+    from mpfnl.inference.enhancement import EnhanceOptions, open_study
     from mpfnl.models.loading import load_model
     from mpfnl.networks.upscale import output_scale
     from mpfnl.phases import Phase
@@ -134,7 +134,7 @@ def _derivation(
 
 def _chosen_tiling(model: EnhancementModule, tile: int | None, overlap: int | None) -> Tiling | None:
     """The tiling of `--tile` and `--overlap`; None leaves it to the model."""
-    from mpfnl.inference.halo import network_tiling
+    from mpfnl.inference.tiling import network_tiling
 
     if tile is None and overlap is None:
         return None

@@ -20,8 +20,9 @@ from mpfnl.evaluation.overlap import OverlapOptions, Segmentations
 from mpfnl.evaluation.provenance import check_same_run, provenance
 from mpfnl.evaluation.quality import Methods, score_images
 from mpfnl.evaluation.tables import MetricTable, tabulate_image_quality, tabulate_overlap, write_summary
-from mpfnl.inference.enhance import EnhanceOptions
-from mpfnl.inference.tiling import Tiling, preferred_precision
+from mpfnl.inference.enhancement import EnhanceOptions
+from mpfnl.inference.runner import preferred_precision
+from mpfnl.inference.tiling import Tiling
 from mpfnl.networks.upscale import output_scale
 from mpfnl.phases import PHASES, Phase
 from mpfnl.progress import track

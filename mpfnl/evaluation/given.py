@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from mpfnl.errors import InputError
-from mpfnl.inference.enhance import Enhancer
-from mpfnl.inference.present import find_used_phases
+from mpfnl.inference.enhancement import Enhancer
+from mpfnl.inference.selection import select_phases
 from mpfnl.models.enhancement import EnhancementModule
 from mpfnl.networks.upscale import output_scale
 from mpfnl.phases import Phase, PhaseName
@@ -50,7 +50,7 @@ class WithPhases:
                 f"this {type(model).__name__} does not take the {foreign[0]} phase; it takes "
                 f"{', '.join(model.phases)}"
             )
-        used = find_used_phases(model, named)
+        used = select_phases(model, named)
         self._model = model
         self._network = model.network if used.present is None else _Present(model.network, used.present)
         self.phases = used.used

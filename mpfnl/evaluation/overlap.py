@@ -15,7 +15,7 @@ from mpfnl.errors import InputError, SegmentationError
 from mpfnl.evaluation.cases import REFERENCE, Case
 from mpfnl.evaluation.files import mask_file
 from mpfnl.evaluation.masks import PANCREAS, Mask, mask_source, reference_mask
-from mpfnl.inference.restore import restore_hu
+from mpfnl.inference.hounsfield import restore_hu
 from mpfnl.metrics import dice, normalized_surface_distance
 from mpfnl.phases import Phase
 from mpfnl.segmentation.checks import check_scan

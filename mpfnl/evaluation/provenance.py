@@ -21,7 +21,7 @@ from mpfnl.evaluation.leaks.swap_table import SWAP_TABLE
 from mpfnl.evaluation.overlap import Segmentations
 from mpfnl.evaluation.quality import Methods
 from mpfnl.files import file_digest, write_text
-from mpfnl.inference.enhance import EnhanceOptions
+from mpfnl.inference.enhancement import EnhanceOptions
 from mpfnl.volumes import content_files
 
 FILE = "provenance.json"

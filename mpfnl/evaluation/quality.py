@@ -18,7 +18,7 @@ from mpfnl.errors import InputError
 from mpfnl.evaluation.cases import BASELINE, Case
 from mpfnl.evaluation.files import VOLUMES
 from mpfnl.evaluation.given import EvaluatedModel
-from mpfnl.inference.enhance import EnhanceOptions, enhance_study
+from mpfnl.inference.enhancement import EnhanceOptions, enhance_study
 from mpfnl.metrics.image import psnr, ssim
 from mpfnl.phases import Phase
 from mpfnl.volumes import Volume, check_same_grid, read_volume, write_volume

@@ -15,7 +15,7 @@ from mpfnl.data.datamodule import MultiphaseDataModule
 from mpfnl.data.recipe import degrade_study
 from mpfnl.data.studies import load_study
 from mpfnl.errors import InputError
-from mpfnl.inference.restore import restore_hu
+from mpfnl.inference.hounsfield import restore_hu
 from mpfnl.samples import StudyBatch
 from mpfnl.volumes import read_volume, write_volume
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from mpfnl.inference.tiling import preferred_precision
+from mpfnl.inference.runner import preferred_precision
 
 MOST_SEED = 2**32 - 1  # of PyTorch's and NumPy's generators
 LEAST_PATCH = 11  # voxels: the window of SSIM, which scores validation patches

@@ -1,16 +1,16 @@
-"""A network made ready for many tiles: precision, phases that are there, self-ensemble. Torch only."""
+"""A network made ready for many tiles: cast once, recorded as CUDA graphs, turned in eight orientations."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections import OrderedDict
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from itertools import chain, product
 
 import torch
 from torch import Tensor, nn
 
-from mpfnl.inference.ensemble import SelfEnsemble
-from mpfnl.inference.frozen import frozen_copy
-from mpfnl.inference.graphs import GraphedNetwork
 from mpfnl.networks.upscale import output_scale
 from mpfnl.shapes import PhaseVolume, SpatialVolume
 
@@ -109,3 +109,200 @@ class _WithPresent(nn.Module):
     def forward(self, phases: Tensor) -> Tensor:
         enhanced: Tensor = self.network(phases, present=self.present)
         return enhanced
+
+
+CAST = (nn.Conv3d, nn.ConvTranspose3d, nn.Linear)
+"""Modules whose weights autocast would cast at every call; of these types exactly, not subclasses."""
+
+
+def frozen_copy(network: nn.Module, precision: torch.dtype) -> nn.Module:
+    """A copy for inference under autocast, with the weights of its convolutions already cast.
+
+    Under autocast the copy computes what the network computes: the inputs and the other parameters keep their
+    types. The weights of convolutions are laid out in `channels_last_3d`. All else is shared with the
+    network, which stays as it is; so nothing has to be put back, whatever happens.
+
+    Args:
+        network: On any device. A scripted one is returned as it is.
+        precision: Autocast's type. For float32 there is nothing to do: the network is returned.
+
+    Returns:
+        A module to be called, not to be trained. It does not follow later changes of the network's weights.
+    """
+    if precision is torch.float32 or isinstance(network, torch.jit.ScriptModule):
+        return network
+    return _copy(network, precision, {})
+
+
+def _copy(module: nn.Module, precision: torch.dtype, done: dict[nn.Module, nn.Module]) -> nn.Module:
+    if module in done:  # used in two places
+        return done[module]
+    copy = module.__new__(type(module))
+    # Past the modules' own __setattr__: that of a compiled module would change the network.
+    copy.__dict__.update(module.__dict__)
+    done[module] = copy
+    copy.__dict__["_modules"] = {
+        name: child if child is None else _copy(child, precision, done)
+        for name, child in module._modules.items()
+    }
+    if type(module) in CAST:
+        cast = {name: _cast(weight, precision) for name, weight in module._parameters.items()}
+        copy.__dict__["_parameters"] = cast
+    return copy
+
+
+def _cast(weight: Tensor | None, precision: torch.dtype) -> nn.Parameter | None:
+    if weight is None:
+        return None
+    layout = torch.channels_last_3d if weight.ndim == 5 else torch.preserve_format
+    kind = precision if weight.dtype is torch.float32 else weight.dtype
+    return nn.Parameter(weight.detach().to(kind, memory_format=layout), requires_grad=False)
+
+
+ORIENTATIONS = tuple(product((False, True), range(4)))
+"""The eight orientations in the plane of the slices: mirrored along x or not, then quarter turns."""
+
+
+class SelfEnsemble(nn.Module):
+    """Runs a network on a tile in eight orientations and takes the mean of the results, turned back.
+
+    In-plane quarter turns and mirror images; z is kept (Timofte et al., CVPR 2016, in 2D). What turns or
+    mirrors the input then turns or mirrors the result, whatever the network. It takes eight times as long.
+
+    Args:
+        network: Takes `(batch, P, x, y, z)`, returns `(batch, 1, x, y, z)`.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, phases: Tensor) -> Tensor:
+        """The mean, `(batch, 1, x, y, z)`, float32."""
+        total: Tensor | None = None
+        for mirrored, turns in ORIENTATIONS:
+            enhanced = oriented_back(self.network(oriented(phases, mirrored, turns)), mirrored, turns).float()
+            total = enhanced if total is None else total + enhanced
+        assert total is not None
+        return total / len(ORIENTATIONS)
+
+
+def oriented(volume: Tensor, mirrored: bool, turns: int) -> Tensor:
+    """A volume `(..., x, y, z)` mirrored along x where asked for, then turned."""
+    return torch.rot90(volume.flip(-3) if mirrored else volume, turns, (-3, -2)).contiguous()
+
+
+def oriented_back(volume: Tensor, mirrored: bool, turns: int) -> Tensor:
+    """Undoes `oriented`."""
+    turned = torch.rot90(volume, -turns, (-3, -2))
+    return turned.flip(-3) if mirrored else turned
+
+
+LOGGER = logging.getLogger(__name__)
+
+
+class GraphedNetwork:
+    """Calls a network through a CUDA graph for each size of input.
+
+    The first calls with a size run the network as it is, on a side stream: kernels are compiled and chosen
+    then. The next one records a graph, and from then on every call copies its input to where the graph
+    reads, replays it, and returns a copy of what it wrote: a result is the caller's own, and stays as it is
+    in later calls. What cannot be recorded (a network that asks the GPU for a value, say) is called as it
+    is, and so is a network on a CPU, in training mode, or where gradients are taken.
+
+    A graph holds the memory of one forward pass until it is dropped, and is recorded anew when the network's
+    tensors move. Values of weights that change in place are seen. Not for several threads at a time.
+
+    Args:
+        network: Takes one tensor and returns one. What it does depends on its input's size, type and device,
+            on its weights and on autocast alone.
+        warm_ups: Calls of a size before its graph is recorded.
+        sizes: How many sizes to keep graphs for; the one that was used longest ago is dropped.
+    """
+
+    def __init__(self, network: nn.Module, warm_ups: int = 2, sizes: int = 2) -> None:
+        if warm_ups < 1 or sizes < 1:
+            raise ValueError(f"warm_ups is {warm_ups}, sizes is {sizes}; both must be at least 1")
+        self.network = network
+        self.warm_ups = warm_ups
+        self.sizes = sizes
+        self._known: OrderedDict[Hashable, _Graph | int] = OrderedDict()  # a graph, or how many calls so far
+        self._refused = False
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """What the network returns for `x`; the caller's own tensor."""
+        if not self._recordable(x):
+            return self.network(x)
+        key = self._key(x)
+        known = self._known.pop(key, 0)
+        if known == self.warm_ups:
+            known = self._record(x)
+        result: Tensor
+        if isinstance(known, int):
+            result = _on_side_stream(self.network, x)
+            known = known + 1
+        else:
+            result = known(x)
+        self._known[key] = known
+        while len(self._known) > self.sizes:
+            self._known.popitem(last=False)
+        return result
+
+    def _recordable(self, x: Tensor) -> bool:
+        return not (self._refused or self.network.training or torch.is_grad_enabled()) and _on_gpu(x)
+
+    def _key(self, x: Tensor) -> Hashable:
+        kind = x.device.type
+        tensors = chain(self.network.parameters(), self.network.buffers())
+        return (
+            (x.shape, x.dtype, x.device),
+            (torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)),
+            tuple(tensor.data_ptr() for tensor in tensors),
+        )
+
+    def _record(self, x: Tensor) -> _Graph | int:
+        try:
+            return _Graph(self.network, x)
+        except RuntimeError as error:
+            self._refused = True
+            LOGGER.warning("no CUDA graph of this network, it runs without: %s", error)
+            return 0
+
+
+class _Graph:
+    def __init__(self, network: nn.Module, x: Tensor) -> None:
+        with torch.inference_mode(False), torch.no_grad():  # to be written to in any mode
+            self.input = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+            self.input.copy_(x)
+        self.graph = torch.cuda.CUDAGraph()
+        # Other threads, such as those that pin memory, may go on using CUDA meanwhile.
+        with torch.cuda.device(x.device), torch.cuda.graph(self.graph, capture_error_mode="thread_local"):
+            self.output = _call(network, self.input)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        self.input.copy_(x)
+        self.graph.replay()
+        return self.output.clone()
+
+
+def _call(network: nn.Module, x: Tensor) -> Tensor:
+    # Not with autocast's cache of cast weights: they would be freed when autocast ends, and the graph not.
+    kind = x.device.type
+    enabled, dtype = torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)
+    with torch.autocast(kind, dtype, enabled=enabled, cache_enabled=False):
+        return network(x)
+
+
+def _on_side_stream(network: nn.Module, x: Tensor) -> Tensor:
+    with torch.cuda.device(x.device):
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            result = _call(network, x)
+        torch.cuda.current_stream().wait_stream(stream)
+        result.record_stream(torch.cuda.current_stream())
+    return result
+
+
+def _on_gpu(x: Tensor) -> bool:
+    return x.is_cuda

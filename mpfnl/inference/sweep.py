@@ -1,20 +1,19 @@
-"""Goes through a volume from its first slice to its last, with only a slab of it in memory. Torch only."""
+"""A volume through a network in overlapping tiles, layer by layer, blended without seams. Torch only."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import groupby, product
 from typing import Protocol, TypeAlias
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from mpfnl.inference.allocator import freed_memory_kept, give_back
-from mpfnl.inference.memory import resident
-from mpfnl.inference.runner import TileRunner
-from mpfnl.inference.tiles import Tiling, stretches
+from mpfnl.inference.memory import freed_memory_kept, give_back, resident
+from mpfnl.inference.runner import RunOptions, TileRunner, network_device
+from mpfnl.inference.tiling import Tiling, stretches
 from mpfnl.shapes import PhaseVolume, SpatialVolume
 
 Progress: TypeAlias = Callable[[Iterable[tuple[int, ...]], int], Iterable[tuple[int, ...]]]
@@ -137,3 +136,42 @@ def _shift(total: Tensor, done: int) -> None:
 
 def _reusing_memory(device: torch.device) -> AbstractContextManager[None]:
     return freed_memory_kept() if device.type == "cpu" else nullcontext()
+
+
+def tiled_forward(
+    network: nn.Module,
+    phases: PhaseVolume,
+    tiling: Tiling | None = None,
+    precision: torch.dtype | None = None,
+    progress: Progress | None = None,
+    *,
+    present: Sequence[int] | None = None,
+    self_ensemble: bool = False,
+) -> SpatialVolume:
+    """Runs a network over a volume in overlapping tiles; see `sweep`.
+
+    Volume and result stay on the volume's device; one tile at a time is on the network's.
+
+    Args:
+        network: Takes `(1, P, x, y, z)`, returns `(1, 1, x, y, z)`, on a grid that is `scale` times finer
+            where it has that attribute; put into evaluation mode by the caller.
+        phases: `(P, x, y, z)` in [0, 1].
+        tiling: Tile, overlap and halo.
+        precision: Of the convolutions; chosen by the device if None.
+        progress: Wraps the tiles in a progress bar.
+        present: Indices of the phases that are there, for networks that do without some; None: all.
+        self_ensemble: Take the mean over eight orientations of each tile.
+
+    Returns:
+        `(scale * x, scale * y, scale * z)`, float32, clipped to [0, 1].
+
+    Raises:
+        ValueError: If the network's result lies on another grid than it says.
+    """
+    device = network_device(network) or phases.device
+    runner = TileRunner(network, RunOptions(precision, present, self_ensemble), device)
+    sides = [runner.scale * side for side in phases.shape[1:]]
+    enhanced = torch.empty(sides, dtype=torch.float32, device=phases.device)
+    for start, slab in sweep(runner, TensorTiles(phases), tiling or Tiling(), progress):
+        enhanced[:, :, start : start + slab.shape[2]] = slab
+    return enhanced

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.optim import Adam
 
 from mpfnl.errors import InputError
-from mpfnl.inference.halo import network_tiling
-from mpfnl.inference.tiling import Tiling, tiled_forward
+from mpfnl.inference.sweep import tiled_forward
+from mpfnl.inference.tiling import Tiling, network_tiling
 from mpfnl.losses import L1SobelLoss
 from mpfnl.metrics.accumulate import PeakSignalNoiseRatio3D, StructuralSimilarity3D
 from mpfnl.models.rates import Interval, OptimizerFactory, SchedulerFactory, check_schedule, make_optimizer
@@ -195,7 +195,7 @@ class EnhancementModule(TrainedModule):
             InputError: If a phase is missing, a file cannot be used or memory does not suffice, with the
                 reason.
         """
-        from mpfnl.inference.enhance import EnhanceOptions, enhance_study  # needs nibabel
+        from mpfnl.inference.enhancement import EnhanceOptions, enhance_study  # needs nibabel
 
         options = EnhanceOptions(tiling or self.tiling, precision, progress, self_ensemble, max_memory)
         named = {Phase(phase): source for phase, source in phases.items()}

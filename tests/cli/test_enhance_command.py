@@ -14,8 +14,8 @@ import torch
 
 import mpfnl
 from mpfnl.cli import main
-from mpfnl.inference.enhance import EnhanceOptions, enhance_study
-from mpfnl.inference.tiles import Tiling
+from mpfnl.inference.enhancement import EnhanceOptions, enhance_study
+from mpfnl.inference.tiling import Tiling
 from mpfnl.models.loading import load_model
 from mpfnl.phases import Phase
 from mpfnl.volumes import read_volume

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mpfnl.inference.allocator import _glibc, freed_memory_kept
+from mpfnl.inference.memory import _glibc, freed_memory_kept
 
 LARGE = 96 * 2**20  # bytes; more than glibc keeps by itself
 
@@ -56,6 +56,6 @@ def test_freed_memory_goes_back_in_the_end(error: bool) -> None:
 
 
 def test_it_does_nothing_without_glibc(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mpfnl.inference.allocator._glibc", lambda: None)
+    monkeypatch.setattr("mpfnl.inference.memory._glibc", lambda: None)
     with freed_memory_kept():
         assert torch.ones(3).sum() == 3

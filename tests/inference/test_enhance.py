@@ -14,9 +14,8 @@ from scipy import ndimage
 
 import mpfnl
 from mpfnl.errors import InputError
-from mpfnl.inference.enhance import EnhanceOptions, enhance_study
-from mpfnl.inference.halo import network_tiling
-from mpfnl.inference.tiling import Tiling
+from mpfnl.inference.enhancement import EnhanceOptions, enhance_study
+from mpfnl.inference.tiling import Tiling, network_tiling
 from mpfnl.models import TrainingRecord
 from mpfnl.models.enhancement import EnhancementModule
 from mpfnl.phases import Phase

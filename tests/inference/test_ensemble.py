@@ -7,8 +7,9 @@ import torch
 from drawn_networks import drawn
 from torch import Tensor, nn
 
-from mpfnl.inference.ensemble import ORIENTATIONS, SelfEnsemble, oriented, oriented_back
-from mpfnl.inference.tiling import Tiling, tiled_forward
+from mpfnl.inference.runner import ORIENTATIONS, SelfEnsemble, oriented, oriented_back
+from mpfnl.inference.sweep import tiled_forward
+from mpfnl.inference.tiling import Tiling
 from mpfnl.networks import PFNL3DNet, RCAN3DNet
 
 

@@ -18,14 +18,12 @@ from torch.nn import functional
 
 import mpfnl
 from mpfnl.cli import main
-from mpfnl.inference import restore
-from mpfnl.inference.enhance import EnhanceOptions, enhance_study, open_study
-from mpfnl.inference.footprint import TileCost
-from mpfnl.inference.halo import receptive_radius
-from mpfnl.inference.plan import Load, predict
-from mpfnl.inference.restore import restore_hu
-from mpfnl.inference.tiles import Tiling, stretches
-from mpfnl.inference.tiling import tiled_forward
+from mpfnl.inference import hounsfield
+from mpfnl.inference.enhancement import EnhanceOptions, enhance_study, open_study
+from mpfnl.inference.hounsfield import restore_hu
+from mpfnl.inference.plan import Load, TileCost, predict
+from mpfnl.inference.sweep import tiled_forward
+from mpfnl.inference.tiling import Tiling, receptive_radius, stretches
 from mpfnl.networks import RCAN3DNet
 from mpfnl.phases import Phase
 from mpfnl.volumes import Volume, read_volume, write_volume
@@ -185,7 +183,7 @@ def test_cuts_leave_no_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, re
     write_volume(file, scan(), Volume(scan(), turned(), file))
     model = Model(drawn(RCAN3DNet(1, 8, groups=1, blocks=1, scale=2)))
     enhance_study(model, {PV: file}, tmp_path / "usual.nii", OPTIONS)
-    monkeypatch.setattr(restore, "SLAB_VOXELS", restored * SHAPE[0] * SHAPE[1] * 8)
+    monkeypatch.setattr(hounsfield, "SLAB_VOXELS", restored * SHAPE[0] * SHAPE[1] * 8)
     with open_study(model, {PV: file}, OPTIONS, keeps_result=False) as study:
         assert study.plan.slices == restored
         study.write(tmp_path / "cut.nii")

@@ -8,9 +8,9 @@ from drawn_networks import drawn
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
-from mpfnl.inference.footprint import live_bytes, tile_cost
+from mpfnl.inference.plan import live_bytes, tile_cost
 from mpfnl.inference.runner import RunOptions, TileRunner
-from mpfnl.inference.tiles import Tiling
+from mpfnl.inference.tiling import Tiling
 from mpfnl.networks import PFNL3DNet, RCAN3DNet
 
 

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mpfnl.inference.frozen import frozen_copy
-from mpfnl.inference.tiling import Tiling, tiled_forward
+from mpfnl.inference.runner import frozen_copy
+from mpfnl.inference.sweep import tiled_forward
+from mpfnl.inference.tiling import Tiling
 from mpfnl.networks import PFNL3DNet, RCAN3DNet
 
 LAYOUT = torch.channels_last_3d

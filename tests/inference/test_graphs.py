@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mpfnl.inference import graphs
-from mpfnl.inference.graphs import GraphedNetwork
-from mpfnl.inference.tiling import Tiling, tiled_forward
+from mpfnl.inference import runner
+from mpfnl.inference.runner import GraphedNetwork
+from mpfnl.inference.sweep import tiled_forward
+from mpfnl.inference.tiling import Tiling
 from mpfnl.networks import PFNL3DNet, RCAN3DNet
 
 
@@ -39,9 +40,9 @@ class Recorded:
 @pytest.fixture
 def recorder(monkeypatch: pytest.MonkeyPatch) -> type[Recorded]:
     Recorded.made = 0
-    monkeypatch.setattr(graphs, "_Graph", Recorded)
-    monkeypatch.setattr(graphs, "_on_gpu", lambda x: True)
-    monkeypatch.setattr(graphs, "_on_side_stream", lambda network, x: network(x))
+    monkeypatch.setattr(runner, "_Graph", Recorded)
+    monkeypatch.setattr(runner, "_on_gpu", lambda x: True)
+    monkeypatch.setattr(runner, "_on_side_stream", lambda network, x: network(x))
     return Recorded
 
 
@@ -115,7 +116,7 @@ def test_what_cannot_be_recorded_runs_without(
     def refuse(*_: object) -> None:
         raise RuntimeError("operation not permitted when stream is capturing")
 
-    monkeypatch.setattr(graphs, "_Graph", refuse)
+    monkeypatch.setattr(runner, "_Graph", refuse)
     network, x = Doubling().eval(), torch.rand(3)
     graphed = GraphedNetwork(network, warm_ups=1)
     for _ in range(4):
@@ -152,7 +153,7 @@ def test_replays_equal_the_network(kind: type[nn.Module], autocast: bool) -> Non
             results.append(graphed(x))
         with torch.no_grad(), torch.autocast("cuda", torch.bfloat16, enabled=autocast):
             expected.append(network(x))
-    assert any(isinstance(known, graphs._Graph) for known in graphed._known.values())
+    assert any(isinstance(known, runner._Graph) for known in graphed._known.values())
     for ours, theirs in zip(results, expected, strict=True):  # none was overwritten by a later call
         torch.testing.assert_close(
             ours, theirs, rtol=1e-2 if autocast else 1e-4, atol=1e-2 if autocast else 1e-4

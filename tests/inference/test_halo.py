@@ -7,14 +7,14 @@ import torch
 from drawn_networks import drawn, without_attention
 from torch import nn
 
-from mpfnl.inference.halo import (
+from mpfnl.inference.tiling import (
+    Tiling,
     network_tiling,
     receptive_radius,
     sees_whole_tile,
     smaller_tilings,
     useful_halo,
 )
-from mpfnl.inference.tiles import Tiling
 from mpfnl.networks import PFNL3DNet, RCAN3DNet
 
 NETWORKS = {

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 import mpfnl
 from mpfnl.errors import InputError
-from mpfnl.inference.enhance import EnhanceOptions, enhance_study, open_study
-from mpfnl.inference.notices import forget_notices
+from mpfnl.inference.enhancement import EnhanceOptions, enhance_study, open_study
+from mpfnl.inference.selection import forget_notices
 from mpfnl.inference.tiling import Tiling
 from mpfnl.phases import PHASES, Phase
 from mpfnl.volumes import Volume, write_volume

@@ -10,7 +10,7 @@ import pytest
 import torch
 from scipy import ndimage
 
-from mpfnl.inference.enhance import enhance_study
+from mpfnl.inference.enhancement import enhance_study
 from mpfnl.phantoms import LABELS, SMALL, generate_study
 from mpfnl.phases import Phase
 from mpfnl.volumes import Volume

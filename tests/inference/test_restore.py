@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from mpfnl.inference import restore
-from mpfnl.inference.noise import noise_sd
-from mpfnl.inference.restore import restore_hu
+from mpfnl.inference import hounsfield
+from mpfnl.inference.hounsfield import noise_sd, restore_hu
 from mpfnl.volumes import read_volume
 from mpfnl.window import ABDOMEN
 
@@ -118,7 +117,7 @@ def test_slabs_do_not_show(monkeypatch: pytest.MonkeyPatch, slices: int) -> None
     for voxels in (scan, scan.astype(np.float32), scan.astype(np.int16)):
         whole = restore_hu(voxels, perfect())
         with monkeypatch.context() as patch:
-            patch.setattr(restore, "SLAB_VOXELS", slices * SHAPE[0] * SHAPE[1])
+            patch.setattr(hounsfield, "SLAB_VOXELS", slices * SHAPE[0] * SHAPE[1])
             assert np.array_equal(restore_hu(voxels, perfect()), whole)
 
 

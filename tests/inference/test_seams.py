@@ -10,8 +10,8 @@ from scipy.ndimage import gaussian_filter
 from seams import borders, find_seams
 from torch import Tensor, nn
 
-from mpfnl.inference.halo import network_tiling, receptive_radius, useful_halo
-from mpfnl.inference.tiling import Tiling, tiled_forward
+from mpfnl.inference.sweep import tiled_forward
+from mpfnl.inference.tiling import Tiling, network_tiling, receptive_radius, useful_halo
 from mpfnl.networks import PFNL3DNet, RCAN3DNet
 
 EDGE = 4  # voxels at the volume's own border

@@ -9,7 +9,7 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from mpfnl.inference.tiles import ALIGNED, Tiling, stretches, tile_starts
+from mpfnl.inference.tiling import ALIGNED, Tiling, stretches, tile_starts
 
 
 @settings(deadline=None, max_examples=100)

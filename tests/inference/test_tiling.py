@@ -7,7 +7,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from mpfnl.inference.tiling import Tiling, tiled_forward
+from mpfnl.inference.sweep import tiled_forward
+from mpfnl.inference.tiling import Tiling
 from mpfnl.networks import RCAN3DNet
 
 

@@ -14,11 +14,12 @@ from drawn_networks import drawn
 from torch import nn
 
 from mpfnl.errors import InputError
-from mpfnl.inference import restore
-from mpfnl.inference.enhance import EnhanceOptions, enhance_study, open_study
+from mpfnl.inference import hounsfield
+from mpfnl.inference.enhancement import EnhanceOptions, enhance_study, open_study
+from mpfnl.inference.hounsfield import restore_hu
 from mpfnl.inference.memory import GB
-from mpfnl.inference.restore import restore_hu
-from mpfnl.inference.tiling import Tiling, tiled_forward
+from mpfnl.inference.sweep import tiled_forward
+from mpfnl.inference.tiling import Tiling
 from mpfnl.networks import RCAN3DNet
 from mpfnl.phases import PHASES, Phase
 from mpfnl.volumes import Volume, read_volume, slabs, volume_writer, write_volume
@@ -83,7 +84,7 @@ def test_cuts_leave_no_trace(
     surveyed: int,
 ) -> None:
     enhance_study(model, files, tmp_path / "usual.nii.gz", SLABS)
-    monkeypatch.setattr(restore, "SLAB_VOXELS", restored * SHAPE[0] * SHAPE[1])
+    monkeypatch.setattr(hounsfield, "SLAB_VOXELS", restored * SHAPE[0] * SHAPE[1])
     monkeypatch.setattr(slabs, "READ_SLICES", read)
     monkeypatch.setattr(slabs, "SURVEY_BYTES", surveyed * SHAPE[0] * SHAPE[1] * 2)
     with open_study(model, files, SLABS, keeps_result=False) as study:
@@ -140,7 +141,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 import torch
-from mpfnl.inference.enhance import EnhanceOptions, open_study
+from mpfnl.inference.enhancement import EnhanceOptions, open_study
 from mpfnl.inference.memory import highest
 from mpfnl.inference.tiling import Tiling
 from mpfnl.models.rcan3d import RCAN3D

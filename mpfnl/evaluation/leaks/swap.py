@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from mpfnl.inference.enhance import EnhanceOptions, Enhancer, enhance_study
+from mpfnl.inference.enhancement import EnhanceOptions, Enhancer, enhance_study
 from mpfnl.metrics.phase_leak import LeakRule, organ_zones
 from mpfnl.phases import Phase
 from mpfnl.volumes import Volume

@@ -18,7 +18,7 @@ from mpfnl.evaluation.given import EvaluatedModel
 from mpfnl.evaluation.leaks.check import Masks, read_organs
 from mpfnl.evaluation.leaks.swap import SwapRow, swap_test
 from mpfnl.files import write_text
-from mpfnl.inference.enhance import EnhanceOptions
+from mpfnl.inference.enhancement import EnhanceOptions
 from mpfnl.phases import Phase
 from mpfnl.volumes import read_volume
 

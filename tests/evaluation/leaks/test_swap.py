@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from mpfnl.evaluation.leaks.swap import BODY, swap_test
-from mpfnl.inference.enhance import EnhanceOptions
+from mpfnl.inference.enhancement import EnhanceOptions
 from mpfnl.inference.tiling import Tiling
 from mpfnl.phases import PHASES, Phase
 from mpfnl.volumes import Volume

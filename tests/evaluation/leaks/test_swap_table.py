@@ -12,7 +12,7 @@ from mpfnl.data.manifest import read_manifest
 from mpfnl.errors import InputError
 from mpfnl.evaluation.evaluate import EvaluateOptions, evaluate
 from mpfnl.evaluation.leaks import SWAP_TABLE, mean_over_studies, swap_studies, swap_test
-from mpfnl.inference.enhance import EnhanceOptions
+from mpfnl.inference.enhancement import EnhanceOptions
 from mpfnl.inference.tiling import Tiling
 from mpfnl.models.enhancement import EnhancementModule
 from mpfnl.phases import PHASES

@@ -1,13 +1,13 @@
-"""Which phases of a study are there, and whether the model can do without the others."""
+"""Selection of the phases of a study that a model uses."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from mpfnl.errors import InputError
-from mpfnl.inference.notices import warn_once
 from mpfnl.phases import Phase
 from mpfnl.volumes import phase_name
 
@@ -29,7 +29,7 @@ class PhaseTaker(Protocol):
 
 
 @dataclass(frozen=True)
-class UsedPhases:
+class PhaseSelection:
     """The phases that are used.
 
     Args:
@@ -49,7 +49,7 @@ class UsedPhases:
         return f"phases used: {_listed(self.used)}{without}"
 
 
-def find_used_phases(model: PhaseTaker, given: Collection[Phase]) -> UsedPhases:
+def select_phases(model: PhaseTaker, given: Collection[Phase]) -> PhaseSelection:
     """The phases of a model that are there.
 
     Warns in one line, once, if the model was not trained with phases left out.
@@ -63,7 +63,7 @@ def find_used_phases(model: PhaseTaker, given: Collection[Phase]) -> UsedPhases:
     """
     missing = tuple(phase for phase in model.phases if phase not in given)
     if not missing:
-        return UsedPhases(tuple(model.phases), (), None)
+        return PhaseSelection(tuple(model.phases), (), None)
     needed = [phase for phase in missing if phase not in model.optional_phases]
     if needed:
         raise _lacking(model, needed)
@@ -73,7 +73,7 @@ def find_used_phases(model: PhaseTaker, given: Collection[Phase]) -> UsedPhases:
             f" {_listed(missing)} its result may be worse than the input"
         )
     present = tuple(place for place, phase in enumerate(model.phases) if phase in given)
-    return UsedPhases(tuple(model.phases[place] for place in present), missing, present)
+    return PhaseSelection(tuple(model.phases[place] for place in present), missing, present)
 
 
 def _lacking(model: PhaseTaker, needed: Sequence[Phase]) -> InputError:
@@ -86,3 +86,19 @@ def _lacking(model: PhaseTaker, needed: Sequence[Phase]) -> InputError:
 
 def _listed(phases: Sequence[Phase]) -> str:
     return ", ".join(phase.replace("_", " ") for phase in phases)
+
+
+LOGGER = logging.getLogger("mpfnl.inference")
+_said: set[str] = set()
+
+
+def warn_once(message: str) -> None:
+    """Logs a warning; the same one not again in this process."""
+    if message not in _said:
+        _said.add(message)
+        LOGGER.warning(message)
+
+
+def forget_notices() -> None:
+    """Every warning may be said again."""
+    _said.clear()

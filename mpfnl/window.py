@@ -10,10 +10,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 AIR_HU = -1024
-"""What lies outside of every scan: the lowest value that CT scanners measure."""
+"""HU outside of a scan: the lowest value that CT scanners measure."""
 
 BODY_HU = -300
-"""Darker voxels are air or lung."""
+"""HU below which a voxel is air or lung."""
 
 Intensities = TypeVar("Intensities", "Tensor", "ndarray", float)
 
@@ -25,6 +25,17 @@ class Window:
     Args:
         level: Centre of the window in HU.
         width: Width of the window in HU, positive.
+
+    Raises:
+        ValueError: If the width is not positive.
+
+    >>> liver = Window(level=60, width=150)
+    >>> liver.lower, liver.upper
+    (-15.0, 135.0)
+    >>> liver.normalize(60.0), liver.denormalize(0.5)
+    (0.5, 60.0)
+    >>> print(liver)
+    [-15, 135] HU
     """
 
     level: float = 50.0
@@ -33,6 +44,9 @@ class Window:
     def __post_init__(self) -> None:
         if not self.width > 0:
             raise ValueError(f"the window's width is {self.width} HU; it must be positive")
+
+    def __str__(self) -> str:
+        return f"[{self.lower:g}, {self.upper:g}] HU"
 
     @property
     def lower(self) -> float:

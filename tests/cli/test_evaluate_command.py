@@ -15,6 +15,7 @@ from mpfnl.cli import main
 from mpfnl.data.manifest import read_manifest, write_manifest
 from mpfnl.evaluation.cases import read_cases
 from mpfnl.phantoms import THREE_MM, SplitCounts, write_cohort
+from mpfnl.phases import Phase
 from mpfnl.segmentation import process
 from mpfnl.volumes import read_volume, write_volume
 

@@ -21,6 +21,7 @@ from mpfnl.evaluation.evaluate import EvaluateOptions, evaluate
 from mpfnl.evaluation.run import run_evaluation
 from mpfnl.inference.tiling import Tiling
 from mpfnl.models.enhancement import EnhancementModule
+from mpfnl.phases import Phase
 from mpfnl.transforms import Sharing, find_preset
 from mpfnl.volumes import read_volume
 

@@ -27,7 +27,7 @@ from mpfnl.evaluation.figures import (
 from mpfnl.evaluation.figures.cuts import PLANES, CaseCuts, read_case
 from mpfnl.evaluation.files import mask_file, volume_files
 from mpfnl.evaluation.overlap import Truth
-from mpfnl.phases import Phase
+from mpfnl.phases import PHASES, Phase
 from mpfnl.plots.contours import Cut, Prediction, contour_figure
 from mpfnl.plots.panels import Heading
 from mpfnl.plots.png import small_png

@@ -12,6 +12,7 @@ from preparation import MOVING, pancreas_dice, zeros_outside
 from mpfnl.cli import main
 from mpfnl.data.manifest import Manifest, read_manifest
 from mpfnl.phantoms import PhantomConfig, write_vindr_cohort
+from mpfnl.phases import Phase
 from mpfnl.volumes import read_volume
 
 COARSE = PhantomConfig(

@@ -1,4 +1,8 @@
-"""Builds a command's parser from its function: names, types and help come from signature and docstring."""
+"""Parsers of the commands: names, types and help come from the signature and docstring of a function.
+
+jsonargparse's own `add_function_arguments` writes `--batch_size`, `--small {true,false}` and Python types
+into the help; here an option is `--batch-size`, a flag is a flag, and the help is plain.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +10,13 @@ import argparse
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from docstring_parser import parse as parse_docstring
 from jsonargparse import ArgumentParser, Namespace
+
+from mpfnl.phases import Phase
 
 
 class _HelpFormatter(argparse.HelpFormatter):
@@ -33,9 +40,12 @@ class _HelpFormatter(argparse.HelpFormatter):
 class Command:
     """A command of the command line.
 
+    A keyword parameter `phase` that is a list of NAME=FILE gets a shorthand `--NAME FILE` for each contrast
+    phase.
+
     Args:
-        function: What it runs. Keyword-only parameters become options, the others positional arguments.
-        example: A line that a person can copy.
+        function: Function to run. Keyword-only parameters become options, the others positional arguments.
+        example: Line that a person can copy.
     """
 
     function: Callable[..., None]
@@ -43,16 +53,16 @@ class Command:
 
     @property
     def name(self) -> str:
-        """The command's name: the function's."""
+        """Name of the command, which is that of the function."""
         return self.function.__name__
 
     @property
     def summary(self) -> str:
-        """One line of help: the first of the docstring."""
+        """One line of help: the first line of the docstring."""
         return parse_docstring(self.function.__doc__ or "").short_description or ""
 
     def parser(self) -> ArgumentParser:
-        """A parser for the function's parameters."""
+        """Parser of the parameters."""
         documented = parse_docstring(self.function.__doc__ or "")
         texts = {parameter.arg_name: parameter.description or "" for parameter in documented.params}
         described = "\n\n".join(filter(None, [documented.short_description, documented.long_description]))
@@ -65,13 +75,30 @@ class Command:
         hints = get_type_hints(self.function)
         for parameter in inspect.signature(self.function).parameters.values():
             _add(parser, parameter, hints[parameter.name], texts[parameter.name])
+        if self._takes_phases:
+            for phase in Phase:
+                text = f"{phase.label.capitalize()} scan; short for --phase {phase}=FILE."
+                parser.add_argument(_option(phase.value), type=Path, metavar="FILE", help=text)
         return parser
 
     def run(self, arguments: list[str]) -> None:
         """Parses the arguments and calls the function."""
         parsed: Namespace = self.parser().parse_args(arguments)
         names = inspect.signature(self.function).parameters
-        self.function(**{name: parsed[name] for name in names})
+        values = {name: parsed[name] for name in names}
+        if self._takes_phases:
+            short = [f"{phase}={parsed[phase]}" for phase in Phase if parsed[phase] is not None]
+            values["phase"] = [*(values["phase"] or []), *short]
+        self.function(**values)
+
+    @property
+    def _takes_phases(self) -> bool:
+        hint = get_type_hints(self.function).get("phase")
+        return any(get_origin(choice) is list for choice in (hint, *get_args(hint)))
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def _add(parser: ArgumentParser, parameter: inspect.Parameter, hint: Any, text: str) -> None:
@@ -79,7 +106,7 @@ def _add(parser: ArgumentParser, parameter: inspect.Parameter, hint: Any, text: 
     if parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
         parser.add_argument(parameter.name, type=hint, help=text)
         return
-    option = f"--{parameter.name.replace('_', '-')}"
+    option = _option(parameter.name)
     names = ["-o", option] if parameter.name == "output" else [option]
     required = parameter.default is inspect.Parameter.empty
     if hint is bool:
@@ -92,7 +119,7 @@ def _add(parser: ArgumentParser, parameter: inspect.Parameter, hint: Any, text: 
         (hint,) = lists
     if get_origin(hint) is list:
         (hint,) = get_args(hint)
-        extra["nargs"] = "+"
+        extra |= {"nargs": "+", "action": "extend"} if default is None else {"nargs": "+"}
     if get_origin(hint) is not Literal:
         extra["metavar"] = _METAVARS.get(parameter.name, "FILE" if "Path" in str(hint) else "N")
     parser.add_argument(*names, type=hint, default=default, required=required, help=text, **extra)
@@ -112,7 +139,7 @@ _METAVARS = {
     "steps": "STEP",
     "preset": "NAME",
     "degradation": "NAME",
-    "phase": "{noncontrast,arterial,portal_venous}",
+    "phase": "NAME=FILE",
     "study": "ID",
     "sharing": "{nothing,acquisition}",
     "scheduler": "ADDRESS",

@@ -183,7 +183,7 @@ def make_cohort(folder: Path, studies: int, shape: tuple[int, int, int] = SHAPE)
         files = {phase: folder / name / f"{phase}.nii" for phase in PHASES}
         for place, file in enumerate(files.values()):
             hu = tissue(shape, seed=number * len(PHASES) + place)
-            write_volume(file, hu, like=Volume(hu, affine, file))
+            write_volume(file, hu, like=Volume.from_array(hu, affine, file))
         rows.append(Study(name, name, Split.TRAIN, files))
     return write_manifest(folder / "cohort.csv", rows).path
 

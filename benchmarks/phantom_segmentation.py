@@ -87,7 +87,7 @@ def scan_of(study: PhantomStudy, name: str, preset: str | None, seed: int) -> Vo
         parameters = sample_parameters(find_preset(preset), seed)
         poor = apply_parameters(torch.from_numpy(hu.astype(np.float32)), study.spacing, parameters)
         hu = np.clip(np.rint(poor.numpy()), -1024, 3071).astype(np.int16)
-    return Volume(hu, study.affine, Path(name), Phase.PORTAL_VENOUS)
+    return Volume.from_array(hu, study.affine, Path(name), Phase.PORTAL_VENOUS)
 
 
 def measure(seed: int, studies: Sequence[PhantomStudy], group: Group) -> Iterator[Row]:

@@ -32,7 +32,7 @@ from scipy.ndimage import gaussian_filter, median_filter
 from skimage.restoration import denoise_nl_means
 
 from mpfnl.data.recipe import Recipe, degrade_study
-from mpfnl.data.studies import LoadedStudy
+from mpfnl.data.studies import StudyScans
 from mpfnl.evaluation.leaks.check import ORGANS
 from mpfnl.inference.enhancement import enhance_study
 from mpfnl.inference.hounsfield import noise_sd
@@ -102,7 +102,7 @@ class Result:
 
 def degraded_scan(study: PhantomStudy, name: str, preset: str) -> NDArray[np.float32]:
     recipe = Recipe((TARGET,), TARGET, find_preset(preset), seed=SEED)
-    loaded = LoadedStudy(name, study.phases[TARGET][None], study.affine)
+    loaded = StudyScans(name, (Volume.from_array(study.phases[TARGET], study.affine, name, TARGET),))
     return degrade_study(loaded, recipe)[TARGET].astype(np.float32)
 
 
@@ -124,7 +124,7 @@ def honest_scans(
     )
     yield "non-local means", denoised, degraded
     if model is not None:
-        volume = Volume(degraded, study.affine, Path(name), TARGET)
+        volume = Volume.from_array(degraded, study.affine, Path(name), TARGET)
         yield f"model, {type(model).__name__}", enhance_study(model, {TARGET: volume}).data, degraded
 
 

@@ -33,8 +33,9 @@ from mpfnl.data.manifest import Study, read_manifest
 from mpfnl.metrics.overlap import dice
 from mpfnl.phases import Phase
 from mpfnl.prepare.body import body_mask
-from mpfnl.prepare.images import canonical, resample, to_image, to_voxels
-from mpfnl.volumes import read_label_volume, read_volume
+from mpfnl.prepare.images import resample, to_image, to_voxels
+from mpfnl.volumes import read_volume
+from mpfnl.volumes.reading import read_label_volume
 
 MOVING = (Phase.NONCONTRAST, Phase.ARTERIAL)
 MOST_BEFORE, LEAST_AFTER = 0.6, 0.88
@@ -44,8 +45,8 @@ SKIN_MM = 8.0  # around the body; the table and the air beyond are outside
 
 def pancreas_dice(study: Study, phase: Phase) -> float:
     """Between a phase and the portal venous one, both in the scanner's coordinates."""
-    target = canonical(read_label_volume(study.masks["pancreas"]))
-    other = canonical(read_label_volume(study.masks[f"{phase}_pancreas"]))
+    target = read_label_volume(study.masks["pancreas"]).canonical()
+    other = read_label_volume(study.masks[f"{phase}_pancreas"]).canonical()
     grid = to_image(target.data, target.affine)
     moved = resample(to_image(other.data, other.affine), grid, None, sitk.sitkNearestNeighbor, 0)
     return dice(to_voxels(moved) > 0, target.data > 0)

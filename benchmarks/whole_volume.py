@@ -39,7 +39,8 @@ from mpfnl.inference.memory import highest
 from mpfnl.inference.sweep import tiled_forward
 from mpfnl.inference.tiling import Tiling, network_tiling
 from mpfnl.phases import PHASES, Phase
-from mpfnl.volumes import Volume, volume_writer
+from mpfnl.volumes import Grid, Volume
+from mpfnl.volumes.writing import volume_writer
 
 TESTS = (
     "tests/inference/test_whole_volume.py",
@@ -101,8 +102,7 @@ def write_study(folder: Path, shape: tuple[int, int, int]) -> dict[Phase, Path]:
         rng = np.random.default_rng(seed)
         noise = (25 * rng.standard_normal((x, y, DRAWN))).astype(np.float32)
         files[phase] = folder / f"{phase}{suffix}"
-        like = Volume(np.broadcast_to(np.int16(0), shape), SPACING, files[phase], phase)
-        with volume_writer(files[phase], like) as writer:
+        with volume_writer(files[phase], Grid(shape, SPACING), np.dtype(np.int16)) as writer:
             for z in range(depth):
                 organs = 40 * np.sin(12 * across + 0.05 * z) + 40 * seed + 20
                 hu = np.where(across < 0.9, organs + np.roll(noise[..., z % DRAWN], z, axis=0), -1000)

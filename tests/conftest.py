@@ -80,7 +80,7 @@ def blob_cohort(
             (folder / name).mkdir(parents=True)
             for phase, file in files.items():
                 data = blob_scan(phase, seed=len(studies), shape=shape)
-                write_volume(file, data, like=Volume(data, affine, file, phase))
+                write_volume(file, data, like=Volume.from_array(data, affine, file, phase))
             studies.append(Study(name, f"p-{name}", split, files))
     write_manifest(folder / "cohort.csv", studies)
     return folder / "cohort.csv"

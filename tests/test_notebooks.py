@@ -19,7 +19,8 @@ import mpfnl
 from mpfnl.models.loading import load_model
 from mpfnl.phantoms import SMALL, write_cohort
 from mpfnl.phases import PHASES
-from mpfnl.volumes import check_same_grid, read_volume
+from mpfnl.volumes import read_volume
+from mpfnl.volumes.grid import check_same_grid
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"

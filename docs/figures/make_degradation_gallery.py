@@ -41,7 +41,8 @@ from mpfnl.transforms.degradation import (
 )
 from mpfnl.transforms.degradation.catalogue import SHORT_NAMES
 from mpfnl.transforms.seeds import phase_draws
-from mpfnl.volumes import Affine, read_volume
+from mpfnl.volumes import read_volume
+from mpfnl.volumes.grid import Affine
 from mpfnl.window import ABDOMEN, BODY_HU
 
 SEED = 1

@@ -59,7 +59,8 @@ def degrade(
         record: A .json file to write what was drawn into.
         replay: A record to apply in place of a draw.
     """
-    from mpfnl.volumes import check_output, read_volume
+    from mpfnl.volumes import read_volume
+    from mpfnl.volumes.writing import check_output
 
     drawn_by = {"preset": preset, "seed": seed, "phase": phase, "study": study, "sharing": sharing}
     given = [name for name, value in (drawn_by | {"record": record}).items() if value is not None]

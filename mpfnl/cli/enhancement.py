@@ -60,8 +60,8 @@ def enhance(
     from mpfnl.models.loading import load_model
     from mpfnl.networks.upscale import output_scale
     from mpfnl.phases import Phase
-    from mpfnl.volumes import check_output
     from mpfnl.volumes.dicom.derived import check_derived_output, derived_series_writer
+    from mpfnl.volumes.writing import check_output
 
     given = {
         Phase.NONCONTRAST: noncontrast,
@@ -101,7 +101,7 @@ def enhance(
                     writer.write(slab)
         else:
             study.write(output)
-    sides = "x".join(map(str, study.result.shape))
+    sides = "x".join(map(str, study.grid.shape))
     kind = "DICOM series, with the source's patient data, " if as_dicom else ""
     print(f"{output}: {kind}{model.target.replace('_', ' ')} phase, {sides} voxels")
 

@@ -15,9 +15,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from mpfnl.data.recipe import Recipe, Sample, as_float, coarser
-from mpfnl.data.studies import PatchSource, PatchSources
+from mpfnl.data.studies import Studies, StudyScans
 from mpfnl.transforms import Rotation90
 from mpfnl.transforms.seeds import sample_generator
+from mpfnl.volumes.grid import Box
 from mpfnl.window import AIR_HU, BODY_HU
 
 LOCATION_DRAWS = 8
@@ -81,7 +82,7 @@ class Patch:
         augmentation_seed: Of the augmentation.
     """
 
-    study: PatchSource
+    study: StudyScans
     corner: Index3
     size: Index3
     target: NDArray[np.int16]
@@ -91,21 +92,24 @@ class Patch:
 
     def read(self, phases: int) -> NDArray[np.int16]:
         """The patch of all phases of the study."""
-        stop = self.corner + self.size
-        others = [self.study.box(place, self.corner, stop) for place in range(phases - 1)]
+        box = _box(self.corner, self.size)
+        others = [self.study.read(place, box) for place in range(phases - 1)]
         return np.stack([*others, self.target])
 
     def read_slab(self, phases: int) -> NDArray[np.int16]:
         """The whole cross-sections of all phases that the patch lies in."""
-        first, last = int(self.corner[2]), int(self.corner[2] + self.size[2])
-        width, depth, _ = self.study.shape
-        start, stop = np.array([0, 0, first]), np.array([width, depth, last])
-        return np.stack([self.study.box(place, start, stop) for place in range(phases)])
+        slab = self.study.grid.slab(int(self.corner[2]), int(self.corner[2] + self.size[2]))
+        return np.stack([self.study.read(place, slab) for place in range(phases)])
 
     def within_slab(self, slab: Tensor) -> Tensor:
         """The patch in the last three axes of its slab."""
-        x, y = (slice(int(c), int(c + s)) for c, s in zip(self.corner[:2], self.size[:2], strict=True))
+        x, y, _ = _box(self.corner, self.size)
         return slab[..., x, y, :]
+
+
+def _box(corner: Index3, size: Index3) -> Box:
+    x, y, z = (slice(int(a), int(a + n)) for a, n in zip(corner, size, strict=True))
+    return x, y, z
 
 
 Made = TypeVar("Made", covariant=True)
@@ -129,7 +133,7 @@ class PatchDataset(Dataset[Made], Generic[Made]):
         sampling: Where patches come from.
     """
 
-    studies: PatchSources
+    studies: Studies
     recipe: Recipe
     make: PatchMaker[Made]
     sampling: PatchSampling = field(default_factory=PatchSampling)
@@ -150,14 +154,15 @@ class PatchDataset(Dataset[Made], Generic[Made]):
         patch = Patch(study, corner, size, target, epoch, draw, int(rng.integers(2**31)))
         return self.make(patch, self.recipe, self.sampling)
 
-    def _place(self, study: PatchSource, rng: np.random.Generator) -> tuple[Index3, NDArray[np.int16]]:
+    def _place(self, study: StudyScans, rng: np.random.Generator) -> tuple[Index3, NDArray[np.int16]]:
         """Where a patch lies, and the target there, which decides; the other phases follow."""
-        size = np.minimum(self.sampling.edge, study.shape)
-        corners = (rng.random((LOCATION_DRAWS, 3)) * (np.array(study.shape) - size + 1)).astype(int)
+        shape = study.grid.shape
+        size = np.minimum(self.sampling.edge, shape)
+        corners = (rng.random((LOCATION_DRAWS, 3)) * (np.array(shape) - size + 1)).astype(int)
         last = len(self.recipe.loaded) - 1
         best, place, most = np.empty((0, 0, 0), np.int16), corners[0], -1.0
         for corner in corners:
-            target = study.box(last, corner, corner + size)
+            target = study.read(last, _box(corner, size))
             body = float((target > BODY_HU).mean())
             if body > most:
                 best, place, most = target, corner, body
@@ -214,7 +219,7 @@ class RawPatches:
             "raw": torch.from_numpy(_padded(hu[places], sampling.edge, AIR_HU)),
             "degradation": json.dumps(
                 {
-                    "spacing_mm": patch.study.spacing,
+                    "spacing_mm": patch.study.grid.spacing,
                     "records": [parameters[phase] for phase in recipe.phases],
                 }
             ),
@@ -244,12 +249,12 @@ def _of_slab(patch: Patch, recipe: Recipe, edge: int) -> dict[str, Tensor]:
 
 def _degraded(hu: NDArray[np.int16], patch: Patch, recipe: Recipe) -> dict[str, Tensor]:
     parameters = recipe.parameters(patch.study.study_id, patch.epoch, patch.draw)
-    degraded = recipe.degrade(hu, patch.study.spacing, parameters)
+    degraded = recipe.degrade(hu, patch.study.grid.spacing, parameters)
     return {str(phase): each for phase, each in degraded.items()} | {TARGET: as_float(hu[-1])}
 
 
 def _augmented(augmentation: tio.Transform, images: dict[str, Tensor], patch: Patch) -> tio.Subject:
-    affine = patch.study.affine
+    affine = patch.study.grid.affine
     subject = tio.Subject(
         {name: tio.ScalarImage(tensor=hu.unsqueeze(0), affine=affine) for name, hu in images.items()}
     )

@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import avg_pool3d
 
-from mpfnl.data.studies import LoadedStudy, as_int16
+from mpfnl.data.studies import StudyScans
 from mpfnl.errors import InputError
 from mpfnl.phases import Phase
 from mpfnl.transforms.degradation import Preset, apply_parameters, sample_parameters
 from mpfnl.transforms.seeds import Sharing, checked_run_seed, phase_draws
+from mpfnl.volumes.intensity import as_int16
 from mpfnl.window import ABDOMEN, Window
 
 
@@ -90,14 +91,14 @@ class Recipe:
 
     def degrade(
         self,
-        hu: NDArray[np.int16],
+        hu: Sequence[NDArray[np.int16]],
         spacing: Sequence[float],
         parameters: Mapping[Phase, Mapping[str, Any]],
     ) -> dict[Phase, Tensor]:
         """Degrades each phase as recorded.
 
         Args:
-            hu: `(phase, x, y, z)` in the order of `loaded`.
+            hu: `(x, y, z)` of each phase in the order of `loaded`.
             spacing: Voxel spacing in mm.
             parameters: See `parameters`.
 
@@ -110,7 +111,7 @@ class Recipe:
         }
 
 
-def degrade_study(study: LoadedStudy, recipe: Recipe) -> dict[Phase, NDArray[np.int16]]:
+def degrade_study(study: StudyScans, recipe: Recipe) -> dict[Phase, NDArray[np.int16]]:
     """Degrades the whole phases of a study, the same for a seed wherever it is done.
 
     Args:
@@ -121,7 +122,7 @@ def degrade_study(study: LoadedStudy, recipe: Recipe) -> dict[Phase, NDArray[np.
         HU `(x, y, z)`, whole numbers as a scan on disk has, of each phase of the model; on the recipe's
         coarser grid, where it has one.
     """
-    degraded = recipe.degrade(study.hu, study.spacing, recipe.parameters(study.study_id))
+    degraded = recipe.degrade(study.read_all(), study.grid.spacing, recipe.parameters(study.study_id))
     return {phase: as_int16(coarser(hu, recipe.scale).numpy()) for phase, hu in degraded.items()}
 
 

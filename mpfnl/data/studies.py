@@ -1,187 +1,169 @@
-"""Studies to take voxels from: in memory with a cache of bounded size, or on disk, read in parts."""
+"""The scans of studies for training: read in parts from disk, or in memory with a cache of bounded size."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mpfnl.data.manifest import Study
-from mpfnl.data.scans import Index, OpenFiles, ScanFile, check_unwindowed, find_scan
 from mpfnl.phases import Phase
-from mpfnl.volumes import Affine, Voxels, check_same_grid, read_volume
+from mpfnl.volumes import Grid, Scan, Volume, read_volume
+from mpfnl.volumes.grid import Box, check_same_grid
+from mpfnl.volumes.intensity import as_int16
+from mpfnl.volumes.scan import open_random_access
+
+MOST_OPEN_FILES = 64  # a process may have 256 on macOS, 1024 on most Linux systems
 
 
-class PatchSource(Protocol):
-    """A study of which boxes of voxels can be had."""
+class OpenScans:
+    """Keeps the files of the scans that were read last open; of those in memory it keeps nothing.
 
-    @property
-    def study_id(self) -> str:
-        """Its name in the manifest."""
+    Args:
+        limit: Largest number of open files, at least 1.
+    """
 
-    @property
-    def affine(self) -> Affine:
-        """Voxel indices to world positions in mm, (4, 4)."""
+    def __init__(self, limit: int = MOST_OPEN_FILES) -> None:
+        self.limit = limit
+        self._open: OrderedDict[Scan, None] = OrderedDict()
 
-    @property
-    def spacing(self) -> tuple[float, float, float]:
-        """Voxel spacing in mm along x, y and z."""
+    def __reduce__(self) -> tuple[type[OpenScans], tuple[int]]:
+        return OpenScans, (self.limit,)  # a copy for another process opens its own files
 
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """The number of voxels along x, y and z."""
+    def __del__(self) -> None:
+        self.close()
 
-    def box(self, place: int, start: Index, stop: Index) -> NDArray[np.int16]:
-        """The voxels of one phase from `start` to before `stop`, within the volume, in HU.
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def read(self, scan: Scan, box: Box) -> NDArray[np.int16]:
+        """HU in a box of a scan, (x, y, z).
 
         Args:
-            place: Of the phase among those of the study.
-            start: The first voxel.
-            stop: The voxel after the last, along each axis.
+            scan: A scan of int16.
+            box: Slices with a start and a stop within the scan.
+
+        Raises:
+            InputError: The file cannot be read, or was cut off since it was opened.
         """
+        if not scan.in_memory:
+            self._open[scan] = None
+            self._open.move_to_end(scan)
+            while len(self._open) > self.limit:
+                self._open.popitem(last=False)[0].close()
+        return scan.read(box)
+
+    def close(self) -> None:
+        """Closes all files; the next reading opens what it needs."""
+        while self._open:
+            self._open.popitem()[0].close()
 
 
-class PatchSources(Protocol):
-    """The studies that patches come from, by number."""
+@dataclass(frozen=True, eq=False)
+class StudyScans:
+    """Phases of one study, on one grid.
+
+    Args:
+        study_id: Name of the study in the manifest.
+        scans: The phases, int16 in HU: files that are read in parts, or volumes in memory.
+        files: Files that stay open.
+    """
+
+    study_id: str
+    scans: tuple[Scan, ...]
+    files: OpenScans = field(default_factory=OpenScans)
+
+    @property
+    def grid(self) -> Grid:
+        """Shape and place of all phases."""
+        return self.scans[-1].grid
+
+    def read(self, place: int, box: Box | None = None) -> NDArray[np.int16]:
+        """HU of one phase, (x, y, z); not to be changed.
+
+        Args:
+            place: Number of the phase among those of the study.
+            box: Slices with a start and a stop within the grid; the whole grid if None.
+        """
+        return self.files.read(self.scans[place], box or self.grid.box)
+
+    def read_all(self) -> list[NDArray[np.int16]]:
+        """HU of all phases, (x, y, z) each; not to be changed."""
+        return [self.read(place) for place in range(len(self.scans))]
+
+
+class Studies(Protocol):
+    """Studies by number."""
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, index: int) -> PatchSource: ...
+    def __getitem__(self, index: int) -> StudyScans: ...
 
 
-@dataclass(frozen=True, eq=False)
-class LoadedStudy:
-    """The phases of one study, in memory.
-
-    Args:
-        study_id: Its name in the manifest.
-        hu: `(phase, x, y, z)`, int16, in HU.
-        affine: Voxel indices to world positions in mm, (4, 4).
-    """
-
-    study_id: str
-    hu: NDArray[np.int16]
-    affine: Affine
-
-    @property
-    def spacing(self) -> tuple[float, float, float]:
-        """Voxel spacing in mm along x, y and z."""
-        x, y, z = np.linalg.norm(self.affine[:3, :3], axis=0)
-        return float(x), float(y), float(z)
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """The number of voxels along x, y and z."""
-        _, x, y, z = self.hu.shape
-        return x, y, z
-
-    def box(self, place: int, start: Index, stop: Index) -> NDArray[np.int16]:
-        """A view of the voxels of one phase; see `PatchSource`."""
-        return self.hu[place][tuple(slice(a, b) for a, b in zip(start, stop, strict=True))]
-
-
-@dataclass(frozen=True, eq=False)
-class StudyOnDisk:
-    """The phases of one study, read in parts.
-
-    Args:
-        study_id: Its name in the manifest.
-        scans: Its phases, all on one grid.
-        files: Where they are kept open.
-    """
-
-    study_id: str
-    scans: tuple[ScanFile, ...]
-    files: OpenFiles
-
-    @property
-    def affine(self) -> Affine:
-        """Voxel indices to world positions in mm, (4, 4)."""
-        return self.scans[-1].grid.affine
-
-    @property
-    def spacing(self) -> tuple[float, float, float]:
-        """Voxel spacing in mm along x, y and z."""
-        return self.scans[-1].grid.spacing
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """The number of voxels along x, y and z."""
-        return self.scans[-1].grid.shape
-
-    def box(self, place: int, start: Index, stop: Index) -> NDArray[np.int16]:
-        """Reads the voxels of one phase; see `PatchSource`."""
-        return self.files.read_box(self.scans[place], start, stop)
-
-
-def load_study(study: Study, phases: Sequence[Phase]) -> LoadedStudy:
-    """Reads phases of a study and checks that they lie on one grid.
+def load_study(study: Study, phases: Sequence[Phase]) -> StudyScans:
+    """Reads phases of a study into memory and checks that they lie on one grid.
 
     Args:
         study: A row of the manifest.
-        phases: Which phases, in stacking order; the last one is the reference in messages.
+        phases: Phases in stacking order; the last one is the reference in messages.
 
     Raises:
-        InputError: If a file cannot be used, or the grids differ, naming the file and the phase.
+        InputError: A file cannot be used, or the grids differ; the message names the file and the phase.
     """
     *others, last = phases
     reference = read_volume(study.file(last), last)
-    hu = np.empty((len(phases), *reference.shape), np.int16)
-    hu[-1] = as_int16(reference.data)
-    for place, phase in enumerate(others):
+    volumes = []
+    for phase in others:
         volume = read_volume(study.file(phase), phase)
         check_same_grid(reference, [volume])
-        hu[place] = as_int16(volume.data)
-    return LoadedStudy(study.study_id, hu, reference.affine)
+        volumes.append(_int16(volume))
+    return StudyScans(study.study_id, (*volumes, _int16(reference)))
 
 
-def open_study(study: Study, phases: Sequence[Phase], files: OpenFiles) -> StudyOnDisk | None:
-    """Looks whether phases of a study can be read in parts, and checks them as `load_study` does.
+def _int16(volume: Volume) -> Volume:
+    """The volume as patches need it: int16, z running fastest."""
+    return replace(volume, data=np.ascontiguousarray(as_int16(volume.data)))
+
+
+def open_study(study: Study, phases: Sequence[Phase], files: OpenScans) -> StudyScans | None:
+    """Opens phases of a study of which parts can be read, and checks them as `load_study` does.
 
     Reads the headers and a slice of each phase.
 
     Args:
         study: A row of the manifest.
-        phases: Which phases, in stacking order; the last one is the reference in messages.
-        files: Where the files are kept open.
+        phases: Phases in stacking order; the last one is the reference in messages.
+        files: Files that stay open.
 
     Returns:
-        None if a phase cannot be read in parts; `load_study` then reads the study, or says what is wrong.
+        None if a phase must be read whole, by `load_study`.
 
     Raises:
         InputError: As for `load_study`.
     """
-    found = [find_scan(study.file(phase), phase) for phase in phases]
-    scans = tuple(scan for scan in found if scan is not None)
-    if len(scans) < len(found):
-        return None
-    check_same_grid(scans[-1].grid, [scan.grid for scan in scans[:-1]])
-    for scan in scans:
-        check_unwindowed(scan, files)
-    return StudyOnDisk(study.study_id, scans, files)
-
-
-def as_int16(hu: Voxels) -> NDArray[np.int16]:
-    """HU as they are kept: rounded, and limited to the type's range."""
-    if hu.dtype == np.int16:
-        return hu
-    limits = np.iinfo(np.int16)
-    return np.rint(hu).clip(limits.min, limits.max).astype(np.int16)
+    scans: list[Scan] = []
+    for phase in phases:
+        scan = open_random_access(study.file(phase), phase)
+        if scan is None:
+            return None
+        scans.append(scan)
+    check_same_grid(scans[-1], scans[:-1])
+    return StudyScans(study.study_id, tuple(scans), files)
 
 
 class StudyCache:
     """Keeps the studies that were used last, up to a number of bytes.
 
-    A study larger than the budget is loaded anew each time. While a study is loaded, its voxels and those of
-    one more of its phases are in memory beside the cache.
+    A study larger than the budget is loaded anew each time. While a study is loaded, its voxels are in memory
+    beside the cache.
 
     Args:
-        studies: The studies that may be asked for.
-        phases: Which phases to load.
+        studies: Rows of the manifest.
+        phases: Phases to load.
         budget: Bytes that the cached voxels may take.
     """
 
@@ -189,12 +171,12 @@ class StudyCache:
         self.studies = list(studies)
         self.phases = list(phases)
         self.budget = budget
-        self._loaded: OrderedDict[int, LoadedStudy] = OrderedDict()
+        self._loaded: OrderedDict[int, StudyScans] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self.studies)
 
-    def __getitem__(self, index: int) -> LoadedStudy:
+    def __getitem__(self, index: int) -> StudyScans:
         if index in self._loaded:
             self._loaded.move_to_end(index)
             return self._loaded[index]
@@ -207,7 +189,7 @@ class StudyCache:
     @property
     def nbytes(self) -> int:
         """Bytes of the voxels in the cache."""
-        return sum(study.hu.nbytes for study in self._loaded.values())
+        return sum(hu.nbytes for study in self._loaded.values() for hu in study.read_all())
 
 
 class StudyReader:
@@ -217,18 +199,18 @@ class StudyReader:
     and cached.
 
     Args:
-        cache: The studies; loads those that are not read in parts.
+        cache: The studies; it loads those that are not read in parts.
     """
 
     def __init__(self, cache: StudyCache) -> None:
         self.cache = cache
-        self.files = OpenFiles()
-        self._on_disk: dict[int, StudyOnDisk | None] = {}
+        self.files = OpenScans()
+        self._in_parts: dict[int, StudyScans | None] = {}
 
     def __len__(self) -> int:
         return len(self.cache)
 
-    def __getitem__(self, index: int) -> PatchSource:
-        if index not in self._on_disk:
-            self._on_disk[index] = open_study(self.cache.studies[index], self.cache.phases, self.files)
-        return self._on_disk[index] or self.cache[index]
+    def __getitem__(self, index: int) -> StudyScans:
+        if index not in self._in_parts:
+            self._in_parts[index] = open_study(self.cache.studies[index], self.cache.phases, self.files)
+        return self._in_parts[index] or self.cache[index]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch.utils.data import Dataset
 
-from mpfnl.data.recipe import Recipe, Sample, degrade_study
+from mpfnl.data.recipe import Recipe, Sample, as_float, degrade_study
 from mpfnl.data.studies import StudyCache
 
 
@@ -35,7 +35,7 @@ class VolumeDataset(Dataset[Sample]):
             raise IndexError(index)
         study = self.cache[index]
         degraded = degrade_study(study, self.recipe)
-        target = torch.from_numpy(study.hu[self.recipe.loaded.index(self.recipe.target)]).float()
+        target = as_float(study.read(self.recipe.loaded.index(self.recipe.target)))
         x, y, z = (side - side % self.recipe.scale for side in target.shape)
         window = self.recipe.window
         return {

@@ -16,7 +16,6 @@ from mpfnl.datasets.masks import check_masks, find_masks
 from mpfnl.datasets.picking import Candidate, pick_series, unusable
 from mpfnl.errors import InputError
 from mpfnl.phases import PHASES, Phase
-from mpfnl.volumes import phase_name
 
 COLUMNS = ("StudyInstanceUID", "SeriesInstanceUID", "Label")
 
@@ -225,9 +224,9 @@ def _why_none(
     phase: Phase, named: Sequence[str], candidates: Sequence[Candidate], faults: Sequence[str]
 ) -> str:
     if not named:
-        return f"no {phase_name(phase)}"
+        return f"no {phase.label} phase"
     told = {*faults, *(unusable(candidate.header) or "" for candidate in candidates)}
-    return f"no usable {phase_name(phase)} ({', '.join(sorted(told))})"
+    return f"no usable {phase.label} phase ({', '.join(sorted(told))})"
 
 
 def _patients(found: Sequence[_Found]) -> tuple[dict[str, str], str]:

@@ -9,7 +9,6 @@ from mpfnl.datasets.found import Entry, Exclusion, FoundCohort, found_cohort
 from mpfnl.datasets.masks import check_masks, find_masks
 from mpfnl.errors import InputError
 from mpfnl.phases import PHASES, Phase
-from mpfnl.volumes import phase_name
 
 NUMBERS = {Phase.NONCONTRAST: 0, Phase.ARTERIAL: 1, Phase.PORTAL_VENOUS: 2, Phase.DELAYED: 3}
 """The numbers in the files' names: native, late arterial, portal venous, delayed."""
@@ -30,7 +29,7 @@ def find_waw_tace(root: Path, seed: int = 0, masks: Path | None = None) -> Found
         raise InputError(f"{root}: there is no such folder; give the folder of WAW-TACE")
     entries, excluded = [], []
     for folder in sorted((path for path in root.iterdir() if _is_patient(path)), key=_natural):
-        problems = [f"{phase_name(phase)} {fault}" for phase in PHASES if (fault := _fault(folder, phase))]
+        problems = [f"{phase.label} phase {fault}" for phase in PHASES if (fault := _fault(folder, phase))]
         if problems:
             excluded.append(Exclusion(folder.name, "; ".join(problems)))
             continue

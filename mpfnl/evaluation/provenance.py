@@ -22,7 +22,7 @@ from mpfnl.evaluation.overlap import Segmentations
 from mpfnl.evaluation.quality import Methods
 from mpfnl.files import file_digest, write_text
 from mpfnl.inference.enhancement import EnhanceOptions
-from mpfnl.volumes import content_files
+from mpfnl.volumes.scan import content_files
 
 FILE = "provenance.json"
 LEFT_OUT = "left_out"

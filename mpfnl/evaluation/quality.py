@@ -21,7 +21,8 @@ from mpfnl.evaluation.given import EvaluatedModel
 from mpfnl.inference.enhancement import EnhanceOptions, enhance_study
 from mpfnl.metrics.image import psnr, ssim
 from mpfnl.phases import Phase
-from mpfnl.volumes import Volume, check_same_grid, read_volume, write_volume
+from mpfnl.volumes import Volume, read_volume, write_volume
+from mpfnl.volumes.grid import check_same_grid
 from mpfnl.window import Window
 
 SSIM_WINDOW = 11  # voxels

@@ -24,17 +24,11 @@ from mpfnl.inference.tiling import Tiling, network_tiling, sees_whole_tile, smal
 from mpfnl.phases import Phase
 from mpfnl.progress import track
 from mpfnl.shapes import PhaseVolume
-from mpfnl.volumes import (
-    FinerGrid,
-    Placed,
-    SlabScan,
-    Volume,
-    Voxels,
-    check_output,
-    check_same_grid,
-    open_scan,
-    volume_writer,
-)
+from mpfnl.volumes import Grid, Scan, Volume, open_scan
+from mpfnl.volumes.grid import check_same_grid
+from mpfnl.volumes.intensity import Voxels
+from mpfnl.volumes.slabs import MovingSlab
+from mpfnl.volumes.writing import check_output, volume_writer
 from mpfnl.window import Window
 
 Source: TypeAlias = str | Path | Volume
@@ -165,8 +159,9 @@ def open_study(
         runner = TileRunner(network, RunOptions(options.precision, used.present, options.self_ensemble))
         plan = _plan(model, runner, list(scans.values()), target, options, keeps_result)
         _warn_of_other_tile(model, plan.tiling)
-        restorer = Restorer(target.shape, meter.sd, model.window, plan.slices, runner.scale)
-        tiles = ScanTiles(list(scans.values()), target, model.window)
+        restorer = Restorer(target.grid.shape, meter.sd, model.window, plan.slices, runner.scale)
+        slabs = {phase: MovingSlab(scan) for phase, scan in scans.items()}
+        tiles = ScanTiles(list(slabs.values()), slabs[model.target], model.window)
         job = StudyEnhancement(type(model).__name__, tiles, runner, restorer, used, plan, options.progress)
         for line in job.lines:
             LOGGER.info(line)
@@ -176,15 +171,15 @@ def open_study(
 def _plan(
     model: Enhancer,
     runner: TileRunner,
-    scans: Sequence[SlabScan],
-    target: SlabScan,
+    scans: Sequence[Scan],
+    target: Scan,
     options: EnhanceOptions,
     keeps_result: bool,
 ) -> Plan:
     tiling = options.tiling or network_tiling(model.network, model.patch_size)
     cost = tile_cost(runner, len(scans))
     load = Load(
-        sides=target.shape,
+        sides=target.grid.shape,
         streamed=[scan.dtype.itemsize for scan in scans if not scan.in_memory],
         result=target.dtype.itemsize if keeps_result else 0,
         scale=runner.scale,
@@ -211,19 +206,19 @@ class ScanTiles:
     """Tiles of scans that are read slab by slab, windowed.
 
     Args:
-        scans: The phases in stacking order, on one grid.
-        target: The one of them whose slices are kept a little longer: it is what HU are taken from.
-        window: The HU window of the network.
+        slabs: The phases in stacking order, on one grid.
+        target: The one of them whose slices are kept a little longer, since HU are taken from it.
+        window: HU window of the network.
     """
 
-    scans: Sequence[SlabScan]
-    target: SlabScan
+    slabs: Sequence[MovingSlab]
+    target: MovingSlab
     window: Window
 
     @property
     def sides(self) -> tuple[int, int, int]:
         """The number of voxels along x, y and z."""
-        return self.target.shape
+        return self.target.scan.grid.shape
 
     @property
     def device(self) -> torch.device:
@@ -234,14 +229,14 @@ class ScanTiles:
         """The phases in a box, `(P, x, y, z)` in [0, 1]."""
         along_x, along_y, along_z = box
         stop = min(along_z.stop, self.sides[2])
-        slabs = (scan.read(along_z.start, stop) for scan in self.scans)
+        slabs = (slab.read(along_z.start, stop) for slab in self.slabs)
         hu = (np.array(slab[along_x, along_y], dtype=np.float32, order="C") for slab in slabs)
         return torch.stack([self.window.normalize(torch.from_numpy(each)) for each in hu])
 
     def drop(self, before: int) -> None:
         """Slices before this one will not be asked for again."""
-        for scan in self.scans:
-            scan.drop(before - REACH if scan is self.target else before)
+        for slab in self.slabs:
+            slab.drop(before - REACH if slab is self.target else before)
 
 
 @dataclass(frozen=True, eq=False)
@@ -267,15 +262,14 @@ class StudyEnhancement:
     progress: bool = False
 
     @property
-    def target(self) -> SlabScan:
+    def target(self) -> Scan:
         """The scan that is enhanced."""
-        return self.tiles.target
+        return self.tiles.target.scan
 
     @property
-    def result(self) -> Placed:
-        """Where the enhanced scan lies: on the target's grid, or on one that is finer."""
-        scale = self.runner.scale
-        return self.target if scale == 1 else FinerGrid(self.target, scale)
+    def grid(self) -> Grid:
+        """The grid of the enhanced scan: the target's, or one that is finer."""
+        return self.target.grid.finer(self.runner.scale)
 
     @property
     def lines(self) -> list[str]:
@@ -291,12 +285,12 @@ class StudyEnhancement:
         Raises:
             InputError: The network gives NaN, or the file cannot be written.
         """
-        with volume_writer(output, like=self.result) as writer:
+        with volume_writer(output, self.grid, self.target.storage) as writer:
             for _, slab in self.slabs():
                 writer.write(slab)
 
     def volume(self, output: str | Path | None = None) -> Volume:
-        """The enhanced scan in HU, in memory: the grid of `result`, the target's number type.
+        """The enhanced scan in HU, in memory: on `grid`, the target's number type.
 
         Args:
             output: A file to write it into, too.
@@ -304,14 +298,14 @@ class StudyEnhancement:
         Raises:
             InputError: As for `write`.
         """
-        scan = self.result
-        data = np.empty(scan.shape, self.target.dtype, order="F")
-        with nullcontext() if output is None else volume_writer(output, like=scan) as writer:
+        scan, grid = self.target, self.grid
+        data = np.empty(grid.shape, scan.dtype, order="F")
+        with nullcontext() if output is None else volume_writer(output, grid, scan.storage) as writer:
             for start, slab in self.slabs():
                 data[:, :, start : start + slab.shape[2]] = slab
                 if writer is not None:
                     writer.write(slab)
-        return Volume(data, scan.affine, scan.path, scan.phase, scan.storage, scan.space)
+        return Volume(data, grid, scan.path, scan.phase, scan.storage)
 
     def slabs(self) -> Iterator[tuple[int, Voxels]]:
         """Enhances the study, once.
@@ -328,7 +322,7 @@ class StudyEnhancement:
                 raise InputError(
                     f"this {self.model} gives NaN: its weights are damaged or its training diverged"
                 )
-            yield from self.restorer.slabs(self.target.read, first, unit.numpy())
+            yield from self.restorer.slabs(self.tiles.target.read, first, unit.numpy())
 
 
 def _progress(corners: Iterable[tuple[int, ...]], total: int) -> Iterable[tuple[int, ...]]:

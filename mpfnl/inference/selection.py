@@ -9,7 +9,6 @@ from typing import Protocol
 
 from mpfnl.errors import InputError
 from mpfnl.phases import Phase
-from mpfnl.volumes import phase_name
 
 
 class PhaseTaker(Protocol):
@@ -77,7 +76,7 @@ def select_phases(model: PhaseTaker, given: Collection[Phase]) -> PhaseSelection
 
 
 def _lacking(model: PhaseTaker, needed: Sequence[Phase]) -> InputError:
-    named = " and ".join(f"the {phase_name(phase)}" for phase in needed)
+    named = " and ".join(f"the {phase.label} phase" for phase in needed)
     verb = "is" if len(needed) == 1 else "are"
     options = " ".join(f"--{phase.replace('_', '-')} FILE" for phase in needed)
     takes = f"this {type(model).__name__} takes {len(model.phases)} phases"

@@ -14,7 +14,8 @@ from mpfnl.phantoms.config import PhantomConfig
 from mpfnl.phantoms.labels import LABELS
 
 if TYPE_CHECKING:
-    from mpfnl.volumes import Affine, Voxels
+    from mpfnl.volumes.grid import Affine
+    from mpfnl.volumes.intensity import Voxels
 
 GENERATOR = 1
 """Raised whenever the same seed gives other voxels than before."""
@@ -93,7 +94,7 @@ def write_scans(folder: Path, scans: Mapping[str, Voxels], affine: Affine) -> No
 
     for name, voxels in scans.items():
         path = folder / f"{name}.nii.gz"
-        write_volume(path, voxels, like=Volume(voxels, affine, path))
+        write_volume(path, voxels, like=Volume.from_array(voxels, affine, path))
 
 
 def numbered(patients: int, progress: bool) -> Iterator[int]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
-from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 from numpy.typing import NDArray
+
+from mpfnl.volumes import Grid
 
 Element = TypeVar("Element", bound=np.generic)
 
@@ -32,24 +33,21 @@ class Orientation:
 
     def turned(self, voxels: NDArray[Element]) -> NDArray[Element]:
         """The voxels (x, y, z) with axes to the right, front and top; a view, no copy."""
-        return np.asarray(apply_orientation(voxels, self._axes))
+        return self._grid.to_canonical(voxels)
 
     @property
     def spacing(self) -> tuple[float, float, float]:
         """The distance between neighbouring voxels along the turned axes, in mm."""
-        x, y, z = np.linalg.norm((self.affine @ self._back)[:3, :3], axis=0)
-        return float(x), float(y), float(z)
+        return self._grid.canonical().spacing
 
     @property
     def turned_shape(self) -> tuple[int, int, int]:
         """The number of voxels along the turned axes."""
-        along = np.argsort(self._axes[:, 0])
-        x, y, z = (self.shape[place] for place in along)
-        return x, y, z
+        return self._grid.canonical().shape
 
     def position(self, voxel: Sequence[int]) -> NDArray[np.float64]:
         """The world position in mm (RAS) of a voxel that is counted along the turned axes, (3,)."""
-        return np.asarray((self.affine @ self._back @ [*voxel, 1])[:3])
+        return np.asarray((self._grid.canonical().affine @ [*voxel, 1])[:3])
 
     def stored_index(self, axis: int, index: int) -> int:
         """The number, from 0, that a slice has in the file.
@@ -58,8 +56,9 @@ class Orientation:
             axis: The turned axis that the slice lies across.
             index: Along it.
         """
-        along = int(np.nonzero(self._axes[:, 0] == axis)[0][0])
-        return index if self._axes[along, 1] > 0 else self.shape[along] - 1 - index
+        axes = self._grid.axes
+        along = int(np.nonzero(axes[:, 0] == axis)[0][0])
+        return index if axes[along, 1] > 0 else self.shape[along] - 1 - index
 
     def place(self, axis: int, voxel: Sequence[int]) -> str:
         """Which slice lies across an axis at a voxel, in words: "34 (S 12.5 mm)".
@@ -74,11 +73,5 @@ class Orientation:
         return f"{self.stored_index(axis, voxel[axis])} {position}"
 
     @property
-    def _axes(self) -> NDArray[np.float64]:
-        """For each stored axis the turned axis and the direction (1 or -1), (3, 2)."""
-        return np.asarray(io_orientation(self.affine))
-
-    @property
-    def _back(self) -> NDArray[Any]:
-        """Turned indices to stored ones, (4, 4)."""
-        return np.asarray(inv_ornt_aff(self._axes, self.shape))
+    def _grid(self) -> Grid:
+        return Grid(self.shape, self.affine)

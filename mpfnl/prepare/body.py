@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from mpfnl.errors import InputError
-from mpfnl.prepare.images import Box
-from mpfnl.volumes import Voxels
+from mpfnl.volumes.grid import Box
+from mpfnl.volumes.intensity import Voxels
 from mpfnl.window import BODY_HU
 
 LUNG_HU = -500.0  # darker inside the body is lung, or gas in the bowel

@@ -6,25 +6,22 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import SimpleITK as sitk
-from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 from numpy.typing import NDArray
 
-from mpfnl.volumes import Affine, Volume, Voxels
+from mpfnl.volumes.grid import Affine, affine_to_lps
+from mpfnl.volumes.intensity import Voxels
 from mpfnl.window import AIR_HU
 
 Image: TypeAlias = sitk.Image
-Box: TypeAlias = tuple[slice, slice, slice]
-
-_LPS = np.diag([-1.0, -1.0, 1.0])
 
 
 def to_image(voxels: Voxels, affine: Affine) -> Image:
     """A SimpleITK image of voxels (x, y, z) and a RAS affine with right angles."""
     image = sitk.GetImageFromArray(np.ascontiguousarray(voxels.transpose(2, 1, 0)))
-    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    origin, directions, spacing = affine_to_lps(affine)
     image.SetSpacing(spacing.tolist())
-    image.SetOrigin((_LPS @ affine[:3, 3]).tolist())
-    image.SetDirection((_LPS @ affine[:3, :3] / spacing).ravel().tolist())
+    image.SetOrigin(origin.tolist())
+    image.SetDirection(directions.ravel().tolist())
     return image
 
 
@@ -32,30 +29,6 @@ def to_voxels(image: Image) -> NDArray[Any]:
     """The voxels (x, y, z) of an image; those of a vector image as (component, x, y, z)."""
     array = sitk.GetArrayFromImage(image)
     return array.transpose(2, 1, 0) if array.ndim == 3 else array.transpose(3, 2, 1, 0)
-
-
-def affine_of(image: Image) -> Affine:
-    """The RAS affine of an image."""
-    affine = np.eye(4)
-    columns = np.array(image.GetDirection()).reshape(3, 3) * np.array(image.GetSpacing())
-    affine[:3, :3] = _LPS @ columns
-    affine[:3, 3] = _LPS @ np.array(image.GetOrigin())
-    return affine
-
-
-def canonical(volume: Volume) -> Volume:
-    """The same scan with its axes nearest to right, anterior and superior: turned, never interpolated."""
-    orientation = io_orientation(volume.affine)
-    data = np.asarray(apply_orientation(volume.data, orientation))
-    affine = volume.affine @ inv_ornt_aff(orientation, volume.shape)
-    return Volume(data, affine, volume.path, volume.phase, volume.storage, volume.space)
-
-
-def crop(volume: Volume, box: Box) -> Volume:
-    """The part of a scan in a box of indices."""
-    affine = volume.affine.copy()
-    affine[:3, 3] += affine[:3, :3] @ np.array([part.start for part in box], dtype=np.float64)
-    return Volume(volume.data[box], affine, volume.path, volume.phase, volume.storage, volume.space)
 
 
 def isotropic_grid(image: Image, spacing_mm: float) -> Image:

@@ -44,7 +44,7 @@ def observe(fixed: Image, moving: Image, transform: sitk.Transform, grid_mm: flo
     """Brings a registered phase and its reference onto one coarse grid.
 
     Args:
-        fixed: The portal venous scan in HU, its axes along right, front and top (see `images.canonical`).
+        fixed: The portal venous scan in HU, its axes along right, front and top (see `Volume.canonical`).
         moving: The other phase in HU.
         transform: From points of `fixed` to points of `moving` (LPS, mm), as `register` finds it.
         grid_mm: Voxel size.

@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpfnl.errors import InputError, SegmentationError
-from mpfnl.prepare.images import Box
 from mpfnl.segmentation import TotalSegmentatorSegmenter
 from mpfnl.volumes import Volume
+from mpfnl.volumes.grid import Box
 
 ORGANS = ("liver", "spleen", "pancreas", "kidney_left", "kidney_right", "stomach", "gallbladder", "duodenum")
 """What the kept box must hold."""

@@ -16,7 +16,8 @@ from mpfnl.errors import InputError
 from mpfnl.files import file_digest
 from mpfnl.phases import Phase
 from mpfnl.prepare.presets import Step, find_steps
-from mpfnl.volumes import content_files, describe
+from mpfnl.volumes.fileio import scan_name
+from mpfnl.volumes.scan import content_files
 
 PREPARATION = 1
 """Raised whenever the same scans and settings give other files than before."""
@@ -88,7 +89,7 @@ def _content(path: Path, phase: Phase | None = None) -> list[str]:
     try:
         return sorted(file_digest(file) for file in content_files(path))
     except InputError as error:
-        raise InputError(str(error).replace(str(path), describe(path, phase), 1)) from None
+        raise InputError(str(error).replace(str(path), scan_name(path, phase), 1)) from None
 
 
 def _digest(plain: Mapping[str, Any]) -> str:

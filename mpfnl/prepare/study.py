@@ -15,16 +15,12 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from mpfnl.data.manifest import Quality, Study, mask_phase
-from mpfnl.data.studies import as_int16
 from mpfnl.errors import InputError, InputWarning
 from mpfnl.files import atomic_file, file_digest, write_text
 from mpfnl.phases import Phase
 from mpfnl.prepare.body import abdomen_box, find_body
 from mpfnl.prepare.images import (
-    Box,
     Image,
-    canonical,
-    crop,
     isotropic_grid,
     resample,
     to_image,
@@ -38,15 +34,10 @@ from mpfnl.prepare.register import register
 from mpfnl.prepare.segmented import organ_box
 from mpfnl.prepare.settings import Crop, Interpolation, PrepareSettings, versions
 from mpfnl.prepare.sheet import draw_sheet
-from mpfnl.volumes import (
-    Volume,
-    Voxels,
-    check_same_grid,
-    phase_name,
-    read_label_volume,
-    read_volume,
-    write_volume,
-)
+from mpfnl.volumes import Volume, read_volume, write_volume
+from mpfnl.volumes.grid import Box, check_same_grid
+from mpfnl.volumes.intensity import Voxels, as_int16
+from mpfnl.volumes.reading import read_label_volume
 from mpfnl.window import AIR_HU
 
 COARSE_MM = 3.0  # the abdomen is looked for on voxels of about this size
@@ -101,13 +92,13 @@ def prepare_study(study: Study, settings: PrepareSettings, key: str, folder: Pat
 
 
 def _prepare(study: Study, settings: PrepareSettings, key: str, folder: Path) -> dict[str, Any]:
-    target = canonical(read_volume(study.file(Phase.PORTAL_VENOUS), Phase.PORTAL_VENOUS))
+    target = read_volume(study.file(Phase.PORTAL_VENOUS), Phase.PORTAL_VENOUS).canonical()
     box = find_box(target, settings)
-    reference = crop(target, box)
+    reference = target.crop(box)
     arrays: dict[str, NDArray[Any]] = {Phase.PORTAL_VENOUS.value: stored_hu(reference.data)}
     for column, path in study.masks.items():
         if mask_phase(column) is Phase.PORTAL_VENOUS:
-            arrays[column] = crop(_mask(path, target), box).data
+            arrays[column] = _mask(path, target).crop(box).data
     prepared: dict[Phase, PreparedPhase] = {}
     for phase in study.phases:
         if phase is not Phase.PORTAL_VENOUS:
@@ -171,7 +162,7 @@ def stored_hu(hu: NDArray[Any]) -> NDArray[np.int16]:
 
 
 def _prepare_phase(study: Study, phase: Phase, reference: Volume, settings: PrepareSettings) -> PreparedPhase:
-    scan = canonical(read_volume(study.file(phase), phase))
+    scan = read_volume(study.file(phase), phase).canonical()
     _find_body(scan)
     fixed = to_image(reference.data, reference.affine)
     moving = to_image(np.maximum(scan.data, AIR_HU), scan.affine)
@@ -209,7 +200,7 @@ def _check_overlap(scan: Volume, moving: Image, grid: Image, study: Study) -> No
 
 
 def _mask(path: Path, like: Volume) -> Volume:
-    mask = canonical(read_label_volume(path))
+    mask = read_label_volume(path).canonical()
     check_same_grid(like, [mask])
     return mask
 
@@ -222,7 +213,7 @@ def _record(
         "key": key,
         "quality": study_verdict(qualities).value,
         "reasons": [
-            f"{phase_name(phase)}: {reason}" for phase, found in qualities.items() for reason in found.reasons
+            f"{phase.label} phase: {reason}" for phase, found in qualities.items() for reason in found.reasons
         ],
         "phases": {phase.value: found.to_json() for phase, found in qualities.items()},
         "shape": list(reference.shape),

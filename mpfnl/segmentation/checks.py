@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from mpfnl.errors import InputError, SegmentationError
-from mpfnl.volumes import Volume, check_affine
+from mpfnl.volumes import Volume
+from mpfnl.volumes.grid import check_affine
 
 DARKEST_HU = -50.0
 """Every abdominal scan in HU has fat or air, which is darker than this; [0, 1], grey values and raw detector

@@ -1,31 +1,43 @@
-"""Scans on disk and in memory: reading with checks, comparing grids, writing whole files."""
+"""Scans on disk and in memory: grids, reading with checks, and writing.
 
-from mpfnl.volumes.grid import FinerGrid, check_affine, check_same_grid
-from mpfnl.volumes.reading import read_label_volume, read_mask, read_volume
-from mpfnl.volumes.slabs import SlabScan, open_scan
-from mpfnl.volumes.sources import content_files, scan_exists
-from mpfnl.volumes.volume import Affine, Placed, Volume, Voxels, describe, phase_name
-from mpfnl.volumes.writing import VolumeWriter, check_output, volume_writer, write_volume
+What is named here loads when it is first used, so that importing this package costs nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mpfnl.lazy import all_names, lazy_names
+
+if TYPE_CHECKING:
+    from mpfnl.volumes.formats import register_format
+    from mpfnl.volumes.grid import Grid
+    from mpfnl.volumes.reading import read_mask, read_volume
+    from mpfnl.volumes.scan import Scan, open_scan
+    from mpfnl.volumes.volume import Volume
+    from mpfnl.volumes.writing import write_volume
+
+_HOMES = {
+    "Grid": "mpfnl.volumes.grid",
+    "Scan": "mpfnl.volumes.scan",
+    "Volume": "mpfnl.volumes.volume",
+    "open_scan": "mpfnl.volumes.scan",
+    "read_mask": "mpfnl.volumes.reading",
+    "read_volume": "mpfnl.volumes.reading",
+    "register_format": "mpfnl.volumes.formats",
+    "write_volume": "mpfnl.volumes.writing",
+}
 
 __all__ = [
-    "Affine",
-    "FinerGrid",
-    "Placed",
-    "SlabScan",
+    "Grid",
+    "Scan",
     "Volume",
-    "VolumeWriter",
-    "Voxels",
-    "check_affine",
-    "check_output",
-    "check_same_grid",
-    "content_files",
-    "describe",
     "open_scan",
-    "phase_name",
-    "read_label_volume",
     "read_mask",
     "read_volume",
-    "scan_exists",
-    "volume_writer",
+    "register_format",
     "write_volume",
 ]
+
+__getattr__ = lazy_names(__name__, _HOMES)
+__dir__ = all_names(__name__, _HOMES)

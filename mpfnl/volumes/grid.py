@@ -1,4 +1,4 @@
-"""Where a scan lies: checks of its affine, and of several scans against each other."""
+"""The grid of a scan: its shape and its place in the patient. No other module knows orientation."""
 
 from __future__ import annotations
 
@@ -6,63 +6,216 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations, product
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 import numpy as np
+from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 from numpy.typing import NDArray
 
-from mpfnl.errors import InputError
+from mpfnl.errors import GridError
 from mpfnl.phases import Phase
-from mpfnl.volumes.volume import Affine, Placed, describe, numbers, phase_name
+from mpfnl.volumes.fileio import by, numbers
+
+Affine: TypeAlias = NDArray[np.float64]
+"""A (4, 4) matrix from voxel indices to world positions in mm (RAS+, as in NIfTI)."""
+
+Box: TypeAlias = tuple[slice, slice, slice]
+"""A part of a grid along x, y and z: slices with a start and a stop, and a step of 1."""
+
+Element = TypeVar("Element", bound=np.generic)
+
+SCANNER_SPACE = 1
+"""The NIfTI code of scanner coordinates (NIFTI_XFORM_SCANNER_ANAT)."""
+
+LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+"""From world positions of DICOM and ITK (LPS+) to those of NIfTI (RAS+), and back."""
+
+SAME_GRID_MM = 1e-3
+"""The largest distance between the corners of two grids that count as the same."""
 
 SHEAR_TOLERANCE_DEG = 0.005
-"""Axes further than this from a right angle are sheared: 0.04 mm over 500 mm, and just under the angle from
-which ITK drops the sform for the qform, so that nibabel and ITK agree on what is let through."""
+"""The largest deviation of two axes from a right angle: 0.04 mm over 500 mm, and just under the angle from
+which ITK drops the sform for the qform, so that nibabel and ITK agree on every grid that passes."""
 
 SPACING_TOLERANCE = 1e-3
-"""The largest relative difference between the header's spacing and the spacing in its affine."""
+"""The largest relative difference between the spacing in a header and that in its affine."""
 
 CONVERT = "convert the scan again from its DICOM slices, e.g. with dcm2niix"
 
 
-def header_affine(header: Any, name: str) -> tuple[Affine, int]:
-    """The affine of a NIfTI header, checked, and the code of its space.
-
-    The sform is taken where it is set, else the qform. A file with neither is refused: its voxels have
-    no place in the patient, and readers disagree about which one to invent.
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """The voxel grid of a scan: shape and affine.
 
     Args:
-        header: An unrepaired nibabel header.
-        name: How messages name the file.
+        shape: Number of voxels along x, y and z.
+        affine: Voxel indices to world positions in mm (RAS+), (4, 4).
+        space: NIfTI code of the world's coordinates (1 is the scanner's).
 
     Raises:
-        InputError: No orientation, not in mm, spacing not positive, not finite, or sheared.
+        ValueError: The shape has not three axes, or the affine is not (4, 4).
+
+    >>> grid = Grid((512, 512, 60), np.diag([-0.8, -0.8, 5.0, 1.0]))
+    >>> grid.spacing
+    (0.8, 0.8, 5.0)
+    >>> grid.finer(2).shape, grid.finer(2).spacing
+    ((1024, 1024, 120), (0.4, 0.4, 2.5))
+    >>> grid.canonical().affine.diagonal()
+    array([0.8, 0.8, 5. , 1. ])
     """
-    _check_unit(header, name)
-    pixdim = np.asarray(header["pixdim"][1:4], dtype=np.float64)
-    if not (np.isfinite(pixdim).all() and (pixdim > 0).all()):
-        raise InputError(f"{name}: its voxel spacing is {numbers(pixdim)} mm, not positive; {CONVERT}")
-    space = int(header["sform_code"]) or int(header["qform_code"])
-    if space <= 0:
-        raise InputError(f"{name}: has no orientation (neither sform nor qform is set); {CONVERT}")
-    try:
-        affine = np.asarray(header.get_best_affine(), dtype=np.float64)
-    except ValueError as error:
-        raise InputError(f"{name}: its orientation (qform) is no rotation; {CONVERT}") from error
-    check_affine(affine, name)
-    spacing = np.linalg.norm(affine[:3, :3], axis=0)
-    if (np.abs(spacing - pixdim) > SPACING_TOLERANCE * pixdim).any():
-        raise InputError(
-            f"{name}: its header gives two voxel spacings, {numbers(pixdim)} mm (pixdim) and"
-            f" {numbers(spacing)} mm (affine); {CONVERT}"
+
+    shape: tuple[int, int, int]
+    affine: Affine
+    space: int = SCANNER_SPACE
+
+    def __post_init__(self) -> None:
+        affine = np.asarray(self.affine, dtype=np.float64)
+        if len(self.shape) != 3:
+            raise ValueError(f"a grid has three axes; this shape is {tuple(self.shape)}")
+        if affine.shape != (4, 4):
+            raise ValueError(f"an affine is 4 by 4; this one has the shape {affine.shape}")
+        x, y, z = (int(size) for size in self.shape)
+        object.__setattr__(self, "shape", (x, y, z))
+        object.__setattr__(self, "affine", affine)
+
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        """Distance between neighbouring voxels along x, y and z, in mm."""
+        x, y, z = np.linalg.norm(self.affine[:3, :3], axis=0)
+        return float(x), float(y), float(z)
+
+    @property
+    def box(self) -> Box:
+        """The whole grid as a box."""
+        x, y, z = self.shape
+        return slice(0, x), slice(0, y), slice(0, z)
+
+    def slab(self, start: int, stop: int) -> Box:
+        """The box of the slices from `start` to before `stop`."""
+        x, y, _ = self.box
+        return x, y, slice(start, stop)
+
+    def crop(self, box: Box) -> Grid:
+        """The grid of a box of voxels.
+
+        Args:
+            box: Slices with a start and a stop within the grid.
+        """
+        affine = self.affine.copy()
+        affine[:3, 3] += affine[:3, :3] @ np.array([part.start for part in box], dtype=np.float64)
+        x, y, z = (part.stop - part.start for part in box)
+        return Grid((x, y, z), affine, self.space)
+
+    def finer(self, scale: int) -> Grid:
+        """The grid that divides each voxel into cubes of smaller ones; both fill the same space.
+
+        Args:
+            scale: Number of parts into which each edge of a voxel is divided.
+        """
+        if scale == 1:
+            return self
+        finer = np.diag([*3 * [1 / scale], 1.0])
+        finer[:3, 3] = 0.5 / scale - 0.5
+        x, y, z = (scale * side for side in self.shape)
+        return Grid((x, y, z), self.affine @ finer, self.space)
+
+    @property
+    def axes(self) -> NDArray[np.float64]:
+        """For each axis of the grid the nearest patient axis (0 to 2) and the direction (1 or -1), (3, 2)."""
+        return np.asarray(io_orientation(self.affine))
+
+    def canonical(self) -> Grid:
+        """The same voxels with axes nearest to right, anterior and superior (RAS+); no interpolation."""
+        x, y, z = (self.shape[place] for place in np.argsort(self.axes[:, 0]))
+        affine: Affine = self.affine @ inv_ornt_aff(self.axes, self.shape)
+        return Grid((x, y, z), affine, self.space)
+
+    def to_canonical(self, voxels: NDArray[Element]) -> NDArray[Element]:
+        """Voxels of this grid in the order of `canonical()`; a view, no copy."""
+        return np.asarray(apply_orientation(voxels, self.axes))
+
+    def corners(self, margin: float = 0.0) -> NDArray[np.float64]:
+        """World positions in mm of the eight corner voxels, (8, 3).
+
+        Args:
+            margin: Distance in voxels by which the corners are moved outwards.
+        """
+        ends = [(-margin, size - 1 + margin) for size in self.shape]
+        index = np.array(list(product(*ends)), dtype=np.float64)
+        return np.asarray(index @ self.affine[:3, :3].T + self.affine[:3, 3], dtype=np.float64)
+
+    def offset_mm(self, other: Grid) -> float:
+        """The largest distance in mm between corners of two grids of one shape."""
+        return float(np.linalg.norm(self.corners() - other.corners(), axis=1).max())
+
+    def overlaps(self, other: Grid) -> bool:
+        """Whether two fields of view meet: separating axes along the grid axes of both."""
+        return _meets(self, other) and _meets(other, self)
+
+
+def same_grid(a: Grid, b: Grid, tolerance_mm: float = SAME_GRID_MM) -> bool:
+    """Whether two grids have equal shapes, and corner voxels at the same places in the world.
+
+    Args:
+        a: A grid.
+        b: Another grid.
+        tolerance_mm: Largest distance between two corners in mm.
+    """
+    return a.shape == b.shape and a.offset_mm(b) <= tolerance_mm
+
+
+class OnGrid(Protocol):
+    """A scan, volume or mask on a grid, as messages name it."""
+
+    @property
+    def path(self) -> Path:
+        """File or folder."""
+
+    @property
+    def phase(self) -> Phase | None:
+        """Contrast phase, where there is one."""
+
+    @property
+    def name(self) -> str:
+        """File and phase, as in messages."""
+
+    @property
+    def grid(self) -> Grid:
+        """Shape and place."""
+
+
+def check_same_grid(reference: OnGrid, others: Sequence[OnGrid], tolerance_mm: float = SAME_GRID_MM) -> None:
+    """Refuses scans that do not lie on the reference's grid; see `same_grid`.
+
+    Args:
+        reference: Scan with which the others are compared.
+        others: The other scans.
+        tolerance_mm: Largest distance between two corners in mm.
+
+    Raises:
+        GridError: A scan lies on another grid; the message tells its file and phase, and the difference.
+    """
+    grid = reference.grid
+    for other in others:
+        if same_grid(grid, other.grid, tolerance_mm):
+            continue
+        against = (
+            f"the {reference.phase.label} phase ({reference.path})" if reference.phase else reference.name
         )
-    return affine, space
-
-
-def _check_unit(header: Any, name: str) -> None:
-    unit = {1: "metres", 3: "micrometres"}.get(int(header["xyzt_units"]) & 7)
-    if unit:
-        raise InputError(f"{name}: its lengths are in {unit}; give a scan with its spacing in mm")
+        if not grid.overlaps(other.grid):
+            raise GridError(
+                f"{other.name}: its field of view does not overlap that of {against};"
+                " check that both scans are of the same study and register it"
+            )
+        if other.grid.shape != grid.shape:
+            raise GridError(
+                f"{other.name}: its grid has {by(other.grid.shape)} voxels, that of {against} has"
+                f" {by(grid.shape)}; register and resample it onto that grid"
+            )
+        raise GridError(
+            f"{other.name}: its grid lies {grid.offset_mm(other.grid):.4g} mm off that of {against}"
+            f" (tolerance {tolerance_mm:g} mm); register and resample it onto that grid"
+        )
 
 
 def check_affine(affine: Affine, name: str) -> None:
@@ -70,137 +223,52 @@ def check_affine(affine: Affine, name: str) -> None:
 
     Args:
         affine: Voxel indices to mm, (4, 4).
-        name: How messages name the file.
+        name: Name of the file in messages.
 
     Raises:
-        InputError: As above.
+        GridError: As above.
     """
     if not np.isfinite(affine).all():
-        raise InputError(f"{name}: its affine has values that are not finite; {CONVERT}")
+        raise GridError(f"{name}: its affine has values that are not finite; {CONVERT}")
     columns = affine[:3, :3]
     spacing = np.linalg.norm(columns, axis=0)
     if not (spacing > 0).all():
-        raise InputError(f"{name}: its voxel spacing is {numbers(spacing)} mm, not positive; {CONVERT}")
+        raise GridError(f"{name}: its voxel spacing is {numbers(spacing)} mm, not positive; {CONVERT}")
     cosines = (columns / spacing).T @ (columns / spacing)
     a, b = max(combinations(range(3), 2), key=lambda pair: abs(cosines[pair]))
     angle = float(np.degrees(np.arccos(np.clip(cosines[a, b], -1.0, 1.0))))
     if abs(angle - 90.0) > SHEAR_TOLERANCE_DEG:
-        raise InputError(
+        raise GridError(
             f"{name}: its affine is sheared: {angle:.2f} degrees between {'xyz'[a]} and {'xyz'[b]}"
             " instead of 90 (a tilted gantry?); resample it to a grid with right angles"
         )
 
 
-@dataclass(frozen=True, eq=False)
-class FinerGrid:
-    """The grid that divides each voxel of a scan into cubes of smaller ones.
+def affine_from_lps(
+    origin: NDArray[Any], directions: NDArray[Any], spacing: Sequence[float] | NDArray[Any]
+) -> Affine:
+    """The affine (RAS+) of a grid that DICOM or ITK describes.
 
     Args:
-        scan: The scan; its file, phase and number type are kept.
-        scale: Into how many each edge of a voxel is divided.
+        origin: World position of the first voxel in mm (LPS+), (3,).
+        directions: Unit vectors along x, y and z (LPS+), one a column, (3, 3).
+        spacing: Distance between neighbouring voxels along x, y and z, in mm.
     """
-
-    scan: Placed
-    scale: int
-
-    @property
-    def path(self) -> Path:
-        """The scan's file."""
-        return self.scan.path
-
-    @property
-    def phase(self) -> Phase | None:
-        """The scan's contrast phase."""
-        return self.scan.phase
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """The number of voxels along x, y and z."""
-        x, y, z = (self.scale * side for side in self.scan.shape)
-        return x, y, z
-
-    @property
-    def affine(self) -> Affine:
-        """Voxel indices to world positions in mm, (4, 4): both grids fill the same box."""
-        finer = np.diag([*3 * [1 / self.scale], 1.0])
-        finer[:3, 3] = 0.5 / self.scale - 0.5
-        placed: Affine = self.scan.affine @ finer
-        return placed
-
-    @property
-    def space(self) -> int:
-        """The NIfTI code of the world's coordinates."""
-        return self.scan.space
-
-    @property
-    def storage(self) -> np.dtype[Any]:
-        """The number type in which the scan is written again."""
-        return self.scan.storage
-
-    @property
-    def name(self) -> str:
-        """The file and the phase, as messages name it."""
-        return self.scan.name
+    affine = np.eye(4)
+    affine[:3, :3] = directions * np.asarray(spacing)
+    affine[:3, 3] = origin
+    return np.asarray(LPS_TO_RAS @ affine, dtype=np.float64)
 
 
-def check_same_grid(reference: Placed, others: Sequence[Placed], tolerance_mm: float = 1e-3) -> None:
-    """Refuses volumes or scans that do not lie on the reference's grid.
-
-    Two grids are the same when their shapes are equal and each of the eight corner voxels lies at the
-    same place in the world.
-
-    Args:
-        reference: The volume that the others are compared with.
-        others: The other volumes.
-        tolerance_mm: How far a corner may lie off.
-
-    Raises:
-        InputError: Says which file and phase differs, from which, and by how much.
-    """
-    for other in others:
-        against = _against(reference)
-        if not _overlap(reference, other):
-            raise InputError(
-                f"{other.name}: its field of view does not overlap that of {against};"
-                " check that both scans are of the same study and register it"
-            )
-        if other.shape != reference.shape:
-            raise InputError(
-                f"{other.name}: its grid has {_by(other)} voxels, that of {against} has {_by(reference)};"
-                " register and resample it onto that grid"
-            )
-        offset = np.linalg.norm(_corners(other) - _corners(reference), axis=1).max()
-        if not offset <= tolerance_mm:
-            raise InputError(
-                f"{other.name}: its grid lies {offset:.4g} mm off that of {against}"
-                f" (tolerance {tolerance_mm:g} mm); register and resample it onto that grid"
-            )
+def affine_to_lps(affine: Affine) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Origin, directions (one a column) and spacing as `affine_from_lps` takes them."""
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    lps = LPS_TO_RAS @ affine
+    return lps[:3, 3], lps[:3, :3] / spacing, spacing
 
 
-def _against(reference: Placed) -> str:
-    if reference.phase is None:
-        return describe(reference.path)
-    return f"the {phase_name(reference.phase)} ({reference.path})"
-
-
-def _by(volume: Placed) -> str:
-    return " by ".join(str(size) for size in volume.shape)
-
-
-def _corners(volume: Placed, margin: float = 0.0) -> NDArray[np.float64]:
-    """The world positions in mm of the eight corner voxels (8, 3), moved outwards by a margin in voxels."""
-    ends = [(-margin, size - 1 + margin) for size in volume.shape]
-    index = np.array(list(product(*ends)), dtype=np.float64)
-    return np.asarray(index @ volume.affine[:3, :3].T + volume.affine[:3, 3], dtype=np.float64)
-
-
-def _overlap(a: Placed, b: Placed) -> bool:
-    """Whether two fields of view meet: separating axes along the grid axes of both."""
-    return _meets(a, b) and _meets(b, a)
-
-
-def _meets(box: Placed, other: Placed) -> bool:
+def _meets(box: Grid, other: Grid) -> bool:
     to_index = np.linalg.inv(box.affine)
-    index = _corners(other, margin=0.5) @ to_index[:3, :3].T + to_index[:3, 3]
+    index = other.corners(margin=0.5) @ to_index[:3, :3].T + to_index[:3, 3]
     size = np.array(box.shape)
     return bool(((index.max(axis=0) > -0.5) & (index.min(axis=0) < size - 0.5)).all())

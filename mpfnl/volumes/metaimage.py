@@ -9,11 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from mpfnl.errors import InputError
-from mpfnl.volumes.bytefile import check_file, check_shape
-from mpfnl.volumes.grid import CONVERT, SPACING_TOLERANCE, check_affine
+from mpfnl.volumes.fileio import check_file, check_shape, numbers
+from mpfnl.volumes.formats import Format, StoredArray
+from mpfnl.volumes.grid import CONVERT, SPACING_TOLERANCE, Affine, Grid, check_affine
 from mpfnl.volumes.payload import Payload, detached, floats, read_header, sizes
-from mpfnl.volumes.stored import StoredImage
-from mpfnl.volumes.volume import Affine, numbers
 
 SUFFIXES = (".mha", ".mhd")
 
@@ -51,7 +50,7 @@ class _Header:
         return self.get(key).lower() in ("true", "1")
 
 
-def read_metaimage(path: Path, name: str) -> StoredImage:
+def read_metaimage(path: Path, name: str) -> StoredArray:
     """Reads a MetaImage of scalars; raw or zlib-compressed.
 
     Args:
@@ -66,7 +65,7 @@ def read_metaimage(path: Path, name: str) -> StoredImage:
     header = _parse(path, name)
     payload = _payload(path, header, name)
     affine = _affine(header, name)
-    return StoredImage(payload.read(name), affine)
+    return StoredArray(payload.read(name), Grid(payload.shape, affine))
 
 
 def metaimage_files(path: Path, name: str) -> list[Path]:
@@ -142,3 +141,19 @@ def _affine(header: _Header, name: str) -> Affine:
     affine = _LPS_TO_RAS @ affine
     check_affine(affine, name)
     return np.asarray(affine, dtype=np.float64)
+
+
+class MetaImageFormat(Format):
+    """metaimage."""
+
+    def matches(self, path: Path) -> bool:
+        """Whether the suffix is the format's."""
+        return path.suffix.lower() in SUFFIXES and path.is_file()
+
+    def open(self, path: Path, name: str) -> StoredArray:
+        """Reads it."""
+        return read_metaimage(path, name)
+
+    def files(self, path: Path, name: str) -> list[Path]:
+        """Its files."""
+        return metaimage_files(path, name)

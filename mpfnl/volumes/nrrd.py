@@ -13,11 +13,10 @@ from pathlib import Path
 import numpy as np
 
 from mpfnl.errors import InputError
-from mpfnl.volumes.bytefile import check_file, check_shape
-from mpfnl.volumes.grid import CONVERT, check_affine
+from mpfnl.volumes.fileio import check_file, check_shape
+from mpfnl.volumes.formats import Format, StoredArray
+from mpfnl.volumes.grid import CONVERT, Affine, Grid, check_affine
 from mpfnl.volumes.payload import Payload, detached, floats, read_header, sizes
-from mpfnl.volumes.stored import StoredImage
-from mpfnl.volumes.volume import Affine
 
 SUFFIXES = (".nrrd", ".nhdr")
 
@@ -54,7 +53,7 @@ class _Header:
         return self.fields.get(key, "")
 
 
-def read_nrrd(path: Path, name: str) -> StoredImage:
+def read_nrrd(path: Path, name: str) -> StoredArray:
     """Reads a NRRD image of scalars; raw or gzip encoding.
 
     Args:
@@ -69,7 +68,7 @@ def read_nrrd(path: Path, name: str) -> StoredImage:
     header = _parse(path, name)
     payload = _payload(path, header, name)
     affine = _affine(header, name)
-    return StoredImage(payload.read(name), affine)
+    return StoredArray(payload.read(name), Grid(payload.shape, affine))
 
 
 def nrrd_files(path: Path, name: str) -> list[Path]:
@@ -137,3 +136,19 @@ def _affine(header: _Header, name: str) -> Affine:
     affine[:3] *= np.array(signs, dtype=np.float64)[:, None]
     check_affine(affine, name)
     return affine
+
+
+class NrrdFormat(Format):
+    """nrrd."""
+
+    def matches(self, path: Path) -> bool:
+        """Whether the suffix is the format's."""
+        return path.suffix.lower() in SUFFIXES and path.is_file()
+
+    def open(self, path: Path, name: str) -> StoredArray:
+        """Reads it."""
+        return read_nrrd(path, name)
+
+    def files(self, path: Path, name: str) -> list[Path]:
+        """Its files."""
+        return nrrd_files(path, name)

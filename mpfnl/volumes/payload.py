@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpfnl.errors import InputError
-from mpfnl.volumes.bytefile import cut_off, open_file
+from mpfnl.volumes.fileio import cut_off, open_file
 
 LONGEST_HEADER = 1 << 20
 """Bytes within which a text header must end."""

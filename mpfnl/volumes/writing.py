@@ -15,13 +15,15 @@ from numpy.typing import NDArray
 
 from mpfnl.errors import InputError
 from mpfnl.files import atomic_file
-from mpfnl.volumes.volume import Affine, Placed, Volume, Voxels
+from mpfnl.volumes.grid import Grid
+from mpfnl.volumes.intensity import Voxels, cast_hu
+from mpfnl.volumes.scan import Scan
 
 SUFFIXES = (".nii.gz", ".nii")
 COMPRESSION = 4  # gzip level
 
 
-def write_volume(path: str | Path, hu: Voxels, like: Volume, dtype: np.dtype[Any] | None = None) -> None:
+def write_volume(path: str | Path, hu: Voxels, like: Scan, dtype: np.dtype[Any] | None = None) -> None:
     """Writes voxels in HU as NIfTI-1 on the grid of another volume.
 
     The file has slope 1 and intercept 0, sform equal to qform, lengths in mm, and nothing else of the input's
@@ -38,9 +40,9 @@ def write_volume(path: str | Path, hu: Voxels, like: Volume, dtype: np.dtype[Any
         InputError: The name does not end in .nii or .nii.gz, or the file cannot be written there.
         ValueError: The shape is not `like`'s, or a voxel is NaN or infinite.
     """
-    if hu.shape != like.shape:
-        raise ValueError(f"the voxels have the shape {hu.shape}, the volume to be like has {like.shape}")
-    with volume_writer(path, like, dtype) as writer:
+    if hu.shape != like.grid.shape:
+        raise ValueError(f"the voxels have the shape {hu.shape}, the volume to be like {like.grid.shape}")
+    with volume_writer(path, like.grid, like.storage if dtype is None else dtype) as writer:
         writer.write(hu)
 
 
@@ -81,29 +83,27 @@ class VolumeWriter:
 
 
 @contextmanager
-def volume_writer(
-    path: str | Path, like: Placed, dtype: np.dtype[Any] | None = None
-) -> Iterator[VolumeWriter]:
+def volume_writer(path: str | Path, grid: Grid, dtype: np.dtype[Any]) -> Iterator[VolumeWriter]:
     """Writes a volume slab by slab, as `write_volume` does at once; the same bytes, however it is cut.
 
     The file appears at the end of the block, if all slices were written and nothing was raised.
 
     Args:
         path: As for `write_volume`, and so the others.
-        like: The volume or scan whose shape, affine, space code and (by default) number type are taken.
-        dtype: Another number type.
+        grid: Shape and place.
+        dtype: Number type in the file, as for `write_volume`.
 
     Raises:
         InputError: As for `write_volume`.
         ValueError: Slices are missing at the end.
     """
     path = Path(path)
-    dtype = np.dtype(dtype or like.storage).newbyteorder("<")
+    dtype = np.dtype(dtype).newbyteorder("<")
     check_output(path)
-    header = _header(like.shape, like.affine, like.space, dtype)
+    header = _header(grid, dtype)
     with atomic_file(path) as file, _packed(file, path) as stream:
         stream.write(header)
-        writer = VolumeWriter(stream, like.shape, dtype)
+        writer = VolumeWriter(stream, grid.shape, dtype)
         yield writer
         writer.check_complete()
 
@@ -145,14 +145,14 @@ def _same_file(a: Path, b: Path) -> bool:
     return a.resolve() == b.resolve()
 
 
-def _header(shape: tuple[int, int, int], affine: Affine, space: int, dtype: np.dtype[Any]) -> bytes:
+def _header(grid: Grid, dtype: np.dtype[Any]) -> bytes:
     kind: Any = nib.Nifti1Header  # untyped
     header = kind(endianness="<")
-    header.set_data_shape(shape)
+    header.set_data_shape(grid.shape)
     header.set_data_dtype(dtype)
     header.set_slope_inter(1.0, 0.0)
-    header.set_qform(affine, code=space, strip_shears=True)
-    header.set_sform(affine, code=space)
+    header.set_qform(grid.affine, code=grid.space, strip_shears=True)
+    header.set_sform(grid.affine, code=grid.space)
     header.set_xyzt_units("mm")
     header["vox_offset"] = 352
     header["magic"] = b"n+1"
@@ -162,7 +162,4 @@ def _header(shape: tuple[int, int, int], affine: Affine, space: int, dtype: np.d
 def _store(hu: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
     if not np.isfinite(hu).all():
         raise ValueError("a voxel to be written is NaN or infinite")
-    if dtype.kind == "f" or np.can_cast(hu.dtype, dtype):
-        return hu.astype(dtype)
-    limits = np.iinfo(dtype)
-    return np.rint(hu.astype(np.float64)).clip(limits.min, limits.max).astype(dtype)
+    return cast_hu(hu, dtype)

@@ -41,7 +41,8 @@ from mpfnl.transforms.degradation import (
 )
 from mpfnl.transforms.degradation.catalogue import SHORT_NAMES
 from mpfnl.transforms.degradation.records import KINDS
-from mpfnl.volumes import Voxels, read_volume, write_volume
+from mpfnl.volumes import read_volume, write_volume
+from mpfnl.volumes.intensity import Voxels
 from mpfnl.volumes.writing import VolumeWriter
 
 AFFINE = np.array([[-1.5, 0, 0, 12], [0, -1.5, 0, -30], [0, 0, 2.5, 400], [0, 0, 0, 1.0]])

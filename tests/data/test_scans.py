@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import os
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,12 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader, Dataset
 
 from mpfnl.data.manifest import Split, Study
-from mpfnl.data.scans import OpenFiles, ScanFile, check_unwindowed, find_scan
-from mpfnl.data.studies import StudyCache, StudyReader, load_study, open_study
-from mpfnl.errors import InputError
+from mpfnl.data.studies import OpenScans, StudyCache, StudyReader, load_study, open_study
+from mpfnl.errors import DamagedError, InputError, IntensityError
 from mpfnl.phases import PHASES, Phase
-from mpfnl.volumes import read_volume
+from mpfnl.volumes import Scan, read_volume
+from mpfnl.volumes.grid import Box
+from mpfnl.volumes.scan import open_random_access
 
 SHAPE = (7, 6, 5)
 AFFINE = np.diag([-1.5, 0.8, 2.5, 1.0])
@@ -55,10 +56,18 @@ def write(
     return path
 
 
-def found(path: Path, phase: Phase = Phase.ARTERIAL) -> ScanFile:
-    scan = find_scan(path, phase)
+def opened(path: Path, phase: Phase = Phase.ARTERIAL) -> Scan:
+    scan = open_random_access(path, phase)
     assert scan is not None
     return scan
+
+
+def box(start: Sequence[int], stop: Sequence[int]) -> Box:
+    x, y, z = (slice(int(a), int(b)) for a, b in zip(start, stop, strict=True))
+    return x, y, z
+
+
+WHOLE = box((0, 0, 0), SHAPE)
 
 
 def study(folder: Path, **files: Path) -> Study:
@@ -93,20 +102,20 @@ def test_any_box_is_that_of_the_whole_file(
         sorted(data.draw(st.lists(st.integers(0, n), min_size=2, max_size=2, unique=True))) for n in shape
     ]
     start, stop = zip(*edges, strict=True)
-    scan = found(path)
+    scan = opened(path)
     assert scan.grid.shape == shape
-    box = OpenFiles().read_box(scan, start, stop)
-    assert box.dtype == np.int16
-    assert box.dtype.isnative
-    np.testing.assert_array_equal(box, hu(shape)[tuple(map(slice, start, stop))])
+    part = scan.read(box(start, stop))
+    assert part.dtype == np.int16
+    assert part.dtype.isnative
+    np.testing.assert_array_equal(part, hu(shape)[tuple(map(slice, start, stop))])
 
 
 def test_the_grid_is_that_of_the_whole_file(tmp_path: Path) -> None:
     for endianness in "<>":
-        scan = found(write(tmp_path / "a.nii", hu(), endianness))
+        scan = opened(write(tmp_path / "a.nii", hu(), endianness))
         whole = read_volume(tmp_path / "a.nii", Phase.ARTERIAL)
         np.testing.assert_array_equal(scan.grid.affine, whole.affine)
-        assert (scan.grid.space, scan.grid.name) == (whole.space, whole.name)
+        assert (scan.grid.space, scan.name) == (whole.grid.space, whole.name)
 
 
 def set_field(name: str, value: object) -> Callable[[Any], None]:
@@ -124,24 +133,28 @@ def set_field(name: str, value: object) -> Callable[[Any], None]:
         lambda f: write(f / "a.nii", hu().clip(0).astype(np.uint16)),
         lambda f: write(f / "a.nii", hu(), change=set_field("scl_slope", 2)),
         lambda f: write(f / "a.nii", hu(), change=set_field("scl_inter", -1024)),
-        lambda f: write(f / "a.nii", hu(), kind=nib.Nifti2Image),
     ],
-    ids=["gzip", "float", "uint16", "slope", "intercept", "NIfTI-2"],
+    ids=["gzip", "float", "uint16", "slope", "intercept"],
 )
 def test_a_file_of_another_kind_is_left_to_be_read_whole(
     tmp_path: Path, make: Callable[[Path], Path]
 ) -> None:
     path = make(tmp_path)
-    assert find_scan(path, Phase.ARTERIAL) is None
+    assert open_random_access(path, Phase.ARTERIAL) is None
     assert read_volume(path).shape == SHAPE
     whole = StudyReader(StudyCache([study(tmp_path, arterial=path)], PHASES, 10**6))[0]
-    np.testing.assert_array_equal(whole.box(1, (0, 0, 0), SHAPE), read_volume(path).data)
+    np.testing.assert_array_equal(whole.read(1), read_volume(path).data)
+
+
+def test_nifti_2_is_read_in_parts(tmp_path: Path) -> None:
+    scan = opened(write(tmp_path / "a.nii", hu(), kind=nib.Nifti2Image))
+    np.testing.assert_array_equal(scan.read(box((1, 2, 1), (5, 6, 4))), hu()[1:5, 2:6, 1:4])
 
 
 @pytest.mark.parametrize("slope", [0.0, 1.0, np.nan, np.inf])
 def test_a_slope_of_nought_is_none(tmp_path: Path, slope: float) -> None:
     path = write(tmp_path / "a.nii", hu(), change=set_field("scl_slope", slope))
-    assert find_scan(path, Phase.ARTERIAL) is not None
+    assert open_random_access(path, Phase.ARTERIAL) is not None
     np.testing.assert_array_equal(read_volume(path).data, hu())
 
 
@@ -205,38 +218,37 @@ def test_a_bad_file_is_refused_as_when_it_is_read_whole(tmp_path: Path, make: Ca
 def test_a_scan_with_an_empty_middle_slice_is_not_windowed(tmp_path: Path) -> None:
     voxels = hu()
     voxels[:, :, 2] = 0
-    check_unwindowed(found(write(tmp_path / "a.nii", voxels)), OpenFiles())
-    with pytest.raises(InputError, match="windowed already"):
-        check_unwindowed(found(write(tmp_path / "a.nii", voxels // 3000)), OpenFiles())
+    opened(write(tmp_path / "a.nii", voxels))
+    with pytest.raises(IntensityError, match=r"a\.nii \(arterial phase\)"):
+        opened(write(tmp_path / "a.nii", voxels // 3000))
 
 
 def test_a_study_of_plain_files_is_read_in_parts(tmp_path: Path) -> None:
     plain = study(tmp_path)
-    opened = open_study(plain, PHASES, OpenFiles())
+    in_parts = open_study(plain, PHASES, OpenScans())
     loaded = load_study(plain, PHASES)
-    assert opened is not None
-    assert (opened.study_id, opened.shape, opened.spacing) == ("s", loaded.shape, loaded.spacing)
-    np.testing.assert_array_equal(opened.affine, loaded.affine)
+    assert in_parts is not None
+    assert (in_parts.study_id, in_parts.grid.shape) == ("s", loaded.grid.shape)
+    np.testing.assert_array_equal(in_parts.grid.affine, loaded.grid.affine)
+    part = box((1, 0, 2), (6, 3, 5))
     for place in range(3):
-        box = (place, (1, 0, 2), (6, 3, 5))
-        np.testing.assert_array_equal(opened.box(*box), loaded.box(*box))
+        np.testing.assert_array_equal(in_parts.read(place, part), loaded.read(place, part))
 
 
 def test_a_file_cut_off_while_in_use_is_named(tmp_path: Path) -> None:
-    scan = found(write(tmp_path / "a.nii", hu()))
-    files = OpenFiles()
-    files.read_box(scan, (0, 0, 0), SHAPE)
-    os.truncate(scan.grid.path, 352 + 2 * 7 * 6 * 4)
-    files.read_box(scan, (0, 0, 0), (7, 6, 4))
-    with pytest.raises(InputError, match=r"a.nii \(arterial phase\): was cut off"):
-        files.read_box(scan, (0, 0, 0), SHAPE)
+    scan = opened(write(tmp_path / "a.nii", hu()))
+    scan.read(WHOLE)
+    os.truncate(scan.path, 352 + 2 * 7 * 6 * 4)
+    scan.read(box((0, 0, 0), (7, 6, 4)))
+    with pytest.raises(DamagedError, match=r"a.nii \(arterial phase\): was cut off"):
+        scan.read(WHOLE)
 
 
 def test_a_file_gone_is_named(tmp_path: Path) -> None:
-    scan = found(write(tmp_path / "a.nii", hu()))
-    scan.grid.path.unlink()
-    with pytest.raises(InputError, match=r"a.nii \(arterial phase\): cannot be read"):
-        OpenFiles().read_box(scan, (0, 0, 0), SHAPE)
+    scan = opened(write(tmp_path / "a.nii", hu()))
+    scan.path.unlink()
+    with pytest.raises(DamagedError, match=r"a.nii \(arterial phase\): cannot be read"):
+        scan.read(WHOLE)
 
 
 def open_below(folder: Path) -> int:
@@ -247,10 +259,10 @@ def open_below(folder: Path) -> int:
 
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs /proc")
 def test_few_files_stay_open_and_all_are_closed(tmp_path: Path) -> None:
-    scans = [found(write(tmp_path / f"{n}.nii", hu(seed=n))) for n in range(5)]
-    files = OpenFiles(limit=3)
+    scans = [opened(write(tmp_path / f"{n}.nii", hu(seed=n))) for n in range(5)]
+    files = OpenScans(limit=3)
     for n in (0, 1, 2, 0, 3, 4, 0, 1):
-        np.testing.assert_array_equal(files.read_box(scans[n], (0, 0, 0), SHAPE), hu(seed=n))
+        np.testing.assert_array_equal(files.read(scans[n], WHOLE), hu(seed=n))
         assert open_below(tmp_path) == len(files) <= 3
     assert len(files) == 3
     del files
@@ -259,33 +271,31 @@ def test_few_files_stay_open_and_all_are_closed(tmp_path: Path) -> None:
 
 def test_a_copy_for_another_process_opens_its_own(tmp_path: Path) -> None:
     reader = StudyReader(StudyCache([study(tmp_path)], PHASES, 10**6))
-    expected = reader[0].box(2, (0, 0, 0), SHAPE)
+    expected = reader[0].read(2)
     copied = pickle.loads(pickle.dumps(reader))
-    assert len(reader.files) == 3
+    assert len(reader.files) == 1
     assert len(copied.files) == 0
-    np.testing.assert_array_equal(copied[0].box(2, (0, 0, 0), SHAPE), expected)
-    assert len(copied.files) == 1
+    np.testing.assert_array_equal(copied[0].read(2), expected)
+    assert len(copied.files) == len(reader.files) == 1
 
 
 class Boxes(Dataset[int]):
     """The sum of a slice, so that a wrong place in the file shows."""
 
-    def __init__(self, scan: ScanFile) -> None:
+    def __init__(self, scan: Scan) -> None:
         self.scan = scan
-        self.files = OpenFiles()
 
     def __len__(self) -> int:
         return 2000
 
     def __getitem__(self, index: int) -> int:
         z = index % self.scan.grid.shape[2]
-        x, y, _ = self.scan.grid.shape
-        return int(self.files.read_box(self.scan, (0, 0, z), (x, y, z + 1)).astype(np.int64).sum())
+        return int(self.scan.read(self.scan.grid.slab(z, z + 1)).astype(np.int64).sum())
 
 
 def test_forked_workers_do_not_share_their_place_in_a_file(tmp_path: Path) -> None:
     shape = (40, 40, 50)
-    boxes = Boxes(found(write(tmp_path / "a.nii", hu(shape))))
+    boxes = Boxes(opened(write(tmp_path / "a.nii", hu(shape))))
     expected = hu(shape).astype(np.int64).sum((0, 1))
     assert boxes[3] == expected[3]  # open before the workers fork
     loader = DataLoader(boxes, batch_size=100, num_workers=2)
@@ -298,10 +308,10 @@ def test_a_real_scan_unpacked_reads_the_same(tmp_path: Path, real_data: Path) ->
     packed = real_data / "crlm_pv_1004" / "CRLM-CT-1004_pv_bodycrop.nii.gz"
     path = tmp_path / "scan.nii"
     path.write_bytes(gzip.decompress(packed.read_bytes()))
-    scan = found(path, Phase.PORTAL_VENOUS)
+    scan = opened(path, Phase.PORTAL_VENOUS)
     whole = np.asanyarray(nib.load(packed).dataobj)
     rng = np.random.default_rng(0)
     for _ in range(5):
         start = (rng.random(3) * (np.array(whole.shape) - 16)).astype(int)
-        box = OpenFiles().read_box(scan, start, start + 16)
-        np.testing.assert_array_equal(box, whole[tuple(map(slice, start, start + 16))])
+        part = scan.read(box(start, start + 16))
+        np.testing.assert_array_equal(part, whole[tuple(map(slice, start, start + 16))])

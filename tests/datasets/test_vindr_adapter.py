@@ -101,7 +101,7 @@ def test_studies_series_and_exclusions(tmp_path: Path, capsys: pytest.CaptureFix
     assert [first.file(phase).name for phase in PHASES] == ["1.0.0", "1.0.1", "1.0.2"]
     assert cohort.studies[3].file(Phase.ARTERIAL).parent.parent.name == "batch_02"
     assert {row["study_id"]: row["reason"] for row in table(tmp_path / "cohort.excluded.csv")} == {
-        "1.3": "no usable noncontrast phase (folder empty)",
+        "1.3": "no usable non-contrast phase (folder empty)",
         "1.5": "study folder missing",
         "1.6": "no arterial phase",
         "1.7": "; ".join(

@@ -36,7 +36,7 @@ def test_patients_with_three_phases_and_the_others(
     assert main(["manifest", "waw-tace", str(root), "-o", str(output), "--masks", str(masks)]) == 0
     printed = capsys.readouterr().out
     assert "3 studies, 4 excluded" in printed
-    assert "1 noncontrast phase missing, " in printed
+    assert "1 non-contrast phase missing, " in printed
     cohort = read_manifest(output)
     assert [study.study_id for study in cohort] == ["2", "7", "10"]
     for study in cohort:
@@ -56,9 +56,9 @@ def test_patients_with_three_phases_and_the_others(
     ]
     with (tmp_path / "cohort.excluded.csv").open(newline="") as file:
         assert {row["study_id"]: row["reason"] for row in csv.DictReader(file)} == {
-            "5": "noncontrast phase missing",
+            "5": "non-contrast phase missing",
             "30": "arterial phase missing; portal venous phase missing",
-            "31": "noncontrast phase missing; arterial phase missing; portal venous phase missing",
+            "31": "non-contrast phase missing; arterial phase missing; portal venous phase missing",
             "33": "portal venous phase file empty",
         }
     assert not (tmp_path / "cohort.series.csv").exists()

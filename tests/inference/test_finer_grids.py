@@ -138,7 +138,7 @@ def test_voxels_lie_where_they_did(tmp_path: Path, scale: int) -> None:
     hu = (world(affine, SHAPE) @ slope).astype(np.float32)
     hu -= hu.mean() - 50
     offset = float((hu - world(affine, SHAPE) @ slope).mean())
-    write_volume(file, hu, Volume(hu, affine, file))
+    write_volume(file, hu, Volume.from_array(hu, affine, file))
     enhance_study(Model(Interpolates(scale)), {PV: file}, output, OPTIONS)
     made = read_volume(output)
     assert made.shape == tuple(scale * side for side in SHAPE)
@@ -180,7 +180,7 @@ def test_what_lies_outside_of_the_window_is_the_interpolated_input(dtype: type) 
 @pytest.mark.parametrize("restored", [1, 3, 16])
 def test_cuts_leave_no_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, restored: int) -> None:
     file = tmp_path / "pv.nii.gz"
-    write_volume(file, scan(), Volume(scan(), turned(), file))
+    write_volume(file, scan(), Volume.from_array(scan(), turned(), file))
     model = Model(drawn(RCAN3DNet(1, 8, groups=1, blocks=1, scale=2)))
     enhance_study(model, {PV: file}, tmp_path / "usual.nii", OPTIONS)
     monkeypatch.setattr(hounsfield, "SLAB_VOXELS", restored * SHAPE[0] * SHAPE[1] * 8)
@@ -188,7 +188,7 @@ def test_cuts_leave_no_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, re
         assert study.plan.slices == restored
         study.write(tmp_path / "cut.nii")
     assert (tmp_path / "cut.nii").read_bytes() == (tmp_path / "usual.nii").read_bytes()
-    in_memory = enhance_study(model, {PV: Volume(scan(), turned(), file)}, options=OPTIONS)
+    in_memory = enhance_study(model, {PV: Volume.from_array(scan(), turned(), file)}, options=OPTIONS)
     assert np.array_equal(in_memory.data, read_volume(tmp_path / "usual.nii").data)
 
 

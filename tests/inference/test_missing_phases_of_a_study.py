@@ -57,7 +57,9 @@ def _said_nothing_yet() -> None:
 def scans() -> dict[Phase, Volume]:
     levels = {NC: 30, ART: 60, PV: 120}
     return {
-        phase: Volume(np.full((20, 18, 12), level, np.int16), np.eye(4), Path(f"{phase}.nii"), phase)
+        phase: Volume.from_array(
+            np.full((20, 18, 12), level, np.int16), np.eye(4), Path(f"{phase}.nii"), phase
+        )
         for phase, level in levels.items()
     }
 

@@ -73,7 +73,7 @@ def case(request: pytest.FixtureRequest) -> Case:
     noise = ndimage.gaussian_filter(white, (1.0, 1.0, 0.0))
     clean = study.phases[Phase.PORTAL_VENOUS]
     noisy = np.rint(clean + noise * (NOISE_SD_HU / noise.std())).clip(-1024, 3071).astype(np.int16)
-    scan = Volume(noisy, study.affine, Path("noisy.nii.gz"), Phase.PORTAL_VENOUS)
+    scan = Volume.from_array(noisy, study.affine, Path("noisy.nii.gz"), Phase.PORTAL_VENOUS)
     enhanced = enhance_study(Smoother(Smooth()), {Phase.PORTAL_VENOUS: scan}).data
     away = ndimage.distance_transform_edt(~labelled(study.labels, *BONE, *LUMEN_OR_LUNG)) >= 2
     soft = np.isin(study.labels, [number for number, name in LABELS.items() if name in SOFT]) & away

@@ -22,7 +22,8 @@ from mpfnl.inference.sweep import tiled_forward
 from mpfnl.inference.tiling import Tiling
 from mpfnl.networks import RCAN3DNet
 from mpfnl.phases import PHASES, Phase
-from mpfnl.volumes import Volume, read_volume, slabs, volume_writer, write_volume
+from mpfnl.volumes import Grid, Volume, read_volume, scan, slabs, write_volume
+from mpfnl.volumes.writing import volume_writer
 from mpfnl.window import ABDOMEN, Window
 
 SHAPE = (30, 26, 61)
@@ -57,7 +58,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[Phase, Path]:
         hu = (60 + 70 * rng.standard_normal(SHAPE)).astype(np.int16)
         hu[:5] = -1000
         hu[20:24, :, 10:50] = 900
-        write_volume(files[phase], hu, Volume(hu, AFFINE, files[phase]))
+        write_volume(files[phase], hu, Volume.from_array(hu, AFFINE, files[phase]))
     return files
 
 
@@ -86,7 +87,7 @@ def test_cuts_leave_no_trace(
     enhance_study(model, files, tmp_path / "usual.nii.gz", SLABS)
     monkeypatch.setattr(hounsfield, "SLAB_VOXELS", restored * SHAPE[0] * SHAPE[1])
     monkeypatch.setattr(slabs, "READ_SLICES", read)
-    monkeypatch.setattr(slabs, "SURVEY_BYTES", surveyed * SHAPE[0] * SHAPE[1] * 2)
+    monkeypatch.setattr(scan, "SURVEY_BYTES", surveyed * SHAPE[0] * SHAPE[1] * 2)
     with open_study(model, files, SLABS, keeps_result=False) as study:
         assert study.plan.slices == restored
         study.write(tmp_path / "cut.nii.gz")
@@ -167,9 +168,9 @@ def peak_of(folder: Path, kind: str, tile: int, shape: tuple[int, int, int]) -> 
     """Bytes that were predicted, and those that were held at most, in a process of its own."""
     folder.mkdir()
     hu = (60 + 50 * np.random.default_rng(0).standard_normal((*shape[:2], 16))).astype(np.int16)
-    like = Volume(np.broadcast_to(np.int16(0), shape), AFFINE, folder)
+    grid = Grid(shape, AFFINE)
     for phase in PHASES:
-        with volume_writer(folder / f"{phase}.nii", like) as writer:
+        with volume_writer(folder / f"{phase}.nii", grid, np.dtype(np.int16)) as writer:
             for _ in range(shape[2] // 16):
                 writer.write(hu)
     command = [sys.executable, "-c", SCRIPT, str(folder), kind, str(tile)]

@@ -22,7 +22,8 @@ from mpfnl.metrics.phase_leak import (
     organ_zones,
 )
 from mpfnl.phases import Phase
-from mpfnl.volumes import read_label_volume, read_volume
+from mpfnl.volumes import read_volume
+from mpfnl.volumes.reading import read_label_volume
 from mpfnl.window import ABDOMEN
 
 NC, ARTERIAL = Phase.NONCONTRAST, Phase.ARTERIAL

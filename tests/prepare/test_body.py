@@ -13,9 +13,9 @@ from mpfnl.phantoms import SMALL, generate_study
 from mpfnl.phantoms.labels import NUMBERS
 from mpfnl.phases import Phase
 from mpfnl.prepare.body import abdomen_box, body_mask, find_body, lung_base
-from mpfnl.prepare.images import canonical
 from mpfnl.prepare.segmented import box_around
-from mpfnl.volumes import Volume, read_label_volume, read_volume
+from mpfnl.volumes import Volume, read_volume
+from mpfnl.volumes.reading import read_label_volume
 
 LUNGS = (10, 11, 12, 13, 14)  # of TotalSegmentator's labels
 ABDOMEN = (1, 2, 3, 4, 6, 7)  # spleen, kidneys, gallbladder, stomach, pancreas
@@ -49,10 +49,9 @@ def test_the_box_keeps_the_organs(patient: int) -> None:
 
 @pytest.mark.realdata
 def test_a_real_whole_trunk_is_cut_to_the_abdomen(real_data: Path) -> None:
-    scan = canonical(read_volume(real_data / "ts_noncontrast" / "example_ct.nii.gz"))
-    labels = canonical(
-        read_label_volume(real_data / "ts_noncontrast" / "example_seg_fast_force_split.nii.gz")
-    ).data
+    scan = read_volume(real_data / "ts_noncontrast" / "example_ct.nii.gz").canonical()
+    labels = read_label_volume(real_data / "ts_noncontrast" / "example_seg_fast_force_split.nii.gz")
+    labels = labels.canonical().data
     body = find_body(scan.data, scan.spacing)
     assert body[labels > 0].mean() > 0.99
     base = lung_base(scan.data, body, scan.spacing)
@@ -67,7 +66,7 @@ def test_a_real_whole_trunk_is_cut_to_the_abdomen(real_data: Path) -> None:
 
 @pytest.mark.realdata
 def test_a_real_scan_without_much_lung_is_kept_along_the_body(real_data: Path) -> None:
-    scan = canonical(read_volume(real_data / "crlm_pv_1004" / "CRLM-CT-1004_pv_bodycrop.nii.gz"))
+    scan = read_volume(real_data / "crlm_pv_1004" / "CRLM-CT-1004_pv_bodycrop.nii.gz").canonical()
     box = abdomen_box(scan.data, find_body(scan.data, scan.spacing), scan.spacing, 10.0)
     assert box[2] == slice(0, scan.shape[2])
 
@@ -103,7 +102,9 @@ def test_no_body(hu: np.ndarray, match: str) -> None:
 def test_the_box_around_organs() -> None:
     mask = np.zeros((20, 20, 20), bool)
     mask[5:9, 0:3, 18:20] = True
-    volume = Volume(np.zeros(mask.shape, np.int16), np.diag([2.0, 1.0, 5.0, 1.0]), Path("scan.nii"))
+    volume = Volume.from_array(
+        np.zeros(mask.shape, np.int16), np.diag([2.0, 1.0, 5.0, 1.0]), Path("scan.nii")
+    )
     assert box_around(mask, volume, 4.0) == (slice(3, 11), slice(0, 7), slice(17, 20))
     with pytest.raises(InputError, match=r"scan\.nii: none of liver"):
         box_around(np.zeros_like(mask), volume, 4.0)

@@ -17,7 +17,8 @@ from mpfnl.errors import InputError, InputWarning
 from mpfnl.phases import PHASES, Phase
 from mpfnl.prepare.settings import Crop, PrepareSettings
 from mpfnl.prepare.study import prepare_study
-from mpfnl.volumes import Volume, check_same_grid, read_volume
+from mpfnl.volumes import Volume, read_volume
+from mpfnl.volumes.grid import check_same_grid
 
 UNREGISTERED = PrepareSettings(steps=(), crop=Crop.NONE)
 
@@ -111,7 +112,7 @@ def test_the_crop_keeps_the_body_and_its_place(tmp_path: Path) -> None:
 
 
 def test_masks_come_along(tmp_path: Path) -> None:
-    from mpfnl.volumes import read_label_volume
+    from mpfnl.volumes.reading import read_label_volume
 
     study = raw_study(tmp_path, 0)
     out = tmp_path / "out"
@@ -133,7 +134,7 @@ def test_registration_brings_a_shifted_phase_back(tmp_path: Path) -> None:
     mask[15:22, 12:18, 9:14] = 7
     write_scan(study.masks["arterial_labels"], mask, moved)
     from mpfnl.prepare.presets import find_steps
-    from mpfnl.volumes import read_label_volume
+    from mpfnl.volumes.reading import read_label_volume
 
     def dice(folder: str, settings: PrepareSettings) -> float:
         prepared(study, tmp_path / folder, settings)
@@ -165,7 +166,7 @@ def test_scans_that_do_not_meet_are_refused(tmp_path: Path) -> None:
     away = AFFINE.copy()
     away[2, 3] += 500
     write_scan(study.file(Phase.NONCONTRAST), body(0, Phase.NONCONTRAST), away)
-    with pytest.raises(InputError, match=r"noncontrast.nii.gz \(noncontrast phase\): shows only 0%"):
+    with pytest.raises(InputError, match=r"noncontrast.nii.gz \(non-contrast phase\): shows only 0%"):
         prepared(study, tmp_path / "out")
 
 

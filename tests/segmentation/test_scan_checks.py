@@ -21,7 +21,7 @@ def scan() -> Volume:
     hu = np.full((20, 18, 12), -1000.0, dtype=np.float32)
     hu[4:16, 4:14, 2:10] = rng.normal(60, 20, (12, 10, 8))
     affine = np.diag([-0.8, -0.8, 2.5, 1.0])
-    return Volume(hu, affine, Path("study/pv.nii.gz"), Phase.PORTAL_VENOUS)
+    return Volume.from_array(hu, affine, Path("study/pv.nii.gz"), Phase.PORTAL_VENOUS)
 
 
 def refused(scan: Volume) -> str:

@@ -33,7 +33,9 @@ QUICK = (sys.executable, str(SUPPORT / "quick_worker.py"))
 @pytest.fixture(scope="module")
 def phantom() -> tuple[Volume, np.ndarray]:
     study = generate_study(SEED, 0, THREE_MM)
-    scan = Volume(study.phases[Phase.PORTAL_VENOUS], study.affine, Path("p/pv.nii.gz"), Phase.PORTAL_VENOUS)
+    scan = Volume.from_array(
+        study.phases[Phase.PORTAL_VENOUS], study.affine, Path("p/pv.nii.gz"), Phase.PORTAL_VENOUS
+    )
     return scan, study.labels == 7
 
 
@@ -62,7 +64,7 @@ def test_the_stock_api_runs_offline_and_leaves_nothing_behind(
         "from mpfnl.volumes import Volume\n"
         "found = np.load('phantom.npz')\n"
         "with TotalSegmentatorSegmenter.with_phantom_weights(isolated=True) as segmenter:\n"
-        "    masks = segmenter.segment(Volume(found['data'], found['affine'], Path('pv.nii.gz')))\n"
+        "    masks = segmenter.segment(Volume.from_array(found['data'], found['affine'], 'pv.nii.gz'))\n"
         "np.save('mask.npy', masks['pancreas'])\n"
     )
     home = tmp_path / "home"
@@ -92,7 +94,7 @@ def test_masks_lie_on_the_scan_however_it_is_stored(
     last = scan.shape[2] - 1
     affine = scan.affine @ [[0, 1, 0, 0], [0, 0, 1, 0], [-1, 0, 0, last], [0, 0, 0, 1]]
     assert np.allclose((affine @ [0, 0, 0, 1])[:3], (scan.affine @ [0, 0, scan.shape[2] - 1, 1])[:3])
-    again = segmenter.segment(Volume(turned, affine, Path("turned.nii.gz")))["pancreas"]
+    again = segmenter.segment(Volume.from_array(turned, affine, Path("turned.nii.gz")))["pancreas"]
     back = np.transpose(again[::-1], (1, 2, 0))
     assert dice(back, masks["pancreas"]) > 0.99
 

@@ -33,7 +33,7 @@ def body(seed: int, phase: Phase) -> np.ndarray:
 
 def write_scan(path: Path, hu: np.ndarray, affine: np.ndarray = AFFINE) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_volume(path, hu, like=Volume(hu, affine, path))
+    write_volume(path, hu, like=Volume.from_array(hu, affine, path))
     return path
 
 

@@ -42,7 +42,7 @@ def refusal(path: Path, phase: Phase = Phase.PORTAL_VENOUS) -> str:
         read_volume(path, phase)
     message = str(caught.value)
     assert "\n" not in message
-    assert message.startswith(f"{path} ({phase.value.replace('_', ' ')} phase): ")
+    assert message.startswith(f"{path} ({phase.label} phase): ")
     assert ";" in message or ":" in message.split("phase): ", 1)[1]  # what is wrong, and what to do
     return message
 

@@ -19,7 +19,8 @@ from scipy.spatial.transform import Rotation
 
 from mpfnl.errors import InputError
 from mpfnl.phases import Phase
-from mpfnl.volumes import Volume, content_files, read_mask, read_volume, scan_exists, write_volume
+from mpfnl.volumes import Volume, read_mask, read_volume, write_volume
+from mpfnl.volumes.scan import content_files, scan_exists
 
 MakeSeries: TypeAlias = Callable[..., list[Path]]
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])

@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from pydicom.uid import EnhancedCTImageStorage, RLELossless
 
 from mpfnl.errors import InputError
-from mpfnl.volumes import content_files, read_volume
+from mpfnl.volumes import read_volume
+from mpfnl.volumes.scan import content_files
 
 MakeSeries: TypeAlias = Callable[..., list[Path]]
 Refused: TypeAlias = Callable[[Path], str]

@@ -13,7 +13,8 @@ import SimpleITK as sitk
 
 from mpfnl.errors import InputWarning
 from mpfnl.phases import Phase
-from mpfnl.volumes import Volume, check_affine, read_volume
+from mpfnl.volumes import Volume, read_volume
+from mpfnl.volumes.grid import check_affine
 
 MakeSeries: TypeAlias = Callable[..., list[Path]]
 

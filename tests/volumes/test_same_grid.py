@@ -12,7 +12,8 @@ from scipy.spatial.transform import Rotation
 
 from mpfnl.errors import InputError
 from mpfnl.phases import Phase
-from mpfnl.volumes import Volume, check_same_grid
+from mpfnl.volumes import Volume
+from mpfnl.volumes.grid import check_same_grid
 
 SHAPE = (7, 6, 5)
 
@@ -22,7 +23,7 @@ def volume(
 ) -> Volume:
     affine = np.diag([-0.8, -0.8, 5.0, 1.0])
     affine[:3, 3] = np.array([100.0, 90.0, -700.0]) + shift
-    return Volume(np.zeros(shape, np.int16), affine, Path(f"{phase.value}.nii.gz"), phase)
+    return Volume.from_array(np.zeros(shape, np.int16), affine, Path(f"{phase.value}.nii.gz"), phase)
 
 
 def refusal(other: Volume) -> str:
@@ -64,7 +65,7 @@ def test_last_slices_overlap() -> None:
 def test_same_place_but_turned_around() -> None:
     reference = volume(Phase.PORTAL_VENOUS)
     turned = reference.affine @ np.array([[-1, 0, 0, 6], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]])
-    other = Volume(reference.data, turned, Path("arterial.nii.gz"), Phase.ARTERIAL)
+    other = Volume.from_array(reference.data, turned, Path("arterial.nii.gz"), Phase.ARTERIAL)
     assert "4.8 mm off" in refusal(other)
 
 
@@ -79,8 +80,8 @@ def test_distance_is_the_largest_of_any_voxel(seed: int, distance: float) -> Non
     other[:3] += rng.standard_normal((3, 4)) * distance / 20
     index = np.stack([*np.indices(SHAPE), np.ones(SHAPE)], axis=-1).reshape(-1, 4)
     furthest = np.linalg.norm(index @ (other - affine).T, axis=1).max()
-    a = Volume(np.zeros(SHAPE), affine, Path("a.nii"))
-    b = Volume(np.zeros(SHAPE), other, Path("b.nii"))
+    a = Volume.from_array(np.zeros(SHAPE), affine, Path("a.nii"))
+    b = Volume.from_array(np.zeros(SHAPE), other, Path("b.nii"))
     check_same_grid(a, [b], tolerance_mm=furthest * 1.001)
     with pytest.raises(InputError, match=r"mm off|does not overlap"):
         check_same_grid(a, [b], tolerance_mm=furthest * 0.999)

@@ -13,7 +13,11 @@ from hypothesis import strategies as st
 
 from mpfnl.errors import InputError
 from mpfnl.phases import Phase
-from mpfnl.volumes import Volume, open_scan, read_volume, slabs, volume_writer, write_volume
+from mpfnl.volumes import Volume, open_scan, read_volume, write_volume
+from mpfnl.volumes import scan as scan_module
+from mpfnl.volumes import slabs as slabs_module
+from mpfnl.volumes.slabs import MovingSlab
+from mpfnl.volumes.writing import volume_writer
 
 SHAPE = (7, 6, 23)
 AFFINE = np.diag([-0.8, -0.8, 2.5, 1.0])
@@ -50,8 +54,8 @@ CASES: dict[str, tuple[np.ndarray, float, float]] = {
 
 @pytest.fixture(autouse=True)
 def _small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(slabs, "SURVEY_BYTES", 4 * 7 * 6 * 2)
-    monkeypatch.setattr(slabs, "READ_SLICES", 3)
+    monkeypatch.setattr(scan_module, "SURVEY_BYTES", 4 * 7 * 6 * 2)
+    monkeypatch.setattr(slabs_module, "READ_SLICES", 3)
 
 
 @pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
@@ -62,18 +66,20 @@ def test_slabs_are_those_of_the_whole(tmp_path: Path, case: str, suffix: str) ->
     whole, scan = read_volume(path, Phase.ARTERIAL), open_scan(path, Phase.ARTERIAL)
     assert not scan.in_memory
     assert (scan.dtype, scan.storage) == (whole.data.dtype, whole.storage)
-    assert (scan.shape, scan.space, scan.name) == (whole.shape, whole.space, whole.name)
-    assert np.array_equal(scan.affine, whole.affine)
+    assert (scan.grid.shape, scan.grid.space, scan.name) == (whole.shape, whole.grid.space, whole.name)
+    assert np.array_equal(scan.grid.affine, whole.affine)
+    slabs = MovingSlab(scan)
     for start, stop, dropped in ((0, 5, 0), (3, 9, 2), (2, 9, 8), (8, 23, 23)):
-        slab = scan.read(start, stop)
+        slab = slabs.read(start, stop)
         assert slab.dtype == whole.data.dtype
         assert np.array_equal(slab, whole.data[:, :, start:stop])
-        scan.drop(dropped)
+        slabs.drop(dropped)
     with pytest.raises(ValueError, match="dropped"):
-        scan.read(22, 23)
-    scan.close()
-    assert np.array_equal(scan.read(0, 2), whole.data[:, :, :2])  # from the beginning again
-    scan.close()
+        slabs.read(22, 23)
+    slabs.close()
+    assert np.array_equal(slabs.read(0, 2), whole.data[:, :, :2])  # from the beginning again
+    assert np.array_equal(scan.read((slice(2, 5), slice(0, 4), slice(1, 9))), whole.data[2:5, :4, 1:9])
+    slabs.close()
 
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -82,14 +88,14 @@ def test_a_moving_slab(tmp_path: Path, moves: list[tuple[int, int]]) -> None:
     path = tmp_path / "in.nii.gz"
     if not path.exists():
         save(path, hu())
-    scan, start = open_scan(path), 0
+    slabs, start = MovingSlab(open_scan(path)), 0
     for step, length in moves:
         start = min(start + step, SHAPE[2] - 1)
-        scan.drop(start)
+        slabs.drop(start)
         stop = min(start + length, SHAPE[2])
-        assert np.array_equal(scan.read(start, stop), hu()[:, :, start:stop])
-        assert scan._held.shape[2] <= SHAPE[2] - start  # nothing before the slab
-    scan.close()
+        assert np.array_equal(slabs.read(start, stop), hu()[:, :, start:stop])
+        assert slabs._slices.shape[2] <= SHAPE[2] - start  # nothing before the slab
+    slabs.close()
 
 
 def test_everything_is_shown_in_order(tmp_path: Path) -> None:
@@ -114,12 +120,12 @@ def test_other_formats_and_volumes_are_in_memory(tmp_path: Path) -> None:
     image.SetSpacing((0.8, 0.8, 2.5))
     sitk.WriteImage(image, str(tmp_path / "in.nrrd"))
     for source in (tmp_path / "in.nrrd", read_volume(tmp_path / "in.nrrd")):
-        scan = open_scan(source)
-        assert scan.in_memory
-        assert np.array_equal(scan.read(3, 9), hu()[:, :, 3:9])
-        scan.drop(20)
-        assert np.array_equal(scan.read(3, 9), hu()[:, :, 3:9])
-        scan.close()
+        slabs = MovingSlab(open_scan(source))
+        assert slabs.scan.in_memory
+        assert np.array_equal(slabs.read(3, 9), hu()[:, :, 3:9])
+        slabs.drop(20)
+        assert np.array_equal(slabs.read(3, 9), hu()[:, :, 3:9])
+        slabs.close()
 
 
 def spoiled(kind: str, path: Path) -> Path:
@@ -156,10 +162,10 @@ def test_what_is_refused_whole_is_refused_with_the_same_words(tmp_path: Path, ki
 @pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
 @pytest.mark.parametrize("cuts", [(23,), (1, 22), (5, 7, 11)])
 def test_the_same_bytes_however_it_is_cut(tmp_path: Path, suffix: str, cuts: tuple[int, ...]) -> None:
-    like = Volume(hu(), AFFINE, tmp_path / "like.nii")
+    like = Volume.from_array(hu(), AFFINE, tmp_path / "like.nii")
     values = hu().astype(np.float32) * 1.001
     write_volume(tmp_path / f"whole{suffix}", values, like)
-    with volume_writer(tmp_path / f"cut{suffix}", like) as writer:
+    with volume_writer(tmp_path / f"cut{suffix}", like.grid, like.storage) as writer:
         start = 0
         for length in cuts:
             writer.write(values[:, :, start : start + length])
@@ -169,11 +175,11 @@ def test_the_same_bytes_however_it_is_cut(tmp_path: Path, suffix: str, cuts: tup
 
 @pytest.mark.parametrize("kind", ["too few", "too many", "other size", "interrupted"])
 def test_what_is_not_whole_is_not_there(tmp_path: Path, kind: str) -> None:
-    like = Volume(hu(), AFFINE, tmp_path / "like.nii")
+    like = Volume.from_array(hu(), AFFINE, tmp_path / "like.nii")
     part = {"too few": hu()[:, :, :9], "other size": hu()[:5]}.get(kind, hu())
 
     def write() -> None:
-        with volume_writer(tmp_path / "out.nii.gz", like) as writer:
+        with volume_writer(tmp_path / "out.nii.gz", like.grid, like.storage) as writer:
             writer.write(part)
             if kind == "too many":
                 writer.write(hu()[:, :, :1])

@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from mpfnl.errors import InputError
-from mpfnl.volumes import Volume, content_files, read_label_volume, read_mask, read_volume
+from mpfnl.volumes import Volume, read_mask, read_volume
+from mpfnl.volumes.reading import read_label_volume
+from mpfnl.volumes.scan import content_files
 
 Refused: TypeAlias = Callable[[Path], str]
 
@@ -269,7 +271,7 @@ def test_masks_and_label_maps(tmp_path: Path, suffix: str) -> None:
     assert volume.data.dtype == volume.storage == np.uint8
     assert np.array_equal(volume.data, labels)
     np.testing.assert_allclose(volume.affine, scan.affine, atol=1e-5)
-    moved = Volume(scan.data, scan.affine + np.eye(4)[:, [2, 1, 0, 3]] * 0.01, scan.path)
+    moved = Volume.from_array(scan.data, scan.affine + np.eye(4)[:, [2, 1, 0, 3]] * 0.01, scan.path)
     with pytest.raises(InputError, match="mm off"):
         read_mask(path, like=moved, label=7)
 

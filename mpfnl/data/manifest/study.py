@@ -9,7 +9,6 @@ from pathlib import Path
 
 from mpfnl.errors import InputError
 from mpfnl.phases import Phase
-from mpfnl.volumes import phase_name
 
 MASKS = ("pancreas", "labels")
 """Masks that a study may have on each phase: the pancreas, and TotalSegmentator's label map."""
@@ -110,7 +109,7 @@ class Study:
         """
         if phase not in self.scans:
             raise InputError(
-                f"study {self.study_id!r}: has no {phase_name(phase)}; fill in the manifest's column {phase},"
+                f"study {self.study_id!r}: has no {phase.label} phase; fill in the manifest's column {phase},"
                 " or leave the phase out of the model"
             )
         return self.scans[phase]

@@ -14,7 +14,7 @@ from mpfnl.data.manifest.study import MASK_COLUMNS, Manifest, Quality, Split, St
 from mpfnl.errors import InputError
 from mpfnl.files import atomic_file
 from mpfnl.phases import PHASES, Phase
-from mpfnl.volumes import phase_name, scan_exists
+from mpfnl.volumes.scan import scan_exists
 
 PHASE_COLUMNS = tuple(phase.value for phase in PHASES)
 REQUIRED = ("study_id", "patient_id", "split", *PHASE_COLUMNS)
@@ -136,7 +136,7 @@ def _check_row(header: Sequence[str], cells: Sequence[str]) -> list[str]:
     problems = []
     for column in REQUIRED:
         if not row[column]:
-            what = f"{phase_name(Phase(column))}'s file" if column in PHASE_COLUMNS else column
+            what = f"{Phase(column).label} phase's file" if column in PHASE_COLUMNS else column
             problems.append(f"{study}: its {what} is empty; fill in column {column}")
     problems += [
         f"{study}: its {column} {row[column]!r} cannot name a folder; use no '/', no '\\' and no control"
@@ -195,7 +195,7 @@ def _conflicts(studies: Sequence[tuple[int, Study]]) -> list[str]:
 def _missing_files(study: Study) -> Iterator[str]:
     files = {phase.value: path for phase, path in study.scans.items()} | dict(study.masks)
     for column, path in files.items():
-        what = f"{column} reference" if column in study.masks else phase_name(Phase(column))
+        what = f"{column} reference" if column in study.masks else f"{Phase(column).label} phase"
         if not scan_exists(path):
             yield f"study {study.study_id!r}, {what}: there is no file {path}; correct column {column}"
         elif path.is_file() and path.stat().st_size == 0:

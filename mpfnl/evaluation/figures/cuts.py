@@ -21,7 +21,8 @@ from mpfnl.plots.gallery import PlaneName
 from mpfnl.plots.orientation import Orientation
 from mpfnl.plots.overlays import ACROSS, Mask, tissue_middle, view
 from mpfnl.plots.panels import Frame
-from mpfnl.volumes import Volume, check_same_grid, read_mask, read_volume
+from mpfnl.volumes import Volume, read_mask, read_volume
+from mpfnl.volumes.grid import check_same_grid
 
 PLANES: dict[PlaneName, int] = {"axial": 2, "coronal": 1, "sagittal": 0}
 """The planes in the order of the rows, and the axis (right, front, top) that each lies across."""

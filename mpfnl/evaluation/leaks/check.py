@@ -18,7 +18,9 @@ from mpfnl.evaluation.leaks.table import NOT_CHECKED, LeakRow, write_leak_table
 from mpfnl.evaluation.masks import LABELS
 from mpfnl.metrics.phase_leak import LeakRule, OrganZones, organ_drift, organ_zones
 from mpfnl.phases import PHASES, Phase
-from mpfnl.volumes import Volume, check_same_grid, read_label_volume, read_volume
+from mpfnl.volumes import Volume, read_volume
+from mpfnl.volumes.grid import check_same_grid
+from mpfnl.volumes.reading import read_label_volume
 from mpfnl.window import ABDOMEN, Window
 
 LEAK_TABLE = "phase_leak.csv"

@@ -14,7 +14,6 @@ import numpy as np
 from mpfnl.files import write_text
 from mpfnl.metrics.phase_leak import WARNINGS, LeakRule, OrganDrift
 from mpfnl.phases import PHASES, Phase
-from mpfnl.volumes import phase_name
 
 NOT_CHECKED = "not checked: "
 """How the note of a row begins that has no measurement at all."""
@@ -132,7 +131,7 @@ def _named(names: Sequence[str], most: int = 5) -> str:
 def _in_words(organ: str, drift: OrganDrift, target: Phase, rule: LeakRule) -> str:
     change = f"{abs(drift.drift_hu):.0f} HU {'brighter' if drift.drift_hu > 0 else 'darker'}"
     ways = [
-        f"{100 * drift.fraction(p, rule):.0f} % of the way to the {phase_name(p)}" for p in drift.toward(rule)
+        f"{100 * drift.fraction(p, rule):.0f} % of the way to the {p.label} phase" for p in drift.toward(rule)
     ]
     to = " and ".join(ways) or "toward no other phase"
     before = drift.degraded_drift_hu

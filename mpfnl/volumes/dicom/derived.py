@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpfnl.errors import InputError
-from mpfnl.volumes.bytefile import one_line
 from mpfnl.volumes.dicom.derivation import Derivation
 from mpfnl.volumes.dicom.instance import (
     STORED,
@@ -28,7 +27,8 @@ from mpfnl.volumes.dicom.instance import (
 )
 from mpfnl.volumes.dicom.origin import Origin, find_origin, read_dataset, tolerant
 from mpfnl.volumes.dicom.uids import make_uid
-from mpfnl.volumes.volume import Voxels
+from mpfnl.volumes.fileio import one_line
+from mpfnl.volumes.intensity import Voxels
 
 
 def check_derived_output(folder: str | Path, source: str | Path) -> None:

@@ -12,8 +12,8 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from mpfnl.errors import InputError
-from mpfnl.volumes.bytefile import open_file
 from mpfnl.volumes.dicom.silence import silent
+from mpfnl.volumes.fileio import open_file
 
 SUFFIXES = (".dcm", ".dicom", ".ima")
 MAGIC_END = 132  # the preamble of 128 bytes and "DICM" (PS3.10, 7.1)

@@ -13,11 +13,10 @@ from pydicom import config, dcmread
 from pydicom.dataset import FileDataset
 
 from mpfnl.errors import InputError
-from mpfnl.volumes.bytefile import one_line
 from mpfnl.volumes.dicom.series import read_headers, split_selector
 from mpfnl.volumes.dicom.slices import check_slices
 from mpfnl.volumes.dicom.stack import build_stack, order
-from mpfnl.volumes.volume import describe
+from mpfnl.volumes.fileio import one_line, scan_name
 
 _IDENTITY = {
     "StudyInstanceUID": "study",
@@ -77,7 +76,7 @@ def find_origin(source: str | Path) -> Origin:
             be read.
     """
     path = Path(source)
-    name = describe(path)
+    name = scan_name(path)
     folder, uid = split_selector(path)
     if uid is None and not os.path.isdir(folder):
         raise InputError(

@@ -10,10 +10,10 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from mpfnl.errors import InputError
-from mpfnl.volumes.bytefile import open_file
 from mpfnl.volumes.dicom.headers import Tag, slice_reader
 from mpfnl.volumes.dicom.silence import silent
 from mpfnl.volumes.dicom.slices import Slice
+from mpfnl.volumes.fileio import open_file
 from mpfnl.window import AIR_HU
 
 HIGHEST_HU = 3071

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from pathlib import Path
 from typing import Any
@@ -9,17 +10,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mpfnl.errors import InputWarning
-from mpfnl.volumes.bytefile import check_shape
+from mpfnl.errors import FormatError, InputError, InputWarning
+from mpfnl.volumes.dicom.headers import is_dicom
 from mpfnl.volumes.dicom.pixels import read_pixels
-from mpfnl.volumes.dicom.series import read_headers
+from mpfnl.volumes.dicom.series import read_headers, split_selector
 from mpfnl.volumes.dicom.slices import Slice, check_slices
 from mpfnl.volumes.dicom.stack import build_stack, order, overlapping, same_place
 from mpfnl.volumes.dicom.tilt import straighten
-from mpfnl.volumes.stored import StoredImage
+from mpfnl.volumes.fileio import check_shape
+from mpfnl.volumes.formats import Format, StoredArray
+from mpfnl.volumes.grid import Affine, Grid
 
 
-def read_series(folder: Path, uid: str | None, name: str) -> StoredImage:
+def read_series(folder: Path, uid: str | None, name: str) -> StoredArray:
     """Reads one series of CT slices from a folder.
 
     Slices are put in order by their position. Values below -1024 HU, which fill what lies outside the scan,
@@ -45,14 +48,53 @@ def read_series(folder: Path, uid: str | None, name: str) -> StoredImage:
     check_shape((*chosen[0].shape, len(chosen)), name)
     hu = _stacked([planes[each] if each in planes else read_pixels(each, name) for each in chosen])
     if stack.lean == (0.0, 0.0):
-        return StoredImage(hu, stack.affine())
+        return _on_grid(hu, stack.affine())
     warnings.warn(
         f"{name}: its gantry was tilted by {stack.tilt_deg:.3g} degrees; its slices were moved onto a grid"
         " with right angles by linear interpolation",
         InputWarning,
         stacklevel=2,
     )
-    return StoredImage(*straighten(hu, stack))
+    return _on_grid(*straighten(hu, stack))
+
+
+def _on_grid(hu: NDArray[Any], affine: Affine) -> StoredArray:
+    x, y, z = hu.shape
+    return StoredArray(hu, Grid((x, y, z), affine))
+
+
+class DicomFormat(Format):
+    """A folder with one series of CT slices, or one series of a folder that holds several."""
+
+    def matches(self, path: Path) -> bool:
+        """Whether the path is a folder, names a series, or is a DICOM file."""
+        return split_selector(path)[1] is not None or os.path.isdir(path) or _is_dicom_file(path)
+
+    def exists(self, path: Path) -> bool:
+        """Whether the folder exists."""
+        folder, uid = split_selector(path)
+        return os.path.exists(folder) if uid is None else os.path.isdir(folder)
+
+    def open(self, path: Path, name: str) -> StoredArray:
+        """Reads the series; see `read_series`."""
+        folder, uid = split_selector(path)
+        if uid is None and not os.path.isdir(path):
+            raise FormatError(f"{name}: is a single DICOM file; give the folder that holds the whole series")
+        return read_series(folder, uid, name)
+
+    def files(self, path: Path, name: str) -> list[Path]:
+        """The files of the series in the order of their positions; see `series_files`."""
+        folder, uid = split_selector(path)
+        if uid is None and not os.path.isdir(path):
+            return super().files(path, name)
+        return series_files(folder, uid, name)
+
+
+def _is_dicom_file(path: Path) -> bool:
+    try:
+        return os.path.isfile(path) and is_dicom(path, str(path))
+    except InputError:
+        return False
 
 
 def series_files(folder: Path, uid: str | None, name: str) -> list[Path]:

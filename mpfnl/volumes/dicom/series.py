@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mpfnl.errors import InputError
-from mpfnl.volumes.bytefile import one_line
 from mpfnl.volumes.dicom.headers import Header, Tag, is_dicom, read_header
+from mpfnl.volumes.fileio import one_line
 
 SHORTEST_ENDING = 8
 """Characters that the ending of a UID must have to name a series: longer than a series number gets."""

@@ -10,9 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpfnl.errors import InputError
-from mpfnl.volumes.bytefile import by
 from mpfnl.volumes.dicom.headers import Header, Tag
-from mpfnl.volumes.volume import numbers
+from mpfnl.volumes.fileio import by, numbers
 
 ORIENTATION_TOLERANCE = 1e-3
 """How far a direction cosine may lie from that of another slice, and from a right angle."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from mpfnl.errors import InputError
 from mpfnl.volumes.dicom.headers import Tag
 from mpfnl.volumes.dicom.slices import Slice
-from mpfnl.volumes.volume import Affine
+from mpfnl.volumes.grid import Affine
 
 LENGTHWISE_TOLERANCE_MM = 0.05
 """How far along the stack a slice may lie from its regular place: half of a position's last digit where

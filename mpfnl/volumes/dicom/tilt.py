@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpfnl.volumes.dicom.stack import Stack
-from mpfnl.volumes.volume import Affine
+from mpfnl.volumes.grid import Affine
 from mpfnl.window import AIR_HU
 
 

@@ -19,7 +19,8 @@ from mpfnl.evaluation.leaks.table import LeakRow, leak_warnings, summarize_leaks
 from mpfnl.metrics.phase_leak import Verdict
 from mpfnl.phantoms import SMALL, SplitCounts, write_cohort
 from mpfnl.phases import PHASES, Phase
-from mpfnl.volumes import Volume, read_label_volume, read_volume, write_volume
+from mpfnl.volumes import Volume, read_volume, write_volume
+from mpfnl.volumes.reading import read_label_volume
 
 PV = Phase.PORTAL_VENOUS
 METHODS = ["reference", "degraded", "honest", "leaking"]

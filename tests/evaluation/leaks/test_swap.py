@@ -61,7 +61,7 @@ def scans() -> dict[Phase, Volume]:
     rng = np.random.default_rng(3)
     affine = np.diag([SPACING] * 3 + [1.0])
     return {
-        phase: Volume(
+        phase: Volume.from_array(
             (np.where(ball(), hu, -80.0) + rng.uniform(-5, 5, SHAPE)).astype(np.float32),
             affine,
             Path(f"{phase}.nii.gz"),
@@ -113,7 +113,7 @@ def test_air_is_no_body_and_small_organs_have_no_row(scans: dict[Phase, Volume])
     for phase, scan in scans.items():
         data = scan.data.copy()
         data[12:] = -175.0  # as a degradation leaves air
-        half[phase] = Volume(data, scan.affine, scan.path, phase)
+        half[phase] = Volume.from_array(data, scan.affine, scan.path, phase)
     tiny = np.zeros(SHAPE, bool)
     tiny[5:8, 5:8, 5:8] = True
     rows = swap_test(Model([0.0, 0.5, 0.5]), half, {"tiny": tiny, "none": ~tiny & tiny}, OPTIONS)

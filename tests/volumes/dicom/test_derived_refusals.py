@@ -71,7 +71,7 @@ def test_a_tilted_gantry(tmp_path: Path, source: Source, refuses: Refused) -> No
 
 def test_no_dicom(tmp_path: Path, hu: np.ndarray, refuses: Refused) -> None:
     path = tmp_path / "scan.nii.gz"
-    write_volume(path, hu, like=Volume(hu, np.diag([1.0, 1, 2, 1]), path, Phase.PORTAL_VENOUS))
+    write_volume(path, hu, like=Volume.from_array(hu, np.diag([1.0, 1, 2, 1]), path, Phase.PORTAL_VENOUS))
     assert "is no DICOM series" in refuses(path)
     assert "is no DICOM series" in refuses(tmp_path / "nothing here")
     (tmp_path / "empty").mkdir()

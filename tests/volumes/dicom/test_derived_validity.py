@@ -16,9 +16,10 @@ import pytest
 from pydicom.data import get_testdata_file
 
 from mpfnl.phantoms import SMALL, write_vindr_cohort
-from mpfnl.volumes import content_files, read_volume
+from mpfnl.volumes import read_volume
 from mpfnl.volumes.dicom.derivation import Derivation
 from mpfnl.volumes.dicom.derived import write_derived_series
+from mpfnl.volumes.scan import content_files
 
 ItkSeries: TypeAlias = Callable[[Path], tuple[np.ndarray, np.ndarray]]
 Validate: TypeAlias = Callable[[list[Path]], list[str]]

@@ -17,7 +17,7 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
     """Opens a new file beside `path` for bytes and moves it to `path` at the end; removes it on any failure.
 
     Args:
-        path: The file to make or replace.
+        path: File to make or replace.
 
     Raises:
         OutputError: The file system refuses (no space, no permission).

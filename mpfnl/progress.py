@@ -12,11 +12,11 @@ Item = TypeVar("Item")
 
 
 def track(items: Iterable[Item], total: int, what: str) -> Iterator[Item]:
-    """Yields the items and shows how far it is, on standard error.
+    """Yields the items and draws a progress bar on standard error.
 
     Args:
-        items: What to go through.
-        total: How many there are.
-        what: What is being done to them, in a word or two.
+        items: Items to go through.
+        total: Number of items.
+        what: Caption, a word or two.
     """
     yield from rich_track(items, what, total=total, console=Console(stderr=True), transient=True)

@@ -1,4 +1,4 @@
-"""Batches of the data module, and what a data module states about them."""
+"""Batches of the data module, and the facts that a data module states about them."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from mpfnl.window import Window
 
 @runtime_checkable
 class PhaseSource(Protocol):
-    """What a data module says of the batches it yields."""
+    """A data module that states the phases of its batches."""
 
     @property
     def phases(self) -> tuple[Phase, ...]:
-        """The phases that are stacked."""
+        """The stacked phases."""
 
     @property
     def target(self) -> Phase:
@@ -25,17 +25,17 @@ class PhaseSource(Protocol):
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What a model is trained on, as the data module says it.
+    """The training set of a model, as the data module states it.
 
     Args:
         studies: Number of training studies.
-        phantoms: Whether there are phantoms among them.
-        degradation: Name of what the phases are degraded with; `none` where they are not.
-        window: The HU window of the samples.
+        phantoms: Whether the training studies include phantoms.
+        degradation: Name of the degradation preset; `none` where the phases are not degraded.
+        window: HU window of the samples.
         patch_size: Edge of a training patch in voxels.
-        batch_size: Patches a batch of one process.
+        batch_size: Patches per batch and process.
         val_patches: Number of validation patches.
-        seed: Of patches and degradation.
+        seed: Seed of patches and degradation.
     """
 
     studies: int
@@ -50,15 +50,15 @@ class TrainingData:
 
 @runtime_checkable
 class TrainingSource(Protocol):
-    """A data module that says what it trains on."""
+    """A data module that states its training set."""
 
     @property
     def training_data(self) -> TrainingData:
-        """What the model is trained on; known once the data module is set up."""
+        """The training set; known once the data module is set up."""
 
 
 class StudyBatch(TypedDict):
-    """What the data module yields and the models take."""
+    """A batch as the data module yields it and the models take it."""
 
     phases: PhaseBatch
     """The degraded phases, `(batch, P, x, y, z)` in [0, 1]."""

@@ -37,14 +37,9 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from mpfnl.phantoms import PhantomConfig, generate_study
 from mpfnl.phases import Phase
-from mpfnl.transforms.degradation import (
-    SECOND_ORDER_V1,
-    Preset,
-    SecondOrderStage,
-    apply_parameters,
-    find_preset,
-    sample_parameters,
-)
+from mpfnl.transforms import Preset, apply_parameters, find_preset, sample_parameters
+from mpfnl.transforms.degradation import SECOND_ORDER_V1
+from mpfnl.transforms.degradation.second_order import SecondOrderStage
 from mpfnl.window import ABDOMEN
 
 TESTS = ("tests/transforms",)

@@ -28,15 +28,10 @@ from common import device_provenance, tests_pass, write_csv
 from timing import Times, in_turn
 
 from mpfnl.phases import PHASES
-from mpfnl.transforms.degradation import (
-    FWHM_PER_SIGMA,
-    SECOND_ORDER_V1,
-    Preset,
-    SecondOrderStage,
-    apply_batch,
-    apply_parameters,
-    sample_parameters,
-)
+from mpfnl.transforms import Preset, apply_batch, apply_parameters, sample_parameters
+from mpfnl.transforms.degradation import SECOND_ORDER_V1
+from mpfnl.transforms.degradation.convolution import FWHM_PER_SIGMA
+from mpfnl.transforms.degradation.second_order import SecondOrderStage
 
 TESTS = ("tests/transforms",)
 SPACING = (0.8, 0.8, 1.5)

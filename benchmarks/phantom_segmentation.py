@@ -32,7 +32,7 @@ from mpfnl.phantoms.labels import NUMBERS
 from mpfnl.phases import Phase
 from mpfnl.segmentation import TotalSegmentatorSegmenter
 from mpfnl.segmentation.phantom_weights import NOTICE, TRAINING_SEED, digest
-from mpfnl.transforms.degradation import apply_parameters, find_preset, sample_parameters
+from mpfnl.transforms import apply_parameters, find_preset, sample_parameters
 from mpfnl.volumes import Volume
 
 TESTS = ("tests/segmentation/test_phantom_weights.py",)

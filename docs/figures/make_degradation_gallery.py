@@ -16,30 +16,22 @@ import torch
 from nibabel.orientations import apply_orientation, io_orientation
 from torch import Tensor
 
-from mpfnl.cli.degradation import in_words
 from mpfnl.metrics.image import psnr
 from mpfnl.phantoms import SMALL, PhantomConfig, generate_study
 from mpfnl.phases import Phase
 from mpfnl.plots.gallery import ENLARGED, Panel, PlaneName, Section, cut, gallery
 from mpfnl.plots.overlays import to_png
-from mpfnl.transforms.degradation import (
-    Blur,
-    GaussianNoise,
-    Implant,
-    Interpolation,
-    LowDose,
-    MetalStreaks,
-    MotionBlur,
-    Operation,
-    PoissonNoise,
-    Resize,
-    SliceProfile,
-    ThickSlices,
-    apply_parameters,
-    operations_of,
-    sample_parameters,
-)
-from mpfnl.transforms.degradation.catalogue import SHORT_NAMES
+from mpfnl.transforms import Degradation
+from mpfnl.transforms.degradation import newest_presets
+from mpfnl.transforms.degradation.blur import Blur
+from mpfnl.transforms.degradation.implants import Implant
+from mpfnl.transforms.degradation.low_dose import LowDose
+from mpfnl.transforms.degradation.metal import MetalStreaks
+from mpfnl.transforms.degradation.motion import MotionBlur
+from mpfnl.transforms.degradation.noise import GaussianNoise, PoissonNoise
+from mpfnl.transforms.degradation.resampling import Resampling
+from mpfnl.transforms.degradation.resize import Resize
+from mpfnl.transforms.degradation.thick_slices import SliceProfile, ThickSlices
 from mpfnl.transforms.seeds import phase_draws
 from mpfnl.volumes import read_volume
 from mpfnl.volumes.grid import Affine
@@ -69,14 +61,14 @@ class Case:
     """A scan and where to look at it.
 
     Args:
-        title: Of the figure.
-        source: What the scan is, for the caption.
+        title: Title of the figure.
+        source: Source of the scan, for the caption.
         hu: `(x, y, z)`, as stored.
         affine: Voxel indices to RAS+ mm.
         axial: The voxel in the middle of the axial detail, once the scan is turned to RAS and framed.
         coronal: That of the coronal one.
         screws: The middles of two pedicle screws, as shares of the box around the body, as stored.
-        frame: What is shown along x and y, once the scan is turned.
+        frame: Shown range along x and y, once the scan is turned.
     """
 
     title: str
@@ -90,7 +82,7 @@ class Case:
 
     @property
     def spacing(self) -> tuple[float, float, float]:
-        """Of the voxels in mm."""
+        """Spacing of the voxels in mm."""
         x, y, z = np.linalg.norm(self.affine[:3, :3], axis=0).tolist()
         return x, y, z
 
@@ -102,9 +94,9 @@ class Case:
         turned = apply_orientation(degraded.numpy(), io_orientation(self.affine))[self.frame]
         return Panel(title, text, note, cut(turned, self.spacing, plane, voxel))
 
-    def alone(self, plane: PlaneName, title: str, text: str, operation: Operation) -> Panel:
-        """A panel of one operation."""
-        return self.panel(plane, title, text, operation.apply(self.hu, self.spacing))
+    def alone(self, plane: PlaneName, title: str, text: str, degradation: Degradation) -> Panel:
+        """A panel of one degradation."""
+        return self.panel(plane, title, text, degradation.apply(self.hu, self.spacing))
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -178,8 +170,8 @@ def sections(case: Case) -> list[Section]:
 
 def _second_order(case: Case) -> list[Panel]:
     size = " x ".join(f"{step:.3g}" for step in case.spacing)
-    area, linear, cubic = Interpolation.AREA, Interpolation.LINEAR, Interpolation.CUBIC
-    shown: list[tuple[str, str, Operation]] = [
+    area, linear, cubic = Resampling.AREA, Resampling.LINEAR, Resampling.CUBIC
+    shown: list[tuple[str, str, Degradation]] = [
         ("Blur, isotropic", "2.2 mm FWHM", Blur((2.2, 2.2, 2.2))),
         ("Blur, anisotropic", "FWHM 4 mm left-right, 1 mm front-back, 1 mm along z", Blur((4, 1, 1))),
         ("Resize, area and linear", "to 2.8 x 2.8 x 5 mm and back", Resize((2.8, 2.8, 5), area, linear)),
@@ -195,7 +187,7 @@ def _second_order(case: Case) -> list[Panel]:
 
 def _scanner(case: Case) -> list[Panel]:
     screws = tuple(Implant(place, (3.0, 22.0), 6.0) for place in case.screws)
-    shown: list[tuple[str, str, Operation]] = [
+    shown: list[tuple[str, str, Degradation]] = [
         ("Low dose, a quarter", "adds noise of SD 66 HU (SD of the full dose 38 HU)", LowDose(0.25, SEED)),
         ("Low dose, a tenth", "adds noise of SD 114 HU (SD of the full dose 38 HU)", LowDose(0.1, SEED)),
         ("Metal streaks", "two screws, 6 x 44 mm; SD of the streaks 35 HU", MetalStreaks(screws, 35, SEED)),
@@ -205,7 +197,7 @@ def _scanner(case: Case) -> list[Panel]:
 
 def _coronal(case: Case) -> list[Panel]:
     rectangle, bell = SliceProfile.RECTANGLE, SliceProfile.BELL
-    shown: list[tuple[str, str, Operation]] = [
+    shown: list[tuple[str, str, Degradation]] = [
         ("Thick slices, rectangle", "10 mm thick, 10 mm apart", ThickSlices(10, 10, rectangle)),
         ("Thick slices, bell", "10 mm thick (FWHM), 10 mm apart", ThickSlices(10, 10, bell)),
         ("Thick slices, bell, overlapping", "10 mm thick (FWHM), 5 mm apart", ThickSlices(10, 5, bell)),
@@ -224,11 +216,10 @@ def _presets(case: Case) -> list[Section]:
     rows = []
     for seed in DRAWS:
         panels = []
-        for name in (name for name in SHOWN_PRESETS if name in SHORT_NAMES):
-            record = sample_parameters(SHORT_NAMES[name], phase_draws(seed, 0, "", Phase.PORTAL_VENOUS))
-            degraded = apply_parameters(case.hu, case.spacing, record)
-            words = in_words(operations_of(record))
-            panels.append(case.panel("axial", f"Preset {name}, seed {seed}", words, degraded))
+        for name in (name for name in SHOWN_PRESETS if name in newest_presets()):
+            record = newest_presets()[name].sample(phase_draws(seed, 0, "", Phase.PORTAL_VENOUS))
+            degraded = record.apply(case.hu, case.spacing)
+            panels.append(case.panel("axial", f"Preset {name}, seed {seed}", record.describe(), degraded))
         rows.append(panels)
     heading = "Presets: a column each, a draw each row"
     return [Section("" if number else heading, panels) for number, panels in enumerate(rows)]

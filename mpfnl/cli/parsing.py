@@ -16,6 +16,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from docstring_parser import parse as parse_docstring
 from jsonargparse import ArgumentParser, Namespace
 
+from mpfnl.cli.degradation import preset_names
 from mpfnl.phases import Phase
 
 
@@ -103,6 +104,8 @@ def _option(name: str) -> str:
 
 def _add(parser: ArgumentParser, parameter: inspect.Parameter, hint: Any, text: str) -> None:
     text = " ".join(text.split())
+    if _PRESETS in text:
+        text = text.replace(_PRESETS, preset_names())
     if parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
         parser.add_argument(parameter.name, type=hint, help=text)
         return
@@ -124,6 +127,8 @@ def _add(parser: ArgumentParser, parameter: inspect.Parameter, hint: Any, text: 
         extra["metavar"] = _METAVARS.get(parameter.name, "FILE" if "Path" in str(hint) else "N")
     parser.add_argument(*names, type=hint, default=default, required=required, help=text, **extra)
 
+
+_PRESETS = "{presets}"  # in an argument's text: the registered presets; reading them imports torch
 
 _METAVARS = {
     "weights": "PATH",

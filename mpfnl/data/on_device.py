@@ -12,8 +12,8 @@ from torch import Tensor
 from mpfnl.data.patches import PatchSampling
 from mpfnl.data.recipe import Recipe, coarser
 from mpfnl.samples import StudyBatch
-from mpfnl.transforms import rotate90
-from mpfnl.transforms.degradation import apply_batch
+from mpfnl.transforms import apply_batch
+from mpfnl.transforms.rotation import rotate90
 
 
 class RawBatch(TypedDict):

@@ -220,7 +220,7 @@ class RawPatches:
             "degradation": json.dumps(
                 {
                     "spacing_mm": patch.study.grid.spacing,
-                    "records": [parameters[phase] for phase in recipe.phases],
+                    "records": [parameters[phase].to_json() for phase in recipe.phases],
                 }
             ),
             "rotation": json.dumps(self._turns(patch)),

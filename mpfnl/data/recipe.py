@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import TypedDict
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from torch.nn.functional import avg_pool3d
 from mpfnl.data.studies import StudyScans
 from mpfnl.errors import InputError
 from mpfnl.phases import Phase
-from mpfnl.transforms.degradation import Preset, apply_parameters, sample_parameters
+from mpfnl.transforms.degradation import Preset, Record
 from mpfnl.transforms.seeds import Sharing, checked_run_seed, phase_draws
 from mpfnl.volumes.intensity import as_int16
 from mpfnl.window import ABDOMEN, Window
@@ -69,7 +69,7 @@ class Recipe:
         """Whether the degradation must see whole cross-sections, not patches alone."""
         return self.degradation is not None and self.degradation.whole_slices
 
-    def parameters(self, study_id: str, epoch: int = 0, draw: int = 0) -> dict[Phase, dict[str, Any]]:
+    def parameters(self, study_id: str, epoch: int = 0, draw: int = 0) -> dict[Phase, Record]:
         """What the phases of a sample are degraded with, by (seed, epoch, study, phase, draw) alone.
 
         Args:
@@ -81,10 +81,10 @@ class Recipe:
             The record of each phase of the model; without a degradation, records of no operation.
         """
         if self.degradation is None:
-            return {phase: {"operations": []} for phase in self.phases}
+            return dict.fromkeys(self.phases, Record())
         return {
-            phase: sample_parameters(
-                self.degradation, phase_draws(self.seed, epoch, study_id, phase, draw, self.sharing)
+            phase: self.degradation.sample(
+                phase_draws(self.seed, epoch, study_id, phase, draw, self.sharing), self.window
             )
             for phase in self.phases
         }
@@ -93,7 +93,7 @@ class Recipe:
         self,
         hu: Sequence[NDArray[np.int16]],
         spacing: Sequence[float],
-        parameters: Mapping[Phase, Mapping[str, Any]],
+        parameters: Mapping[Phase, Record],
     ) -> dict[Phase, Tensor]:
         """Degrades each phase as recorded.
 
@@ -106,7 +106,7 @@ class Recipe:
             HU `(x, y, z)`, float32, of each phase of the model.
         """
         return {
-            phase: apply_parameters(as_float(hu[self.loaded.index(phase)]), spacing, parameters[phase])
+            phase: parameters[phase].apply(as_float(hu[self.loaded.index(phase)]), spacing)
             for phase in self.phases
         }
 

@@ -275,7 +275,7 @@ def plan_segmentations(
         raise InputError(
             f"{manifest.path}: the phantom weights were trained on {trained_on[0]}; take another seed"
         )
-    planned = Segmentations(segmenter, options.overlap, target, options.degradation.clip_to)
+    planned = Segmentations(segmenter, options.overlap, target, options.degradation.clip_window())
     if not any(planned.asked(study) for study in studies):
         raise InputError(
             f"{manifest.path}: no study of split {options.split} has a reference mask of the"

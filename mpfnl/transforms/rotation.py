@@ -16,7 +16,7 @@ def rotate90(volume: Tensor, axis: int, turns: int) -> Tensor:
 
     Args:
         volume: Tensor `(..., x, y, z)`.
-        axis: The axis to turn about: 0, 1 or 2 for x, y or z.
+        axis: Axis of the rotation: 0, 1 or 2 for x, y or z.
         turns: Number of quarter turns, from the next axis to the one after (x to y about z).
 
     Returns:
@@ -37,7 +37,7 @@ def rotate90_affine(affine: np.ndarray, shape: Sequence[int], axis: int, turns: 
     Args:
         affine: Affine `(4, 4)` of the array before the rotation, voxels to mm.
         shape: Spatial shape `(x, y, z)` before the rotation.
-        axis: The axis turned about: 0, 1 or 2.
+        axis: Axis of the rotation: 0, 1 or 2.
         turns: Number of quarter turns.
 
     Returns:
@@ -61,7 +61,16 @@ def rotate90_affine(affine: np.ndarray, shape: Sequence[int], axis: int, turns: 
     return result
 
 
-def _plane(axis: int) -> tuple[int, int]:
+def checked_axis(axis: int) -> int:
+    """An axis of a rotation: 0, 1 or 2.
+
+    Raises:
+        ValueError: The axis is none of them.
+    """
     if axis not in (0, 1, 2):
         raise ValueError(f"the axis of a rotation is 0, 1 or 2, got {axis}")
-    return _PLANES[axis]
+    return axis
+
+
+def _plane(axis: int) -> tuple[int, int]:
+    return _PLANES[checked_axis(axis)]

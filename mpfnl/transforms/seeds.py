@@ -1,4 +1,4 @@
-"""Seeds from what a sample is, not from when or where it is made."""
+"""Random generators of a sample: its draws depend on its seed, epoch, study and phase alone."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from enum import StrEnum
 
 import numpy as np
 
-from mpfnl.errors import InputError
+from mpfnl.errors import OptionError
 from mpfnl.phases import Phase
 
 _PROTOCOL = 1  # one number for each purpose, so that no two generators are the same
@@ -16,7 +16,11 @@ _FIRST_PHASE = 2
 
 
 class Sharing(StrEnum):
-    """What the degraded phases of a study have in common."""
+    """Parameters that the degraded phases of a study have in common.
+
+    >>> Sharing("acquisition") is Sharing.ACQUISITION
+    True
+    """
 
     NOTHING = "nothing"
     """Every phase draws for itself, as in the paper."""
@@ -30,8 +34,8 @@ class Draws:
     """The random generators of one phase of a study.
 
     Args:
-        protocol: For what the scanner, its protocol and the patient's implants decide.
-        own: For what happens in this acquisition alone: noise and motion.
+        protocol: Generator of parameters that the scanner, its protocol and the patient's implants decide.
+        own: Generator of parameters of this acquisition alone: noise and motion.
     """
 
     protocol: np.random.Generator
@@ -72,7 +76,7 @@ def phase_draws(
         study_id: The study's name.
         phase: The phase.
         draw: The number of the sample within study and epoch.
-        sharing: What the phases of a study have in common.
+        sharing: Parameters that the phases of a study have in common.
     """
     key = _key(seed, epoch, study_id, draw)
     own = np.random.default_rng([*key, _FIRST_PHASE + list(Phase).index(Phase(phase))])
@@ -94,10 +98,10 @@ def checked_run_seed(seed: int) -> int:
     """The seed of a run.
 
     Raises:
-        InputError: It is negative.
+        OptionError: The seed is negative.
     """
     if seed < 0:
-        raise InputError(f"the seed is {seed}; give 0 or more")
+        raise OptionError(f"the seed is {seed}; give 0 or more")
     return seed
 
 

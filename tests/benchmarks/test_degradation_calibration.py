@@ -21,7 +21,8 @@ from degradation_calibration import (
     with_noise,
 )
 
-from mpfnl.transforms.degradation import SECOND_ORDER_V1, SecondOrderStage, find_preset
+from mpfnl.transforms.degradation import SECOND_ORDER_V1, find_preset
+from mpfnl.transforms.degradation.second_order import SecondOrderStage
 
 
 def trunk() -> Scan:

@@ -17,7 +17,6 @@ import torch
 
 from mpfnl import __version__
 from mpfnl.cli import main
-from mpfnl.cli.degradation import in_words
 from mpfnl.cli.main import COMMANDS
 from mpfnl.data.manifest import read_manifest
 from mpfnl.data.recipe import Recipe, degrade_study
@@ -25,22 +24,22 @@ from mpfnl.data.studies import load_study
 from mpfnl.phases import PHASES, Phase
 from mpfnl.transforms import Sharing
 from mpfnl.transforms.degradation import (
-    Blur,
-    Clip,
-    GaussianNoise,
-    Implant,
-    LowDose,
-    MetalStreaks,
-    MotionBlur,
-    PoissonNoise,
-    Resize,
-    SliceProfile,
-    ThickSlices,
+    Degradation,
     apply_parameters,
     find_preset,
+    newest_presets,
+    registered_degradations,
 )
-from mpfnl.transforms.degradation.catalogue import SHORT_NAMES
-from mpfnl.transforms.degradation.records import KINDS
+from mpfnl.transforms.degradation.blur import Blur
+from mpfnl.transforms.degradation.clip import Clip
+from mpfnl.transforms.degradation.implants import Implant
+from mpfnl.transforms.degradation.low_dose import LowDose
+from mpfnl.transforms.degradation.metal import MetalStreaks
+from mpfnl.transforms.degradation.motion import MotionBlur
+from mpfnl.transforms.degradation.noise import GaussianNoise, PoissonNoise
+from mpfnl.transforms.degradation.records import Record, Step
+from mpfnl.transforms.degradation.resize import Resize
+from mpfnl.transforms.degradation.thick_slices import SliceProfile, ThickSlices
 from mpfnl.volumes import read_volume, write_volume
 from mpfnl.volumes.intensity import Voxels
 from mpfnl.volumes.writing import VolumeWriter
@@ -78,7 +77,7 @@ def refused(capsys: pytest.CaptureFixture[str], scan: Path, output: Path, *words
     return line
 
 
-@pytest.mark.parametrize("preset", list(SHORT_NAMES))
+@pytest.mark.parametrize("preset", list(newest_presets()))
 @pytest.mark.parametrize("dtype", [np.int16, np.float32])
 def test_a_record_replays_byte_by_byte(tmp_path: Path, preset: str, dtype: type[np.generic]) -> None:
     scan, record = save(tmp_path / "in.nii.gz", dtype), tmp_path / "params.json"
@@ -226,33 +225,42 @@ def test_a_record_made_in_python_is_enough(
 NOISE = {"correlation_mm": 0, "seed": 1}
 
 
+def package_kinds() -> set[str]:
+    """Kinds of the package; other tests register their own."""
+    return {
+        kind
+        for kind, cls in registered_degradations().items()
+        if cls.__module__.startswith("mpfnl.transforms")
+    }
+
+
 def operations(*each: dict[str, Any]) -> str:
     return json.dumps({"operations": list(each)})
 
 
 RECORDS: dict[str, tuple[str | bytes | None, str]] = {
-    "missing": (None, "there is no such record"),
-    "empty": ("", "no JSON"),
-    "no text": (b"\xff\xfe\x00\x80", "no JSON"),
-    "cut off": ('{"operations": [{"kind": "bl', "no JSON"),
-    "a list": ("[1, 2]", "no record of a degradation"),
-    "a number": ("3", "no record of a degradation"),
-    "foreign": ('{"name": "Anna"}', "no list 'operations'"),
-    "operations no list": ('{"operations": {"kind": "blur"}}', "no list 'operations'"),
-    "operations no objects": ('{"operations": ["blur"]}', "no list 'operations'"),
-    "unknown kind": (operations({"kind": "sharpen"}), "unknown degradation operation 'sharpen'.*blur"),
+    "missing": (None, "--record"),
+    "empty": ("", "JSON"),
+    "no text": (b"\xff\xfe\x00\x80", "JSON"),
+    "cut off": ('{"operations": [{"kind": "bl', "JSON"),
+    "a list": ("[1, 2]", "record"),
+    "a number": ("3", "record"),
+    "foreign": ('{"name": "Anna"}', "'operations'"),
+    "operations no list": ('{"operations": {"kind": "blur"}}', "'operations'"),
+    "operations no objects": ('{"operations": ["blur"]}', "'operations'"),
+    "unknown kind": (operations({"kind": "sharpen"}), "'sharpen'.*blur"),
     "foreign number": (operations({"kind": "blur", "sigma": 3}), "blur.*fwhm_mm"),
     "number missing": (operations({"kind": "gaussian_noise", "sd_hu": 3}), "gaussian_noise.*seed"),
-    "negative": (operations({"kind": "blur", "fwhm_mm": [-1, 1, 1]}), "fwhm_mm must be"),
+    "negative": (operations({"kind": "blur", "fwhm_mm": [-1, 1, 1]}), "fwhm_mm"),
     "word for number": (operations({"kind": "gaussian_noise", "sd_hu": "strong"} | NOISE), "gaussian_noise"),
     "NaN": (operations({"kind": "gaussian_noise", "sd_hu": float("nan")} | NOISE), "NaN"),
     "infinite": (
         operations({"kind": "gaussian_noise", "sd_hu": 1} | NOISE).replace('"sd_hu": 1', '"sd_hu": 1e999'),
-        "gaussian_noise.*sd_hu|too large",
+        "gaussian_noise.*sd_hu",
     ),
     "too far": (
         operations({"kind": "motion_blur", "amplitude_mm": [500, 0, 0]}),
-        "motion_blur.*100|cannot be applied.*100",
+        "motion_blur.*100",
     ),
 }
 
@@ -284,7 +292,7 @@ def test_nothing_else_goes_with_a_replay(
 ) -> None:
     assert degrade(scan, tmp_path / "first.nii.gz", "--record", tmp_path / "params.json") == 0
     line = refused(capsys, scan, tmp_path / "out.nii.gz", "--replay", tmp_path / "params.json", *words)
-    assert f"leave out {words[0]}" in line
+    assert words[0] in line
     assert "params.json" in line
 
 
@@ -293,9 +301,9 @@ def test_unknown_presets_are_told_the_known(
 ) -> None:
     line = refused(capsys, scan, tmp_path / "out.nii.gz", "--preset", "papers")
     assert "'papers'" in line
-    assert all(name in line for name in SHORT_NAMES)
+    assert all(name in line for name in newest_presets())
     help_text = " ".join(COMMANDS["degrade"].parser().format_help().split())
-    assert all(re.search(rf"\b{name}\b", help_text) for name in SHORT_NAMES)
+    assert all(re.search(rf"\b{name}\b", help_text) for name in newest_presets())
 
 
 def test_negative_seed(tmp_path: Path, scan: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -303,16 +311,16 @@ def test_negative_seed(tmp_path: Path, scan: Path, capsys: pytest.CaptureFixture
 
 
 PLACES: dict[str, tuple[Callable[[Path], list[Path]], str]] = {
-    "output is the scan": (lambda folder: [folder / "scan.nii.gz"], "is an input"),
-    "output is the scan's alias": (lambda folder: [folder / "alias.nii.gz"], "is an input"),
-    "output is no NIfTI": (lambda folder: [folder / "out.mha"], r"must end in \.nii"),
-    "output is a folder": (lambda folder: [folder / "sub.nii.gz"], "is a folder"),
-    "no such folder": (lambda folder: [folder / "nowhere" / "out.nii.gz"], "nowhere does not exist"),
-    "record is a scan": (lambda folder: [folder / "out.nii.gz", folder / "scan.nii.gz"], r"end in \.json"),
-    "record is the output": (lambda folder: [folder / "out.nii.gz"] * 2, r"end in \.json"),
-    "record is the scan's alias": (lambda f: [f / "out.nii.gz", f / "alias.json"], "is the input"),
-    "record is a folder": (lambda f: [f / "out.nii.gz", f / "sub.json"], "is a folder"),
-    "no such folder for the record": (lambda f: [f / "out.nii.gz", f / "nowhere" / "p.json"], "nowhere does"),
+    "output is the scan": (lambda folder: [folder / "scan.nii.gz"], "input"),
+    "output is the scan's alias": (lambda folder: [folder / "alias.nii.gz"], "input"),
+    "output is no NIfTI": (lambda folder: [folder / "out.mha"], r"\.nii"),
+    "output is a folder": (lambda folder: [folder / "sub.nii.gz"], "folder"),
+    "no such folder": (lambda folder: [folder / "nowhere" / "out.nii.gz"], "nowhere"),
+    "record is a scan": (lambda folder: [folder / "out.nii.gz", folder / "scan.nii.gz"], r"\.json"),
+    "record is the output": (lambda folder: [folder / "out.nii.gz"] * 2, r"\.json"),
+    "record is the scan's alias": (lambda f: [f / "out.nii.gz", f / "alias.json"], "input"),
+    "record is a folder": (lambda f: [f / "out.nii.gz", f / "sub.json"], "folder"),
+    "no such folder for the record": (lambda f: [f / "out.nii.gz", f / "nowhere" / "p.json"], "nowhere"),
 }
 
 
@@ -349,7 +357,7 @@ def test_a_folder_without_permission(
     monkeypatch.setattr("os.access", lambda path, mode: Path(path).name != place)
     words = ["--record", tmp_path / "records" / "params.json"]
     line = refused(capsys, scan, tmp_path / "out" / "out.nii.gz", *words)
-    assert f"the folder {tmp_path / place} is read-only" in line
+    assert str(tmp_path / place) in line
 
 
 def windowed(path: Path) -> None:
@@ -405,12 +413,13 @@ def test_a_full_disk_leaves_neither_scan_nor_record(
 
     monkeypatch.setattr(VolumeWriter, "write", full)
     line = refused(capsys, scan, output, "--seed", 9, "--record", record)
-    assert f"{output}: cannot be written (No space left on device)" in line
+    assert str(output) in line
+    assert "No space left on device" in line
     assert output.exists() is record.exists() is before
 
 
-def test_every_kind_has_words() -> None:
-    each = {
+def test_every_kind_has_a_description() -> None:
+    each: dict[Degradation, str] = {
         Clip(-175, 275): "clip to [-175, 275] HU",
         Blur((1.4, 1.4, 1.4)): "blur 1.4 mm",
         Blur((1, 2, 3.25)): "blur 1 x 2 x 3.25 mm",
@@ -423,7 +432,8 @@ def test_every_kind_has_words() -> None:
         MotionBlur((0, 2, 8), 0.5): "motion 0 x 2 x 8 mm with 50 % double exposure",
         MetalStreaks((Implant((0.5, 0.5, 0.5), (2, 2), 9),), 50, 1): "1 implant with streaks of 50 HU",
     }
-    for operation, words in each.items():
-        assert in_words([operation]) == words
-    assert {operation.kind for operation in each} == set(KINDS)
-    assert in_words(list(each)) == ", ".join(each.values())
+    for degradation, text in each.items():
+        assert degradation.describe() == text
+    assert {degradation.kind for degradation in each} == package_kinds()
+    record = Record(tuple(Step(degradation) for degradation in each))
+    assert record.describe() == ", ".join(each.values())

@@ -17,7 +17,7 @@ from PIL import Image
 from mpfnl.phantoms import SMALL
 from mpfnl.plots.gallery import DETAIL_MM, ENLARGED, Cut, Panel, PlaneName, Section, cut, gallery
 from mpfnl.plots.overlays import ACROSS, to_png
-from mpfnl.transforms.degradation.catalogue import SHORT_NAMES
+from mpfnl.transforms.degradation import newest_presets
 from mpfnl.window import ABDOMEN
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -155,7 +155,7 @@ def test_everything_is_shown_and_does_something(script: ModuleType) -> None:
     titles = " ".join(panel.title for panel in panels).lower()
     shown = ["isotropic", "anisotropic", "resize", "gaussian", "poisson", "correlated", "quarter", "tenth"]
     shown += ["rectangle", "bell", "motion", "double exposure", "metal"]
-    shown += [f"preset {name}, seed" for name in ("mild", "paper", "severe") if name in SHORT_NAMES]
+    shown += [f"preset {name}, seed" for name in ("mild", "paper", "severe") if name in newest_presets()]
     assert all(word in titles for word in shown)
     for panel in panels:
         if panel.title != "Original":

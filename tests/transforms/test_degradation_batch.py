@@ -7,22 +7,21 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mpfnl.errors import InputError
+from mpfnl.errors import FormatError
 from mpfnl.transforms.degradation import (
     SECOND_ORDER_V1,
-    Blur,
-    GaussianNoise,
-    Interpolation,
-    Operation,
-    Resize,
     apply_batch,
     apply_parameters,
-    filters,
+    convolution,
     find_preset,
     resampling,
     sample_parameters,
 )
-from mpfnl.transforms.degradation.filters import Border, convolve, gaussian_kernel
+from mpfnl.transforms.degradation.blur import Blur
+from mpfnl.transforms.degradation.convolution import Border, convolve, gaussian_kernel
+from mpfnl.transforms.degradation.noise import GaussianNoise
+from mpfnl.transforms.degradation.resampling import Resampling
+from mpfnl.transforms.degradation.resize import Resize, there_and_back
 
 SPACINGS = [(0.8, 0.8, 2.5), (0.7, 0.9, 1.0), (1.5, 1.5, 5.0), (0.6, 0.6, 0.6)]
 
@@ -62,21 +61,21 @@ def test_the_batched_convolution_is_the_one_of_each_volume() -> None:
             expected = convolve(hu, axis, kernels, border)
             lines = hu.movedim(axis + 1, 1).reshape(4, 1, hu.shape[axis + 1], -1)
             found = torch.empty_like(lines)
-            filters._convolve_together(lines, filters._stacked(kernels, lines), border, found)
+            convolution._convolve_together(lines, convolution._stacked(kernels, lines), border, found)
             expected = expected.movedim(axis + 1, 1).reshape(lines.shape)
             torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("down", list(Interpolation))
-@pytest.mark.parametrize("up", [Interpolation.LINEAR, Interpolation.CUBIC])
-def test_the_batched_resampling_is_the_one_of_each_volume(down: Interpolation, up: Interpolation) -> None:
+@pytest.mark.parametrize("down", list(Resampling))
+@pytest.mark.parametrize("up", [Resampling.LINEAR, Resampling.CUBIC])
+def test_the_batched_resampling_is_the_one_of_each_volume(down: Resampling, up: Resampling) -> None:
     hu = volumes()
     length = hu.shape[1]
     chains = [
         (),
-        resampling._there_and_back(length, 1.7, down, up),
-        resampling._there_and_back(length, 4.0, Interpolation.AREA, Interpolation.LINEAR),
-        resampling._there_and_back(length, 2.5, down, up),
+        there_and_back(length, 1.7, down, up),
+        there_and_back(length, 4.0, Resampling.AREA, Resampling.LINEAR),
+        there_and_back(length, 2.5, down, up),
     ]
     expected = resampling.apply_taps(hu, 0, chains)
     lines = hu.reshape(4, 1, length, -1)
@@ -89,14 +88,14 @@ def test_operations_of_one_kind_run_together(monkeypatch: pytest.MonkeyPatch) ->
     calls: list[int] = []
     original = Blur.apply_each.__func__  # type: ignore[attr-defined]
 
-    def counted(cls: type[Blur], operations: list[Operation], *rest: object) -> torch.Tensor:
+    def counted(cls: type[Blur], operations: list[Degradation], *rest: object) -> torch.Tensor:
         calls.append(len(operations))
         result: torch.Tensor = original(cls, operations, *rest)
         return result
 
     monkeypatch.setattr(Blur, "apply_each", classmethod(counted))
     blur, noise = Blur((1.0, 2.0, 3.0)).to_json(), GaussianNoise(5.0, 0.3, 1).to_json()
-    resize = Resize((2.0, 2.0, 2.0), Interpolation.AREA, Interpolation.LINEAR).to_json()
+    resize = Resize((2.0, 2.0, 2.0), Resampling.AREA, Resampling.LINEAR).to_json()
     lists = [[blur], [noise, blur], [blur, resize], [resize, noise]]
     apply_batch(volumes(), SPACINGS, [{"operations": operations} for operations in lists])
     assert sum(calls) == 3
@@ -107,11 +106,11 @@ def test_what_does_not_fit_is_refused() -> None:
     record = sample_parameters(SECOND_ORDER_V1, 0)
     with pytest.raises(ValueError, match="batch"):
         apply_batch(torch.zeros(4, 4, 4), [SPACINGS[0]], [record])
-    with pytest.raises(ValueError, match="2 volumes, 1 spacings and 2 records"):
+    with pytest.raises(ValueError, match="2 volumes"):
         apply_batch(torch.zeros(2, 4, 4, 4), SPACINGS[:1], [record] * 2)
     with pytest.raises(ValueError, match="spacing"):
         apply_batch(torch.zeros(1, 4, 4, 4), [(1.0, 0.0, 1.0)], [record])
-    with pytest.raises(InputError, match="operations"):
+    with pytest.raises(FormatError, match="operations"):
         apply_batch(torch.zeros(1, 4, 4, 4), SPACINGS[:1], [{}])
 
 

@@ -7,10 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from mpfnl.transforms.degradation import FWHM_PER_SIGMA, Interpolation, gaussian_blur, resample_and_return
+from mpfnl.transforms.degradation.blur import gaussian_blur
+from mpfnl.transforms.degradation.convolution import FWHM_PER_SIGMA
+from mpfnl.transforms.degradation.resampling import Resampling
+from mpfnl.transforms.degradation.resize import resample_and_return
 
 SPACINGS = [(1.0, 1.0, 1.0), (0.7, 0.9, 2.5), (0.8, 0.8, 5.0)]
-WAYS = [(down, up) for down in Interpolation for up in (Interpolation.LINEAR, Interpolation.CUBIC)]
+WAYS = [(down, up) for down in Resampling for up in (Resampling.LINEAR, Resampling.CUBIC)]
 
 
 def noise_volume(*shape: int) -> torch.Tensor:
@@ -76,15 +79,15 @@ def test_zero_width_and_factor_one_return_the_very_values() -> None:
 @pytest.mark.parametrize("length", [31, 40, 48])
 @pytest.mark.parametrize("factor", [1.3, 2.0, 2.5, 4.0])
 def test_resizing_keeps_the_grid_where_a_ramp_runs(
-    down: Interpolation, up: Interpolation, length: int, factor: float
+    down: Resampling, up: Resampling, length: int, factor: float
 ) -> None:
     ramp = torch.linspace(-100, 200, length)[:, None, None].expand(length, 6, 5)
     result = resample_and_return(ramp, (factor, 1.0, 1.0), down, up)
     error = (result - ramp)[10:-10].double() * (length - 1) / 300  # in voxels
     assert result.shape == ramp.shape
-    if down is Interpolation.AREA and factor % 1:
+    if down is Resampling.AREA and factor % 1:
         # Partly covered voxels count at their centres: off by at most 1 / (8 factor), on average by nothing.
-        assert error.abs().max() < 1.001 * (5 / 4 if up is Interpolation.CUBIC else 1) / (8 * factor)
+        assert error.abs().max() < 1.001 * (5 / 4 if up is Resampling.CUBIC else 1) / (8 * factor)
         assert abs(error.mean()) < 0.01
     else:
         assert error.abs().max() < 1e-3
@@ -99,7 +102,7 @@ def test_resizing_keeps_the_grid_where_a_ramp_runs(
 def test_resizing_commutes_with_mirroring_and_keeps_constants(
     shape: tuple[int, int, int],
     factors: tuple[float, float, float],
-    way: tuple[Interpolation, Interpolation],
+    way: tuple[Resampling, Resampling],
 ) -> None:
     volume = noise_volume(*shape)
     there = resample_and_return(volume, factors, *way)
@@ -117,7 +120,7 @@ def test_area_then_linear_equals_torch_where_the_size_is_divisible(factor: int) 
     expected = torch.nn.functional.interpolate(
         coarse, scale_factor=float(factor), mode="trilinear", align_corners=False
     )[0, 0]
-    result = resample_and_return(volume, (factor,) * 3, Interpolation.AREA, Interpolation.LINEAR)
+    result = resample_and_return(volume, (factor,) * 3, Resampling.AREA, Resampling.LINEAR)
     torch.testing.assert_close(result.double(), expected, rtol=1e-5, atol=1e-3)
 
 
@@ -126,10 +129,10 @@ def test_cubic_reproduces_a_parabola(factor: float) -> None:
     # Keys' kernel with a = -1/2 is exact for polynomials up to the second degree.
     x = torch.linspace(-10, 10, 60)
     parabola = (x**2 - 3 * x)[:, None, None].expand(60, 2, 2)
-    result = resample_and_return(parabola, (factor, 1.0, 1.0), Interpolation.CUBIC, Interpolation.CUBIC)
+    result = resample_and_return(parabola, (factor, 1.0, 1.0), Resampling.CUBIC, Resampling.CUBIC)
     torch.testing.assert_close(result[15:-15], parabola[15:-15], rtol=0, atol=1e-3)
 
 
 def test_the_way_back_is_not_area() -> None:
     with pytest.raises(ValueError, match="linear or cubic"):
-        resample_and_return(noise_volume(4, 4, 4), (2.0, 2.0, 2.0), Interpolation.AREA, Interpolation.AREA)
+        resample_and_return(noise_volume(4, 4, 4), (2.0, 2.0, 2.0), Resampling.AREA, Resampling.AREA)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy import ndimage
 
-from mpfnl.transforms.degradation import gaussian_noise, poisson_noise, unit_noise
+from mpfnl.transforms.degradation.noise import gaussian_noise, poisson_noise, unit_noise
 
 SHAPE = (48, 40, 36)
 SPACING = (0.8, 0.8, 2.0)

@@ -13,16 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from mpfnl.errors import InputError
+from mpfnl.errors import FormatError
 from mpfnl.transforms.degradation import (
     SECOND_ORDER_V1,
     Preset,
-    Resize,
-    SecondOrderStage,
+    Record,
     apply_parameters,
-    operations_of,
     sample_parameters,
 )
+from mpfnl.transforms.degradation.resize import Resize
+from mpfnl.transforms.degradation.second_order import SecondOrderStage
 from mpfnl.window import ABDOMEN
 
 SPACING = (0.8, 0.8, 2.5)
@@ -167,8 +167,8 @@ def test_a_resize_is_given_in_mm_and_limited_by_its_factor() -> None:
     ],
 )
 def test_a_record_that_is_not_one_is_refused_in_one_line(record: dict[str, Any], message: str) -> None:
-    with pytest.raises(InputError, match=message) as caught:
-        operations_of(record)
+    with pytest.raises(FormatError, match=message) as caught:
+        Record.from_json(record)
     assert "\n" not in str(caught.value)
 
 

@@ -80,7 +80,7 @@ def test_the_positions_have_the_mean_and_the_spread_of_the_line(
     offsets = np.array([shift.offset for shift in shifts])
     covariance = (weights[:, None, None] * offsets[:, :, None] * offsets[:, None, :]).sum(0)
     line = np.outer(way, way) * ((1 - share) / 12 + share / 4)
-    # Interpolation adds spread along each axis, none between axes, and takes none away.
+    # Resampling adds spread along each axis, none between axes, and takes none away.
     across = ~np.eye(3, dtype=bool)
     np.testing.assert_allclose(covariance[across], line[across], atol=1e-6)
     assert (np.diag(covariance - line) > -1e-6).all()

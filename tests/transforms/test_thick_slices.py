@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from mpfnl.transforms.degradation.filters import FWHM_PER_SIGMA
+from mpfnl.transforms.degradation.convolution import FWHM_PER_SIGMA
 from mpfnl.transforms.degradation.thick_slices import SliceProfile, thick_slices
 
 shapes = st.tuples(st.integers(1, 4), st.integers(1, 4), st.integers(1, 23))

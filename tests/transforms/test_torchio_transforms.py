@@ -8,16 +8,16 @@ import pytest
 import torch
 import torchio as tio
 
-from mpfnl.errors import InputError
+from mpfnl.errors import FormatError, NotFoundError
 from mpfnl.phases import PHASES, Phase
 from mpfnl.transforms import (
-    SECOND_ORDER_V1,
-    Degradation,
     RandomDegradation,
     RandomRotation90,
+    RecordedDegradation,
     Rotation90,
-    Window,
+    WindowIntensity,
 )
+from mpfnl.transforms.degradation import SECOND_ORDER_V1
 
 AFFINE = np.diag([0.8, 0.9, 2.5, 1.0])
 
@@ -41,7 +41,7 @@ def equal(a: tio.Subject, b: tio.Subject) -> bool:
 
 def test_window_equals_the_formula() -> None:
     clean = subject()
-    windowed = Window(level=40.0, width=300.0)(clean)
+    windowed = WindowIntensity(level=40.0, width=300.0)(clean)
     for phase in PHASES:
         hu = clean[phase].numpy().astype(np.float64)
         expected = np.clip((hu - (40 - 150)) / 300, 0, 1)
@@ -52,7 +52,7 @@ def test_window_equals_the_formula() -> None:
 def test_window_reads_integers_and_replays() -> None:
     hu = torch.tensor([-1024, -175, 50, 275, 3071], dtype=torch.int16).reshape(1, 5, 1, 1)
     clean = tio.Subject(portal_venous=tio.ScalarImage(tensor=hu))
-    windowed = Window()(clean)
+    windowed = WindowIntensity()(clean)
     assert windowed["portal_venous"].data.flatten().tolist() == [0.0, 0.0, 0.5, 1.0, 1.0]
     assert equal(windowed.get_composed_history()(clean), windowed)
 
@@ -60,16 +60,16 @@ def test_window_reads_integers_and_replays() -> None:
 def test_degradation_replays_from_the_history() -> None:
     clean = subject()
     degraded = RandomDegradation()(clean)
-    assert [step.name for step in degraded.history] == ["Degradation"]
+    assert [step.name for step in degraded.history] == ["RecordedDegradation"]
     assert not equal(degraded, clean)
     assert equal(degraded.get_composed_history()(clean), degraded)
     parameters = json.loads(json.dumps(degraded.history[0].parameters))
-    assert equal(Degradation(parameters)(clean), degraded)
+    assert equal(RecordedDegradation(parameters)(clean), degraded)
 
 
 def test_a_whole_pipeline_replays_from_the_history() -> None:
     clean = subject()
-    pipeline = tio.Compose([RandomRotation90(axes=(0, 1, 2)), RandomDegradation(), Window()])
+    pipeline = tio.Compose([RandomRotation90(axes=(0, 1, 2)), RandomDegradation(), WindowIntensity()])
     for seed in range(6):
         torch.manual_seed(seed)
         result = pipeline(clean)
@@ -133,12 +133,12 @@ def test_the_clean_target_can_be_kept() -> None:
 
 def test_subjects_that_cannot_be_degraded_are_refused() -> None:
     other = tio.Subject(scan=tio.ScalarImage(tensor=torch.zeros(1, 4, 4, 4)))
-    with pytest.raises(InputError, match="portal_venous"):
+    with pytest.raises(NotFoundError, match="portal_venous"):
         RandomDegradation()(other)
-    with pytest.raises(InputError, match="arterial"):
-        Degradation({"arterial": {"operations": []}})(subject(Phase.PORTAL_VENOUS))
+    with pytest.raises(NotFoundError, match="arterial"):
+        RecordedDegradation({"arterial": {"operations": []}})(subject(Phase.PORTAL_VENOUS))
     vectors = tio.Subject(arterial=tio.ScalarImage(tensor=torch.zeros(2, 4, 4, 4)))
-    with pytest.raises(InputError, match="2 channels"):
+    with pytest.raises(FormatError, match="phase arterial"):
         RandomDegradation()(vectors)
 
 
@@ -171,3 +171,14 @@ def test_axes_that_are_not_ones_are_refused() -> None:
     for axes in ((), (3,)):
         with pytest.raises(ValueError, match="axis"):
             RandomRotation90(axes=axes)
+
+
+def test_every_phase_of_the_subject_is_degraded() -> None:
+    clean = subject(*Phase)
+    degraded = RandomDegradation(seed=1)(clean)
+    assert sorted(degraded.history[0].parameters) == sorted(Phase)
+    for phase in Phase:
+        assert not torch.equal(degraded[phase].data, clean[phase].data)
+    paper = RandomDegradation(seed=1)(subject())  # further phases change no other phase's draw
+    for phase in PHASES:
+        assert paper.history[0].parameters[phase] == degraded.history[0].parameters[phase]

@@ -20,16 +20,29 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
+from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from mpfnl.shapes import SpatialVolume
-from mpfnl.transforms.degradation.filters import Kernel, convolve
+from mpfnl.transforms.degradation.base import MOST_HU, Degradation, check, checked_seed
+from mpfnl.transforms.degradation.convolution import Kernel, convolve
 from mpfnl.transforms.degradation.low_dose_map import noise_maps
 from mpfnl.transforms.degradation.random_field import normal_field
+from mpfnl.transforms.degradation.stage import (
+    Range,
+    Stage,
+    chance,
+    check_probabilities,
+    check_ranges,
+    noise_seed,
+    uniform,
+)
+from mpfnl.transforms.seeds import Draws
 
 FULL_DOSE_SD_HU = 66 / math.sqrt(3)
 """Noise of the full dose in HU. Measured: quarter dose minus full dose has 66 HU, sqrt(4 - 1) times that."""
@@ -42,6 +55,8 @@ CORRELATION_MM = 0.6180
 
 RAMP_SHARE = 0.4340
 """m, the share of the variance whose spectrum has the ramp's f^2; solved for together with c."""
+
+LEAST_DOSE = 0.001
 
 _QUARTER = 0.25
 _LOST_ENERGY = 1e-3  # of a kernel that ends; the autocorrelation is then right within 0.005
@@ -86,10 +101,10 @@ def add_low_dose_noise(
     Args:
         hu: Volume `(x, y, z)` in HU, slices across z.
         spacing: Voxel spacing in mm along x, y, z.
-        dose_fraction: The dose over that of the given scan, above 0, at most 1.
+        dose_fraction: Simulated dose as a fraction of the scan's own, above 0, at most 1.
         full_dose_sd_hu: Standard deviation in HU of the given scan's quantum noise in the body. What is
             added has sqrt(1 / dose_fraction - 1) times that.
-        seed: Of the noise, see `normal_field`.
+        seed: Seed of the noise, see `normal_field`.
 
     Returns:
         The noisy volume; the input itself at `dose_fraction` 1.
@@ -114,7 +129,7 @@ def reconstruction_noise(hu: SpatialVolume, spacing: Sequence[float], seed: int)
     Args:
         hu: Volume `(x, y, z)` in HU, slices across z.
         spacing: Voxel spacing in mm along x, y, z.
-        seed: Of the noise, see `normal_field`.
+        seed: Seed of the noise, see `normal_field`.
 
     Returns:
         A float32 volume of the same shape, on the same device.
@@ -163,3 +178,62 @@ def _kernel(spacing_mm: float, ramp: bool) -> Kernel:
     energy = half[0] ** 2 + 2 * np.concatenate([[0.0], np.cumsum(half[1:] ** 2)])
     radius = int(np.argmax(energy >= (1 - _LOST_ENERGY) * energy[-1]))
     return tuple((half[: radius + 1] / math.sqrt(energy[radius])).tolist())
+
+
+@dataclass(frozen=True)
+class LowDose(Degradation):
+    """The noise that a lower dose would have added, as it arises in the projections.
+
+    Args:
+        dose_fraction: Simulated dose as a fraction of the scan's own, 0.001 to 1; 1 adds nothing.
+        seed: Seed of the noise.
+        full_dose_sd_hu: Standard deviation in HU of the scan's own noise in the body. At a quarter of the
+            dose the default adds the measured 66 HU.
+    """
+
+    kind: ClassVar[str] = "low_dose"
+    whole_slices: ClassVar[bool] = True
+    axial: ClassVar[bool] = True
+    dose_fraction: float
+    seed: int
+    full_dose_sd_hu: float = FULL_DOSE_SD_HU
+
+    def __post_init__(self) -> None:
+        check("a low dose's dose_fraction", self.dose_fraction, LEAST_DOSE, 1)
+        check("a low dose's full_dose_sd_hu", self.full_dose_sd_hu, 0, MOST_HU)
+        object.__setattr__(self, "seed", checked_seed(self.seed))
+
+    def apply(self, hu: Tensor, spacing: Sequence[float]) -> Tensor:
+        """Adds the noise; see `add_low_dose_noise`."""
+        return add_low_dose_noise(hu, spacing, self.dose_fraction, self.full_dose_sd_hu, self.seed)
+
+    def describe(self) -> str:
+        """For example "25 % of the dose"."""
+        return f"{100 * self.dose_fraction:.3g} % of the dose"
+
+
+@dataclass(frozen=True)
+class LowDoseStage(Stage):
+    """Noise of a lower dose.
+
+    Args:
+        dose_fraction: Range of the simulated dose as a fraction of the scan's own.
+        full_dose_sd_hu: Standard deviation in HU of the scan's own noise in the body.
+        probability: Probability of the stage.
+    """
+
+    degradations: ClassVar[tuple[type[Degradation], ...]] = (LowDose,)
+    dose_fraction: Range
+    full_dose_sd_hu: float = FULL_DOSE_SD_HU
+    probability: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_probabilities(self.probability)
+        check_ranges(self.dose_fraction)
+
+    def sample(self, draws: Draws) -> list[Degradation]:
+        """Draws the dose."""
+        if not chance(self.probability, draws.protocol):
+            return []
+        dose = uniform(self.dose_fraction, draws.protocol)
+        return [LowDose(dose, noise_seed(draws), self.full_dose_sd_hu)]

@@ -1,4 +1,4 @@
-"""Where the noise of a reconstruction is strong: the attenuation of the body, seen from every side.
+"""Map of the noise of a reconstruction, from the attenuation of the body along rays in all directions.
 
 A coarse parallel-beam projector, in float64 on the CPU. See `low_dose` for the model.
 """
@@ -18,7 +18,7 @@ from scipy import sparse
 from torch import Tensor
 
 from mpfnl.shapes import SpatialVolume
-from mpfnl.transforms.degradation.resampling import Interpolation, Taps, area_taps, interpolation_taps
+from mpfnl.transforms.degradation.resampling import Resampling, Taps, area_taps, interpolation_taps
 from mpfnl.window import BODY_HU
 
 MU_WATER_PER_MM = 0.0194
@@ -36,9 +36,9 @@ class NoiseMaps:
     """Relative standard deviations of the noise of a volume; each `(x, y, z)`, float32.
 
     Args:
-        every: Of noise that comes from all angles alike; its RMS over the body is 1 in each slice.
-        along_x: Of noise that varies along x: the angles weigh 2 cos^2, most with the detector along x.
-        along_y: Of noise that varies along y, with 2 sin^2: `along_x^2 + along_y^2 = 2 every^2`.
+        every: Noise from all angles alike; its RMS over the body is 1 in each slice.
+        along_x: Noise that varies along x: the angles weigh 2 cos^2, most with the detector along x.
+        along_y: Noise that varies along y, with 2 sin^2: `along_x^2 + along_y^2 = 2 every^2`.
     """
 
     every: Tensor
@@ -64,7 +64,7 @@ def relative_noise(hu: SpatialVolume, spacing: Sequence[float]) -> SpatialVolume
 
 
 def noise_maps(hu: SpatialVolume, spacing: Sequence[float]) -> NoiseMaps:
-    """The same as `relative_noise`, and its two directions.
+    """The map of `relative_noise`, and those of its two directions.
 
     Args:
         hu: Volume `(x, y, z)` in HU, slices across z.
@@ -113,7 +113,7 @@ def _to_grid(coarse: Floats, like: SpatialVolume) -> Tensor:
     for axis in (1, 0):  # the axis with the longest rows last
         count, size = coarse.shape[axis], like.shape[axis]
         centres = (np.arange(size) + 0.5) * (count / size) - 0.5
-        taps = interpolation_taps(centres, Interpolation.LINEAR, count)
+        taps = interpolation_taps(centres, Resampling.LINEAR, count)
         fine = _applied(taps, fine, axis)
     return fine
 
@@ -151,7 +151,7 @@ class _Projector:
     Args:
         lines: `(angle * bin, pixel)`: the length in mm of each ray in each pixel.
         bins: `(angle, pixel)`: the detector bin left of each pixel's projection.
-        fractions: `(angle, pixel)`: how far towards the next bin it lies.
+        fractions: `(angle, pixel)`: its distance from that bin, in bins.
     """
 
     lines: sparse.csr_array

@@ -5,62 +5,45 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from typing import ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from mpfnl.shapes import SpatialVolume
+from mpfnl.transforms.degradation.base import MOST_HU, Degradation, check, checked_seed, require
+from mpfnl.transforms.degradation.implants import (
+    IMPLANT_HU,
+    TITANIUM_PER_MM,
+    Implant,
+    Scene,
+    implant_from_json,
+)
 from mpfnl.transforms.degradation.low_dose_map import MU_WATER_PER_MM
-from mpfnl.transforms.degradation.parallel_beam import Ellipse, Floats, Pair, ParallelBeam, Singles
+from mpfnl.transforms.degradation.parallel_beam import Floats, ParallelBeam, Singles
 from mpfnl.transforms.degradation.random_field import normal_field
-from mpfnl.window import AIR_HU, BODY_HU
+from mpfnl.transforms.degradation.stage import (
+    Range,
+    Stage,
+    chance,
+    check_probabilities,
+    check_ranges,
+    noise_seed,
+    uniform,
+)
+from mpfnl.transforms.seeds import Draws
+from mpfnl.window import BODY_HU
 
-IMPLANT_HU = 3071.0
-"""What metal is set to: the largest HU of a CT of 12 bits."""
-
-NEAR_MM = 100.0
-"""The strength of the streaks is measured up to this distance from the implants' centres."""
-
-# Titanium (4.5 g/cm^3) and water, from NIST's tables of mass attenuation coefficients: at 70 keV, and the
-# ratio of their standard deviations over what a body leaves of a 120 kV spectrum (50 to 100 keV, roughly).
-_TITANIUM_PER_MM = 0.25
+# Ratio of the standard deviations of the attenuation of water and titanium (NIST) over a 120 kV spectrum
+# behind a body (50 to 100 keV, roughly).
 _WATER_OVER_TITANIUM = 0.013
 _OPAQUE = 6.0  # attenuation from which on a detector no longer tells more metal from less
 
 _NOISES = 4  # noise images of a set of implants; each slice takes its own mixture of them
-_FEWEST_ANGLES = 360
-_BODY_SHARE = 0.01  # a plane with less body, against the fullest, lies outside the body's box
-_BLOOMING = (_TITANIUM_PER_MM / MU_WATER_PER_MM * 1000 - 1000 - AIR_HU) / (IMPLANT_HU - AIR_HU)
-_FAINT = 0.01  # a smaller share of metal in a pixel is ripple of the reconstruction
 _NO_STREAKS = 1e-3  # streaks weaker than this, against their peak in the metal, may be reconstruction errors
 _FLAT = 1e-30  # the square of streaks that are none
-
-
-@dataclass(frozen=True)
-class Implant:
-    """A metal rod along z with an elliptic section: a screw, a pin, the shaft of a hip.
-
-    Args:
-        position: Its centre, as fractions of the box around the body along x, y, z; 0 to 1.
-        radius_mm: Half its width along x and along y in mm.
-        length_mm: Along z in mm.
-    """
-
-    position: tuple[float, float, float]
-    radius_mm: Pair
-    length_mm: float
-
-    def __post_init__(self) -> None:
-        if len(self.position) != 3 or not all(0 <= fraction <= 1 for fraction in self.position):
-            raise ValueError(f"an implant's position is three fractions from 0 to 1, got {self.position}")
-        if len(self.radius_mm) != 2 or not all(0 < radius < math.inf for radius in self.radius_mm):
-            raise ValueError(f"an implant's radius_mm is two positive numbers, got {self.radius_mm}")
-        if not 0 < self.length_mm < math.inf:
-            raise ValueError(f"an implant's length_mm is a positive number, got {self.length_mm}")
-        object.__setattr__(self, "position", tuple(self.position))
-        object.__setattr__(self, "radius_mm", tuple(self.radius_mm))
 
 
 def metal_streaks(
@@ -99,8 +82,8 @@ def metal_streaks(
     Args:
         hu: Volume `(x, y, z)` in HU.
         spacing: Voxel spacing in mm along x, y, z.
-        implants: What to put in; placed in the box around the voxels above -300 HU (around the whole
-            array where there are none).
+        implants: Metal rods, placed in the box around the voxels above -300 HU (around the whole array
+            where there are none).
         streak_hu: Root mean square of the streaks in HU, 0 or more.
         starvation: Share of the streaks' variance that is photon noise, from 0 to 1.
         seed: Seed of the noise, 0 or more.
@@ -121,7 +104,7 @@ def metal_streaks(
     body = (hu > BODY_HU).cpu().numpy()
     if not body.any():
         body = np.ones_like(body)
-    scene = _Scene.of(body, spacing, implants)
+    scene = Scene.of(body, spacing, implants)
     touched = np.flatnonzero(sum(scene.parts().values()))
     if len(touched) == 0:
         return hu
@@ -136,104 +119,8 @@ def metal_streaks(
     return _with_metal(hu, touched, np.where(rim, np.float32(0), streak_hu * streaks), metal)
 
 
-@dataclass(frozen=True)
-class _Scene:
-    """Where body and implants are: in mm from the slices' centre, along z in slices from the lowest face."""
-
-    shape: tuple[int, ...]
-    pixel_mm: Pair
-    body: Ellipse
-    rods: tuple[Ellipse, ...]
-    ends: tuple[Pair, ...]
-
-    @staticmethod
-    def of(body: NDArray[np.bool_], spacing: Sequence[float], implants: Sequence[Implant]) -> _Scene:
-        step = np.array(spacing, dtype=float)
-        low, high = np.array([_extent(body, axis) for axis in range(3)], dtype=float).T
-        centres = [low + np.array(implant.position) * (high - low) for implant in implants]
-        heights = [float(centre[2]) for centre in centres]
-        halves = [implant.length_mm / 2 / spacing[2] for implant in implants]
-
-        def place(faces: Floats) -> Pair:
-            x, y, _ = ((faces - np.array(body.shape) / 2) * step).tolist()
-            return x, y
-
-        x, y, _ = ((high - low) * step / 2).tolist()
-        return _Scene(
-            body.shape,
-            (float(step[0]), float(step[1])),
-            Ellipse(place((low + high) / 2), (x, y)),
-            tuple(Ellipse(place(at), each.radius_mm) for at, each in zip(centres, implants, strict=True)),
-            tuple((at - half, at + half) for at, half in zip(heights, halves, strict=True)),
-        )
-
-    @property
-    def axes(self) -> tuple[Floats, Floats]:
-        """The pixels' centres along x and y in mm."""
-        sizes = zip(self.shape[:2], self.pixel_mm, strict=True)
-        x, y = (step * (np.arange(size, dtype=np.float64) - (size - 1) / 2) for size, step in sizes)
-        return x, y
-
-    def covered(self, low: float, high: float) -> Floats:
-        """The share of each slice that lies between two heights."""
-        return np.diff(np.arange(self.shape[2] + 1).clip(low, high))
-
-    def parts(self) -> dict[tuple[int, ...], Floats]:
-        """The sets of implants that some height cuts, each with its share of every slice."""
-        shares: dict[tuple[int, ...], Floats] = {}
-        for low, high in pairwise(sorted({end for ends in self.ends for end in ends})):
-            cut = tuple(i for i, (bottom, top) in enumerate(self.ends) if bottom <= low and high <= top)
-            share = self.covered(low, high)
-            if cut and share.any():
-                shares[cut] = shares[cut] + share if cut in shares else share
-        return shares
-
-    def metal(self, sections: Singles, slices: NDArray[np.intp]) -> tuple[Singles, NDArray[np.bool_]]:
-        """What metal does to slices: how far it takes voxels to the largest HU (0 to 1), and which it covers.
-
-        Args:
-            sections: Each implant's share of each pixel as reconstructed, `(implants, x, y)`.
-            slices: Which slices.
-
-        Returns:
-            Both `(slices, x, y)`.
-        """
-        shape = (len(slices), *self.shape[:2])
-        share, rim = np.zeros(shape, np.float32), np.zeros(shape, bool)
-        for section, ends in zip(sections, self.ends, strict=True):
-            covered = self.covered(*ends)[slices].astype(np.float32)[:, None, None]
-            share += covered * section
-            rim |= (covered > 0) & (section > _FAINT)
-        return np.where(rim, share * np.float32(_BLOOMING), np.float32(0)).clip(0, 1), rim
-
-    def near(self, slices: NDArray[np.intp]) -> NDArray[np.bool_]:
-        """Which pixels of some slices lie near an implant of their slice, `(slices, x, y)`."""
-        result = np.zeros((len(slices), *self.shape[:2]), bool)
-        x, y = self.axes
-        for rod, ends in zip(self.rods, self.ends, strict=True):
-            distance = np.hypot(x[:, None] - rod.centre[0], y - rod.centre[1])
-            result[self.covered(*ends)[slices] > 0] |= distance <= NEAR_MM
-        return result
-
-    def beam(self) -> ParallelBeam:
-        """Directions so dense that rays through an implant leave the array two pixels apart at most."""
-        corner = np.array([axis[-1] for axis in self.axes])
-        pixel = min(self.pixel_mm)
-        far = max(float(np.hypot(*(corner + np.abs(rod.centre)))) for rod in self.rods)
-        widest = max(float(np.hypot(*rod.centre)) + max(rod.radius) for rod in self.rods)
-        angles = max(_FEWEST_ANGLES, math.ceil(math.pi * far / (2 * pixel)))
-        return ParallelBeam(angles, max(float(np.hypot(*corner)), widest), pixel)
-
-
-def _extent(body: NDArray[np.bool_], axis: int) -> tuple[int, int]:
-    """The first and the last face of the body along an axis; single bright voxels in the air do not count."""
-    counts = body.sum(axis=tuple(other for other in range(3) if other != axis))
-    filled = np.flatnonzero(counts >= max(1, _BODY_SHARE * counts.max()))
-    return (int(filled[0]), int(filled[-1]) + 1) if len(filled) else (0, len(counts))
-
-
 def _reconstructed(
-    scene: _Scene, slices: NDArray[np.intp], starvation: float, seed: int
+    scene: Scene, slices: NDArray[np.intp], starvation: float, seed: int
 ) -> tuple[Singles, Singles, Singles | None]:
     """Sections of the implants `(implants, x, y)`; hardening and noise of some slices `(slices, x, y)`."""
     beam, parts = scene.beam(), scene.parts()
@@ -260,7 +147,7 @@ def _noise(
     """Noise of the rays `(noises x sets, angles, bins)`; each slice's mixture of it `(noises, slices)`."""
     shape = (_NOISES, 1, beam.angles, beam.bins)
     normal = normal_field((math.prod(shape) + _NOISES * slices,), seed).numpy()
-    variance = np.expm1((_TITANIUM_PER_MM * metal).clip(max=_OPAQUE)) * np.exp(
+    variance = np.expm1((TITANIUM_PER_MM * metal).clip(max=_OPAQUE)) * np.exp(
         MU_WATER_PER_MM * (water - water.max())
     )
     sinograms = np.sqrt(variance) * normal[: math.prod(shape)].reshape(shape)
@@ -299,3 +186,79 @@ def _with_metal(
     added, share = (torch.from_numpy(each).to(hu).permute(1, 2, 0) for each in (streaks, metal))
     changed = (hu.index_select(2, where) + added).mul_(1 - share).add_(share * IMPLANT_HU)
     return hu.index_copy(2, where, changed)
+
+
+@dataclass(frozen=True)
+class MetalStreaks(Degradation):
+    """Implants of metal, and the streaks that they cast across their slices.
+
+    Args:
+        implants: Metal rods.
+        streak_hu: Root mean square of the streaks near the implants in HU; 0 leaves the scan as it is.
+        seed: Seed of the photon noise of the rays through metal.
+        starvation: Share of photon noise in the streaks' variance; the rest is beam hardening.
+    """
+
+    kind: ClassVar[str] = "metal_streaks"
+    whole_slices: ClassVar[bool] = True
+    axial: ClassVar[bool] = True
+    implants: tuple[Implant, ...]
+    streak_hu: float
+    seed: int
+    starvation: float = 0.4
+
+    def __post_init__(self) -> None:
+        check("the metal's streak_hu", self.streak_hu, 0, MOST_HU)
+        check("the metal's starvation", self.starvation, 0, 1)
+        object.__setattr__(self, "seed", checked_seed(self.seed))
+        require(isinstance(self.implants, (list, tuple)), "the metal's implants must be a list")
+        object.__setattr__(self, "implants", tuple(implant_from_json(each) for each in self.implants))
+
+    def apply(self, hu: Tensor, spacing: Sequence[float]) -> Tensor:
+        """Draws the implants and their streaks; see `metal_streaks`."""
+        return metal_streaks(hu, spacing, self.implants, self.streak_hu, self.starvation, self.seed)
+
+    def describe(self) -> str:
+        """For example "2 implants with streaks of 50 HU"."""
+        count = len(self.implants)
+        return f"{count} implant{'' if count == 1 else 's'} with streaks of {self.streak_hu:.3g} HU"
+
+
+@dataclass(frozen=True)
+class MetalStage(Stage):
+    """Implants and their streaks.
+
+    Args:
+        count: Fewest and most implants.
+        place: Range of the position along x and y, as fractions of the box around the body.
+        radius_mm: Range of an implant's radius in the slice in mm.
+        length_mm: Range of an implant's length along z in mm.
+        streak_hu: Range of the streaks' root mean square near the implants in HU.
+        probability: Probability of the stage.
+    """
+
+    degradations: ClassVar[tuple[type[Degradation], ...]] = (MetalStreaks,)
+    count: tuple[int, int]
+    place: Range
+    radius_mm: Range
+    length_mm: Range
+    streak_hu: Range
+    probability: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_probabilities(self.probability, *self.place)
+        check_ranges(self.count, self.place, self.radius_mm, self.length_mm, self.streak_hu)
+
+    def sample(self, draws: Draws) -> list[Degradation]:
+        """Draws the implants, which are the patient's, and the noise of the rays through them."""
+        rng = draws.protocol
+        if not chance(self.probability, rng):
+            return []
+        count = int(rng.integers(self.count[0], self.count[1] + 1))
+        implants = tuple(self._implant(rng) for _ in range(count))
+        return [MetalStreaks(implants, uniform(self.streak_hu, rng), noise_seed(draws))]
+
+    def _implant(self, rng: np.random.Generator) -> Implant:
+        x, y, z = uniform(self.place, rng), uniform(self.place, rng), uniform((0.25, 0.75), rng)
+        radius = uniform(self.radius_mm, rng)
+        return Implant((x, y, z), (radius, radius), uniform(self.length_mm, rng))

@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.nn.functional import pad
 
 from mpfnl.shapes import SpatialVolume
-from mpfnl.transforms.degradation.filters import BLOCK_ELEMENTS
-
-LARGEST_AMPLITUDE_MM = 100.0
-"""The longest way along an axis that is taken for motion."""
+from mpfnl.transforms.degradation.base import MOST_MM, Degradation, Triple, by, check, triple
+from mpfnl.transforms.degradation.convolution import BLOCK_ELEMENTS
+from mpfnl.transforms.degradation.stage import (
+    Range,
+    Stage,
+    chance,
+    check_probabilities,
+    check_ranges,
+    uniform,
+)
+from mpfnl.transforms.seeds import Draws
 
 _GAUSS_NODES = np.array([0.5 - math.sqrt(1 / 12), 0.5 + math.sqrt(1 / 12)])
 _CORNERS = np.stack(np.meshgrid([0, 1], [0, 1], [0, 1], indexing="ij"), axis=-1).reshape(8, 3)
@@ -50,8 +59,8 @@ def motion_blur(
     Args:
         hu: Volume `(x, y, z)`; beyond the border the nearest voxel continues.
         spacing: Voxel spacing in mm along x, y, z.
-        amplitude_mm: The way from end to end in mm along x, y, z. Signs count against each other only.
-        double_exposure: The share of the two ends, from 0 to 1.
+        amplitude_mm: Path from end to end in mm along x, y, z. Only the signs' relation to each other counts.
+        double_exposure: Share of the time at the two ends, from 0 to 1.
 
     Returns:
         The blurred volume, on its own grid; the input itself where the amplitude is 0.
@@ -59,10 +68,8 @@ def motion_blur(
     Raises:
         ValueError: An amplitude is beyond 100 mm or not a number, or the share does not lie between 0 and 1.
     """
-    if len(amplitude_mm) != 3 or not all(abs(way) <= LARGEST_AMPLITUDE_MM for way in amplitude_mm):
-        raise ValueError(
-            f"amplitude_mm takes three numbers up to {LARGEST_AMPLITUDE_MM:g}, got {amplitude_mm}"
-        )
+    if len(amplitude_mm) != 3 or not all(abs(way) <= MOST_MM for way in amplitude_mm):
+        raise ValueError(f"amplitude_mm takes three numbers up to {MOST_MM:g}, got {amplitude_mm}")
     if not 0 <= double_exposure <= 1:
         raise ValueError(f"double_exposure is a share from 0 to 1, got {double_exposure}")
     way = np.array([length / step for length, step in zip(amplitude_mm, spacing, strict=True)])
@@ -78,9 +85,9 @@ def motion_shifts(way: NDArray[np.float64], double_exposure: float, shape: Seque
     degree or less in the position on the line; two Gauss-Legendre nodes integrate these without error.
 
     Args:
-        way: From end to end in voxels along x, y, z.
-        double_exposure: The share of the two ends.
-        shape: Of the volume; a longer shift shows nothing but its border, as one by the whole shape does.
+        way: Path from end to end in voxels along x, y, z.
+        double_exposure: Share of the time at the two ends.
+        shape: Shape of the volume; a longer shift shows only the border, as one by the whole shape does.
 
     Returns:
         Shifts in a fixed order, the first being none; the weights of all and of their opposites add up to 1.
@@ -126,3 +133,64 @@ def _mean_of_shifts(hu: SpatialVolume, shifts: Sequence[Shift]) -> SpatialVolume
             sums.add_(torch.add(ahead, behind, out=scratch).mul_(shift.weight))
     inner = tuple(slice(margin, size - margin) for margin, size in zip(margins, padded.shape, strict=True))
     return total.view(padded.shape)[inner].contiguous()
+
+
+@dataclass(frozen=True)
+class MotionBlur(Degradation):
+    """Motion of the patient during the acquisition.
+
+    Args:
+        amplitude_mm: Path from end to end in mm along x, y, z.
+        double_exposure: Share of the time at the two ends of the path: 0 blurs, 1 doubles the contours.
+    """
+
+    kind: ClassVar[str] = "motion_blur"
+    margin: ClassVar[int] = 8
+    amplitude_mm: Triple
+    double_exposure: float = 0.0
+
+    def __post_init__(self) -> None:
+        check("a motion's double_exposure", self.double_exposure, 0, 1)
+        path = triple("a motion's amplitude_mm", self.amplitude_mm, -MOST_MM, MOST_MM)
+        object.__setattr__(self, "amplitude_mm", path)
+
+    def apply(self, hu: Tensor, spacing: Sequence[float]) -> Tensor:
+        """Averages along the path; see `motion_blur`."""
+        return motion_blur(hu, spacing, self.amplitude_mm, self.double_exposure)
+
+    def describe(self) -> str:
+        """For example "motion 0 x 2 x 8 mm"."""
+        share = self.double_exposure
+        doubled = f" with {100 * share:.3g} % double exposure" if share else ""
+        return f"motion {by(self.amplitude_mm)} mm{doubled}"
+
+
+@dataclass(frozen=True)
+class MotionStage(Stage):
+    """Motion during the acquisition.
+
+    Args:
+        inplane_mm: Range of the path along x and along y in mm.
+        slice_mm: Range of the path along z in mm; breathing moves organs mostly along z.
+        double_exposure: Range of the share of the time at the ends of the path.
+        probability: Probability of the stage.
+    """
+
+    degradations: ClassVar[tuple[type[Degradation], ...]] = (MotionBlur,)
+    inplane_mm: Range
+    slice_mm: Range
+    double_exposure: Range = (0.0, 0.0)
+    probability: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_probabilities(self.probability, *self.double_exposure)
+        check_ranges(self.inplane_mm, self.slice_mm, self.double_exposure)
+
+    def sample(self, draws: Draws) -> list[Degradation]:
+        """Draws the path, which belongs to this acquisition alone."""
+        rng = draws.own
+        if not chance(self.probability, rng):
+            return []
+        x, y, z = (uniform(length, rng) for length in (self.inplane_mm, self.inplane_mm, self.slice_mm))
+        signed = (x, y if chance(0.5, rng) else -y, z if chance(0.5, rng) else -z)
+        return [MotionBlur(signed, uniform(self.double_exposure, rng))]

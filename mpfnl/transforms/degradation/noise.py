@@ -1,17 +1,101 @@
-"""Noise in HU, from a recorded seed; the same on all devices."""
+"""Gaussian and Poisson-like noise in HU, from a recorded seed; the same on all devices."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
 
 from mpfnl.shapes import SpatialVolume
-from mpfnl.transforms.degradation.filters import Border, Kernel, convolve_separable, gaussian_kernel
-from mpfnl.transforms.degradation.memory import empty
+from mpfnl.transforms.degradation.base import (
+    MOST_HU,
+    MOST_MM,
+    Degradation,
+    Triple,
+    check,
+    checked_seed,
+)
+from mpfnl.transforms.degradation.convolution import (
+    Border,
+    Kernel,
+    convolve_separable,
+    empty,
+    gaussian_kernel,
+)
 from mpfnl.transforms.degradation.random_field import normal_fields
+
+
+@dataclass(frozen=True)
+class GaussianNoise(Degradation):
+    """Normal noise, equally strong everywhere.
+
+    Args:
+        sd_hu: Standard deviation in HU.
+        correlation_mm: Correlation length in mm; 0 is white noise.
+        seed: Seed of the noise.
+    """
+
+    kind: ClassVar[str] = "gaussian_noise"
+    sd_hu: float
+    correlation_mm: float
+    seed: int
+
+    def __post_init__(self) -> None:
+        check("a noise's sd_hu", self.sd_hu, 0, MOST_HU)
+        check("a noise's correlation_mm", self.correlation_mm, 0, MOST_MM)
+        object.__setattr__(self, "seed", checked_seed(self.seed))
+
+    def apply(self, hu: Tensor, spacing: Sequence[float]) -> Tensor:
+        """Adds the noise; see `gaussian_noise`."""
+        return gaussian_noise(hu, spacing, self.sd_hu, self.correlation_mm, self.seed)
+
+    @classmethod
+    def apply_each(cls, degradations: Sequence[Self], hu: Tensor, spacings: Sequence[Triple]) -> Tensor:
+        """Adds the noise of all volumes at once."""
+        return _noises(degradations, [each.sd_hu for each in degradations], hu, spacings).add_(hu)
+
+    def describe(self) -> str:
+        """For example "noise 25 HU"."""
+        return f"noise {self.sd_hu:.3g} HU"
+
+
+@dataclass(frozen=True)
+class PoissonNoise(Degradation):
+    """Noise with a variance proportional to the attenuation.
+
+    Args:
+        sd_water_hu: Standard deviation in water in HU.
+        correlation_mm: Correlation length in mm; 0 is white noise.
+        seed: Seed of the noise.
+    """
+
+    kind: ClassVar[str] = "poisson_noise"
+    sd_water_hu: float
+    correlation_mm: float
+    seed: int
+
+    def __post_init__(self) -> None:
+        check("a noise's sd_water_hu", self.sd_water_hu, 0, MOST_HU)
+        check("a noise's correlation_mm", self.correlation_mm, 0, MOST_MM)
+        object.__setattr__(self, "seed", checked_seed(self.seed))
+
+    def apply(self, hu: Tensor, spacing: Sequence[float]) -> Tensor:
+        """Adds the noise; see `poisson_noise`."""
+        return poisson_noise(hu, spacing, self.sd_water_hu, self.correlation_mm, self.seed)
+
+    @classmethod
+    def apply_each(cls, degradations: Sequence[Self], hu: Tensor, spacings: Sequence[Triple]) -> Tensor:
+        """Adds the noise of all volumes at once."""
+        noises = _noises(degradations, [each.sd_water_hu for each in degradations], hu, spacings)
+        return noises.mul_(counting_sd(hu)).add_(hu)
+
+    def describe(self) -> str:
+        """For example "Poisson noise 25 HU"."""
+        return f"Poisson noise {self.sd_water_hu:.3g} HU"
 
 
 def unit_noise(
@@ -33,8 +117,8 @@ def unit_noise(
         shape: Size `(x, y, z)` in voxels.
         spacing: Voxel spacing in mm along x, y, z.
         correlation_mm: Correlation length in mm; 0 is white noise.
-        seed: Of the noise; see `normal_field`.
-        device: Where to make it.
+        seed: Seed of the noise; see `normal_field`.
+        device: Device of the result.
 
     Returns:
         A float32 volume of that shape.
@@ -123,3 +207,20 @@ def _unit_energy(kernel: Kernel, length: int) -> Kernel:
         folded[offset % length] += kernel[abs(offset)]
     gain = math.sqrt(sum(weight**2 for weight in folded))
     return tuple(weight / gain for weight in kernel)
+
+
+def _noises(
+    degradations: Sequence[GaussianNoise] | Sequence[PoissonNoise],
+    sds: Sequence[float],
+    hu: Tensor,
+    spacings: Sequence[Triple],
+) -> Tensor:
+    """Noise for each volume of a batch, with its standard deviation in HU."""
+    noises = unit_noises(
+        hu.shape[1:],
+        spacings,
+        [each.correlation_mm for each in degradations],
+        [each.seed for each in degradations],
+        hu.device,
+    )
+    return noises.mul_(torch.tensor(sds, dtype=hu.dtype).to(hu.device)[:, None, None, None])

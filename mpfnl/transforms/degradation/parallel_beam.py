@@ -40,7 +40,7 @@ class ParallelBeam:
 
     Args:
         angles: Number of directions.
-        reach_mm: How far from the array's centre the detector sees to either side.
+        reach_mm: Distance from the array's centre that the detector covers to either side.
         pixel_mm: Width of a pixel.
     """
 
@@ -85,7 +85,7 @@ class ParallelBeam:
         Args:
             sinograms: `(images, angles, bins)`.
             x_mm: Pixel centres along x, from the array's centre; all pixels lie within reach.
-            y_mm: Along y.
+            y_mm: Pixel centres along y.
 
         Returns:
             The images `(images, x, y)`, per mm.

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mpfnl.transforms.degradation.memory import empty
+from mpfnl.transforms.degradation.convolution import empty
 
 MAX_SEED = 2**63 - 1
 
@@ -36,8 +36,8 @@ def normal_field(shape: Sequence[int], seed: int, device: torch.device | str = "
 
     Args:
         shape: The size of the field.
-        seed: From 0 to 2^63 - 1.
-        device: Where to make it.
+        seed: Seed from 0 to 2^63 - 1.
+        device: Device of the result.
 
     Returns:
         A float32 tensor of that shape; on two devices the same to about 1e-6.
@@ -53,8 +53,8 @@ def normal_fields(shape: Sequence[int], seeds: Sequence[int], device: torch.devi
 
     Args:
         shape: The size of a field.
-        seeds: Each from 0 to 2^63 - 1.
-        device: Where to make them.
+        seeds: Seeds from 0 to 2^63 - 1.
+        device: Device of the result.
 
     Returns:
         A float32 tensor `(seeds, *shape)`.

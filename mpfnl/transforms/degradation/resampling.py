@@ -1,4 +1,4 @@
-"""To a coarser grid and back, along the axes of volumes; the same bit by bit for any number of threads."""
+"""Resampling along the axes of volumes; the same bit by bit for any number of threads."""
 
 from __future__ import annotations
 
@@ -12,20 +12,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mpfnl.shapes import SpatialVolume
-from mpfnl.transforms.degradation.filters import blocks
-from mpfnl.transforms.degradation.memory import empty
+from mpfnl.transforms.degradation.convolution import blocks, empty
 
 
-class Interpolation(StrEnum):
-    """How a volume is brought to a coarser grid, or back from it."""
+class Resampling(StrEnum):
+    """Resampling to a coarser grid, or back from it."""
 
     AREA = "area"
-    """The mean over the coarse voxel: partial volume, as a scanner's own voxels have it."""
+    """Mean over the coarse voxel: partial volume, as in the voxels of a scanner."""
     LINEAR = "linear"
-    """Linear between the two nearest samples; not smoothed first, so noise keeps its strength."""
+    """Linear between the two nearest samples, without smoothing: noise keeps its strength."""
     CUBIC = "cubic"
-    """Keys' cubic convolution (a = -1/2) of four samples; not smoothed first."""
+    """Keys' cubic convolution (a = -1/2) of four samples, without smoothing."""
 
 
 @dataclass(frozen=True)
@@ -36,70 +34,13 @@ class Taps:
     weights: Tensor
 
 
-def resample_and_return(
-    hu: SpatialVolume,
-    factors: Sequence[float],
-    down: Interpolation,
-    up: Interpolation,
-    grid_shift: Sequence[float] = (0.0, 0.0, 0.0),
-) -> SpatialVolume:
-    """Takes a volume to a coarser grid and back to its own.
-
-    The coarse grid covers the volume and is centred on it, but for `grid_shift`; its voxels are `factor` fine
-    voxels wide. No structure is shifted, whether or not the size is divisible by the factor.
-
-    Args:
-        hu: Volume `(x, y, z)`.
-        factors: Coarse voxel size over fine voxel size along x, y, z; 1 or less leaves that axis.
-        down: The way to the coarse grid.
-        up: The way back; linear or cubic.
-        grid_shift: Of the coarse grid along x, y, z, in coarse voxels, from -1/2 to 1/2.
-
-    Returns:
-        The volume with the detail of the coarse grid, on its own grid.
-
-    Raises:
-        ValueError: `up` is `Interpolation.AREA`.
-    """
-    return resample_and_return_each(hu[None], [factors], [(down, up)], [grid_shift])[0]
-
-
-def resample_and_return_each(
-    hu: Tensor,
-    factors: Sequence[Sequence[float]],
-    ways: Sequence[tuple[Interpolation, Interpolation]],
-    grid_shifts: Sequence[Sequence[float]],
-) -> Tensor:
-    """Takes each volume of a batch to a coarser grid of its own and back; see `resample_and_return`.
-
-    Args:
-        hu: Volumes `(batch, x, y, z)`.
-        factors: For each volume, along x, y, z.
-        ways: For each volume, down and up.
-        grid_shifts: For each volume, along x, y, z.
-
-    Raises:
-        ValueError: A way up is `Interpolation.AREA`.
-    """
-    if any(up is Interpolation.AREA for _, up in ways):
-        raise ValueError("the way back to the fine grid is linear or cubic, not area")
-    for axis in range(3):
-        length = hu.shape[axis + 1]
-        chains = [
-            _there_and_back(length, factor[axis], *way, shift[axis]) if factor[axis] > 1 else ()
-            for factor, way, shift in zip(factors, ways, grid_shifts, strict=True)
-        ]
-        hu = apply_taps(hu, axis, chains)
-    return hu
-
-
 def apply_taps(volumes: Tensor, axis: int, chains: Sequence[Sequence[Taps]]) -> Tensor:
     """Applies operators along one axis, one after the other, to each volume of a batch its own.
 
     Args:
         volumes: `(batch, x, y, z)`; not changed.
         axis: 0, 1 or 2 for x, y, z.
-        chains: For each volume its operators in their order; the last gives the axis' first length again.
+        chains: Operators of each volume in their order; the last gives the axis' first length again.
 
     Returns:
         Volumes of the same shape; the input itself where there are no operators.
@@ -176,26 +117,13 @@ def _identity(length: int) -> Taps:
     return Taps(torch.arange(length)[None], torch.ones(1, length))
 
 
-def _there_and_back(
-    length: int, factor: float, down: Interpolation, up: Interpolation, shift: float = 0.0
-) -> tuple[Taps, Taps]:
-    coarse_length, start = coarse_grid(length, factor, shift)
-    lower_edges = start + factor * np.arange(coarse_length)
-    if down is Interpolation.AREA:
-        to_coarse = area_taps(lower_edges, factor, length)
-    else:
-        to_coarse = interpolation_taps(lower_edges + (factor - 1) / 2, down, length)
-    fine_centres = (np.arange(length) + 0.5 - start) / factor - 0.5
-    return to_coarse, interpolation_taps(fine_centres, up, coarse_length)
-
-
 def coarse_grid(length: int, factor: float, shift: float) -> tuple[int, float]:
     """The number of coarse voxels that cover an axis, and where the first begins, in fine voxels.
 
     Args:
-        length: Of the axis in fine voxels.
+        length: Length of the axis in fine voxels.
         factor: Coarse voxel over fine voxel.
-        shift: Of the grid from the middle of the axis, in coarse voxels, from -1/2 to 1/2.
+        shift: Distance of the grid from the middle of the axis, in coarse voxels, from -1/2 to 1/2.
     """
     count = max(1, math.ceil(length / factor - 1e-6)) + (shift != 0)
     return count, (length - count * factor) / 2 + shift * factor
@@ -205,9 +133,9 @@ def area_taps(lower_edges: np.ndarray, width: float, length: int) -> Taps:
     """The mean over boxes of `width` voxels that begin at `lower_edges`; the border's voxel continues.
 
     Args:
-        lower_edges: Of the boxes, in voxels from the volume's edge.
-        width: Of each box, in voxels.
-        length: Of the axis, in voxels.
+        lower_edges: Lower edges of the boxes, in voxels from the volume's edge.
+        width: Width of each box in voxels.
+        length: Length of the axis in voxels.
     """
     first = np.floor(lower_edges)
     voxels = first + np.arange(math.ceil(width) + 1)[:, None]
@@ -215,17 +143,17 @@ def area_taps(lower_edges: np.ndarray, width: float, length: int) -> Taps:
     return sampled_taps(voxels, overlap.clip(0) / width, length)
 
 
-def interpolation_taps(positions: np.ndarray, kind: Interpolation, length: int) -> Taps:
+def interpolation_taps(positions: np.ndarray, kind: Resampling, length: int) -> Taps:
     """Values between the voxels, linear or cubic; the border's voxel continues.
 
     Args:
-        positions: In voxels; 0 is the centre of the first voxel.
+        positions: Positions in voxels; 0 is the centre of the first voxel.
         kind: Linear or cubic.
-        length: Of the axis, in voxels.
+        length: Length of the axis in voxels.
     """
     first = np.floor(positions)
     t = positions - first
-    if kind is Interpolation.LINEAR:
+    if kind is Resampling.LINEAR:
         return sampled_taps(np.stack([first, first + 1]), np.stack([1 - t, t]), length)
     weights = [
         ((2 - t) * t - 1) * t / 2,
@@ -237,6 +165,6 @@ def interpolation_taps(positions: np.ndarray, kind: Interpolation, length: int) 
 
 
 def sampled_taps(voxels: np.ndarray, weights: np.ndarray, length: int) -> Taps:
-    """Weights of voxels, `(taps, outputs)` both; what lies beyond the border is its nearest voxel."""
+    """Weights of voxels, both `(taps, outputs)`; beyond the border the nearest voxel continues."""
     indices = voxels.astype(np.int64).clip(0, length - 1)
     return Taps(torch.from_numpy(indices), torch.from_numpy(weights.astype(np.float32)))

@@ -1,4 +1,4 @@
-"""Convolutions along the axes of volumes, in physical units.
+"""Convolutions along the axes of volumes, and memory for their results.
 
 Every convolution is a sum of shifted copies: an addition and a multiplication at a time, never a fused
 one. The result is therefore the same bit by bit for any number of threads, alone or in a batch, whatever
@@ -11,16 +11,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from enum import Enum, auto
-from functools import lru_cache
 from typing import TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-
-from mpfnl.shapes import SpatialVolume
-from mpfnl.transforms.degradation.memory import empty
 
 FWHM_PER_SIGMA = 2 * math.sqrt(2 * math.log(2))
 """The full width at half maximum of a Gaussian of standard deviation 1."""
@@ -35,8 +31,19 @@ Kernel: TypeAlias = tuple[float, ...]
 """The right half of a symmetric kernel: the weights at offsets 0, 1, ..., r."""
 
 
+def empty(shape: Sequence[int], device: torch.device | str) -> Tensor:
+    """An uninitialised float32 tensor; on the CPU in memory that NumPy allocates.
+
+    What PyTorch allocates is aligned, and glibc before 2.38 seldom uses such memory again: a volume's pages
+    would be fresh each time, and a fresh page takes longer than all that is computed on it.
+    """
+    if torch.device(device).type == "cpu":
+        return torch.from_numpy(np.empty(tuple(shape), np.float32))
+    return torch.empty(tuple(shape), device=device)
+
+
 class Border(Enum):
-    """What lies beyond the border of a volume."""
+    """Continuation of a volume beyond its border."""
 
     NEAREST = auto()
     """The nearest voxel continues."""
@@ -61,64 +68,6 @@ def gaussian_kernel(sigma: float) -> Kernel:
     return tuple(weight / total for weight in raw)
 
 
-@lru_cache(maxsize=256)
-def blur_kernel(sigma: float) -> Kernel:
-    """The right half of a normalised kernel with the variance of a Gaussian, however narrow.
-
-    A Gaussian narrower than a voxel keeps next to no variance when it is sampled; here a wider one is
-    sampled, so that its samples have the variance asked for. From one voxel on it is the sampled Gaussian.
-
-    Args:
-        sigma: Standard deviation in voxels, 0 or more.
-
-    Returns:
-        The weights at offsets 0, 1, ..., r; `(1.0,)` for sigma 0.
-    """
-    if sigma == 0 or sigma >= 1:
-        return gaussian_kernel(sigma)
-    low, high = 0.125, 1.125  # the narrowest of radius 1, whose variance is about 1e-14, and more than enough
-    for _ in range(40):
-        middle = (low + high) / 2
-        low, high = (middle, high) if _variance(gaussian_kernel(middle)) < sigma**2 else (low, middle)
-    return gaussian_kernel(high)
-
-
-def _variance(kernel: Kernel) -> float:
-    return 2 * sum(weight * offset**2 for offset, weight in enumerate(kernel))
-
-
-def gaussian_blur(hu: SpatialVolume, spacing: Sequence[float], fwhm_mm: Sequence[float]) -> SpatialVolume:
-    """Blurs with a Gaussian aligned to the axes; beyond the border the nearest voxel continues.
-
-    Args:
-        hu: Volume `(x, y, z)`.
-        spacing: Voxel spacing in mm along x, y, z.
-        fwhm_mm: Full width at half maximum in mm along x, y, z; 0 leaves that axis as it is. Below a voxel it
-            is the width of a Gaussian of the same variance.
-
-    Returns:
-        The blurred volume, on the same grid.
-    """
-    return gaussian_blurs(hu[None], [spacing], [fwhm_mm])[0]
-
-
-def gaussian_blurs(
-    hu: Tensor, spacings: Sequence[Sequence[float]], fwhms_mm: Sequence[Sequence[float]]
-) -> Tensor:
-    """Blurs each volume of a batch with its own Gaussian; see `gaussian_blur`.
-
-    Args:
-        hu: Volumes `(batch, x, y, z)`.
-        spacings: Of each volume, in mm.
-        fwhms_mm: For each volume, in mm along x, y, z.
-    """
-    kernels = [
-        [blur_kernel(fwhm[axis] / FWHM_PER_SIGMA / spacing[axis]) for axis in range(3)]
-        for fwhm, spacing in zip(fwhms_mm, spacings, strict=True)
-    ]
-    return convolve_separable(hu, kernels)
-
-
 def convolve_separable(
     volumes: Tensor,
     kernels: Sequence[Sequence[Kernel]],
@@ -129,9 +78,9 @@ def convolve_separable(
 
     Args:
         volumes: `(batch, x, y, z)`.
-        kernels: For each volume, along x, y, z.
-        border: What lies beyond the border.
-        out: Where to write the result; may be `volumes` itself.
+        kernels: Kernels of each volume along x, y, z.
+        border: Continuation beyond the border.
+        out: Tensor for the result; may be `volumes` itself.
 
     Returns:
         Volumes of the same shape; the input itself where all kernels are `(1.0,)` and there is no `out`.
@@ -155,10 +104,9 @@ def convolve(
     Args:
         volumes: `(batch, x, y, z)`; not changed.
         axis: 0, 1 or 2 for x, y, z.
-        kernels: For each volume.
-        border: What lies beyond the border.
-
-        out: Where to write the result, contiguous; may be `volumes` itself.
+        kernels: Kernel of each volume.
+        border: Continuation beyond the border.
+        out: Contiguous tensor for the result; may be `volumes` itself.
 
     Returns:
         Volumes of the same shape.

@@ -88,7 +88,7 @@ def test_operations_of_one_kind_run_together(monkeypatch: pytest.MonkeyPatch) ->
     calls: list[int] = []
     original = Blur.apply_each.__func__  # type: ignore[attr-defined]
 
-    def counted(cls: type[Blur], operations: list[Degradation], *rest: object) -> torch.Tensor:
+    def counted(cls: type[Blur], operations: list[Blur], *rest: object) -> torch.Tensor:
         calls.append(len(operations))
         result: torch.Tensor = original(cls, operations, *rest)
         return result

@@ -64,7 +64,7 @@ class Gain:
 
 
 def gains(summary: Mapping[str, Any]) -> Iterator[Gain]:
-    """The gains that count, in the layout of `mpfnl.evaluation.tables.write_summary`."""
+    """The gains that count, in the layout of `mpfnl.evaluation.tables.metric_table.write_summary`."""
     for target in TARGETS:
         for method in METHODS:
             found = summary[target.column]["gains"][method]

@@ -44,7 +44,7 @@ from mpfnl.phases import Phase
 from mpfnl.transforms.degradation import find_preset
 from mpfnl.volumes import Volume
 
-TESTS = ("tests/metrics/test_phase_leak.py", "tests/evaluation/leaks/test_phase_leak_study.py")
+TESTS = ("tests/metrics/test_phase_leak.py", "tests/evaluation/leaks/test_phase_leak_check.py")
 SEED, PHANTOMS = 7007, 20
 TARGET = Phase.PORTAL_VENOUS
 PRESETS = ("paper", "severe", "thick-slices")  # what is filtered is the first

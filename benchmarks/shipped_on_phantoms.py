@@ -22,12 +22,13 @@ import numpy as np
 from common import provenance, tests_pass, write_csv
 from train_phantom_models import SECOND_SEED, SEED, cohort
 
-from mpfnl.evaluation.cases import BASELINE, METRICS, REFERENCE, Case, values_by_method
-from mpfnl.evaluation.evaluate import EvaluateOptions
-from mpfnl.evaluation.given import EvaluatedModel, WithPhases
-from mpfnl.evaluation.run import run_evaluation
-from mpfnl.evaluation.tables import table_console
-from mpfnl.evaluation.tables.notation import p_text, signed
+from mpfnl.evaluation import evaluate
+from mpfnl.evaluation.cases import METRICS, Case, values_by_method
+from mpfnl.evaluation.folder import BASELINE, REFERENCE
+from mpfnl.evaluation.methods import EvaluatedModel, PhaseSubset
+from mpfnl.evaluation.scoring import EvaluateOptions
+from mpfnl.evaluation.tables.metrics import p_text, signed
+from mpfnl.evaluation.tables.printing import table_console
 from mpfnl.experiments.ablation import SQUARE
 from mpfnl.experiments.effects import effects_table, measure_effects
 from mpfnl.inference.tiling import Tiling
@@ -55,7 +56,7 @@ FOUR = dict(zip((*SQUARE.rcan3d, *SQUARE.pfnl3d), ("RCAN3D", "RCAN3D-3", "PFNL3D
 def shipped() -> dict[str, EvaluatedModel]:
     """RCAN3D, and PFNL3D with all phases and with fewer."""
     pfnl3d = PFNL3D.from_pretrained("pfnl3d-phantoms")
-    withheld = {name: WithPhases(pfnl3d, phases) for name, phases in WITHHELD.items()}
+    withheld = {name: PhaseSubset(pfnl3d, phases) for name, phases in WITHHELD.items()}
     return {COMPARED: load_model("rcan3d-phantoms"), "PFNL3D": pfnl3d, **withheld}
 
 
@@ -113,7 +114,7 @@ def main() -> int:
     manifest = cohort(chosen.folder / "cohort", chosen.seed, patients)
     options = EvaluateOptions(degradation=find_preset("severe"), tiling=Tiling(32, 8), progress=True)
     with TotalSegmentatorSegmenter.with_phantom_weights(["pancreas"], fast=True) as segmenter:
-        cases = run_evaluation(manifest, models, output, options, segmenter=segmenter).cases
+        cases = evaluate(manifest, models, output, options, segmenter=segmenter).cases
     if chosen.four is None:
         print(*paired_lines(cases, [name for name in models if name != COMPARED]), sep="\n")
     else:

@@ -11,7 +11,7 @@ from mpfnl.errors import InputError
 if TYPE_CHECKING:
     import torch
 
-    from mpfnl.evaluation.given import EvaluatedModel
+    from mpfnl.evaluation.methods import EvaluatedModel
     from mpfnl.inference.tiling import Tiling
     from mpfnl.phases import Phase
     from mpfnl.segmentation import TotalSegmentatorSegmenter
@@ -74,7 +74,7 @@ def named_models(models: Sequence[str], device: str) -> dict[str, EvaluatedModel
     Raises:
         InputError: A word is none, a name is there twice, or the weights cannot be used.
     """
-    from mpfnl.evaluation.given import WithPhases
+    from mpfnl.evaluation.methods import PhaseSubset
     from mpfnl.models.loading import load_model
 
     place = chosen_device(device)
@@ -82,7 +82,7 @@ def named_models(models: Sequence[str], device: str) -> dict[str, EvaluatedModel
     for name, word in _pairs("--models", "NAME=WEIGHTS", models):
         path, phases = _given_phases(word)
         model = load_model(path).to(place)
-        named[name] = WithPhases(model, phases) if phases else model
+        named[name] = PhaseSubset(model, phases) if phases else model
     return named
 
 

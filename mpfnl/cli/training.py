@@ -11,8 +11,8 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from mpfnl.data.datamodule import MultiphaseDataModule
 from mpfnl.data.manifest import read_manifest
+from mpfnl.data.prediction_writer import PredictionWriter
 from mpfnl.errors import InputError
-from mpfnl.evaluation.writer import PredictionWriter
 from mpfnl.models.enhancement import EnhancementModule
 
 RECIPES = files("mpfnl") / "recipes"

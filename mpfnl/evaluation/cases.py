@@ -1,27 +1,20 @@
-"""The rows of `cases.csv`: one a case and method, written after each case and read back on a restart."""
+"""The rows of `cases.csv`: one for each study and method, written after each case and read on a restart."""
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from mpfnl.errors import InputError
-from mpfnl.files import write_text
-
-REFERENCE = "reference"
-"""The method that is the clean scan itself: segmented, and compared with in image quality."""
-
-BASELINE = "degraded"
-"""The method that is the degraded scan itself: what the others are tested against."""
+from mpfnl.data.manifest import Study
+from mpfnl.errors import ConflictError, FormatError
+from mpfnl.evaluation.folder import CASE_TABLE, REFERENCE, read_table, write_table
 
 
 @dataclass(frozen=True)
 class Case:
-    """How one method did on one study.
+    """Scores of one method on one study.
 
     Args:
         study_id: The study.
@@ -29,12 +22,12 @@ class Case:
         method: The method: `reference`, `degraded`, a model's or a folder's name.
         psnr_db: PSNR of the windowed target phase against the reference, whole volume, in dB. NaN for the
             reference itself, and where there is no scan.
-        ssim: SSIM likewise.
-        dsc: Dice similarity coefficient, in [0, 1], of the structure that was segmented in this method's scan
-            against the reference mask. NaN where nothing was segmented: not asked for, or failed. 0 where the
+        ssim: SSIM of the same scans.
+        dsc: Dice similarity coefficient, in [0, 1], of the structure segmented in this method's scan against
+            the reference mask. NaN where nothing was segmented (not requested, or failed). 0 where the
             segmenter found no voxel of the structure.
-        nsd: Normalized surface distance likewise.
-        failure: One line that says what went wrong; empty if nothing did. A row with an empty segmentation
+        nsd: Normalized surface distance of the same masks, in [0, 1].
+        failure: Reason of a failure in one line; empty if nothing failed. A row with an empty segmentation
             has a failure too, and counts in the means with its 0.
     """
 
@@ -53,36 +46,27 @@ METRICS = ("psnr_db", "ssim", "dsc", "nsd")
 
 
 def write_cases(path: Path, cases: Iterable[Case]) -> None:
-    """Writes the rows, whole or not at all; a value that is not there is an empty cell."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    for case in cases:
-        row = asdict(case)
-        writer.writerow(row | {name: "" for name in METRICS if math.isnan(row[name])})
-    write_text(path, text.getvalue())
+    """Writes the rows, whole or not at all; a missing value is an empty cell."""
+    rows = map(asdict, cases)
+    write_table(
+        path, COLUMNS, (row | {name: "" for name in METRICS if math.isnan(row[name])} for row in rows)
+    )
 
 
 def read_cases(path: Path) -> list[Case]:
-    """Reads the rows that an earlier run wrote; none if there is no file.
+    """Reads the rows of an earlier run; none if there is no file.
 
     Raises:
-        InputError: If the file is not one of these.
+        FormatError: The file has other columns, or a cell of a metric holds no number.
     """
-    if not path.exists():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        if reader.fieldnames != COLUMNS:
-            raise InputError(f"{path}: not a table of cases of this mpfnl; give another output folder")
-        return [_case(path, number, row) for number, row in enumerate(reader, start=2)]
+    return [_case(path, number, row) for number, row in enumerate(read_table(path, COLUMNS), start=2)]
 
 
 def _case(path: Path, line: int, row: dict[str, str]) -> Case:
     try:
         values = {name: float(row[name] or "nan") for name in METRICS}
     except (TypeError, ValueError):
-        raise InputError(f"{path}: line {line} has no number where one belongs; delete that line") from None
+        raise FormatError(f"{path}: line {line} has a metric that is no number; delete that line") from None
     return Case(row["study_id"], row["patient_id"], row["method"], failure=row["failure"], **values)
 
 
@@ -103,8 +87,60 @@ def values_by_method(cases: Sequence[Case], metric: str) -> dict[str, list[float
         cases: Rows; a method without a row for a study gets NaN there.
         metric: A column: `psnr_db`, `ssim`, `dsc` or `nsd`.
     """
-    found = {(case.study_id, case.method): float(getattr(case, metric)) for case in cases}
+    values = {(case.study_id, case.method): float(getattr(case, metric)) for case in cases}
     studies = studies_of(cases)
     return {
-        method: [found.get((study, method), math.nan) for study in studies] for method in methods_of(cases)
+        method: [values.get((study, method), math.nan) for study in studies] for method in methods_of(cases)
     }
+
+
+class CaseTable:
+    """The rows of an evaluation, in memory and in `cases.csv`.
+
+    Args:
+        folder: The evaluation folder, with the rows of earlier runs.
+        studies: The studies of the evaluation.
+        methods: The methods with image quality, in the order of the tables.
+
+    Raises:
+        ConflictError: The folder has rows of another study or method.
+    """
+
+    def __init__(self, folder: Path, studies: Sequence[Study], methods: Sequence[str]) -> None:
+        self._path = folder / CASE_TABLE
+        self._rows = {(case.study_id, case.method): case for case in read_cases(self._path)}
+        self._order = [(study.study_id, name) for study in studies for name in (REFERENCE, *methods)]
+        foreign = [key for key in self._rows if key not in self._order]
+        if foreign:
+            study, method = foreign[0]
+            raise ConflictError(
+                f"{self._path}: has results of {method} on study {study}, which this evaluation leaves out;"
+                " include them, or choose another output folder"
+            )
+
+    def get(self, study: Study, method: str) -> Case:
+        """The row of a study and method; a new one if there is none."""
+        return self._rows.get((study.study_id, method), self.new(study, method))
+
+    def has(self, study: Study, method: str) -> bool:
+        """Whether a study and method have a row."""
+        return (study.study_id, method) in self._rows
+
+    @staticmethod
+    def new(study: Study, method: str) -> Case:
+        """A row without a value."""
+        return Case(study.study_id, study.patient_id, method)
+
+    @property
+    def cases(self) -> list[Case]:
+        """Every row, by study and method."""
+        return [self._rows[key] for key in self._order if key in self._rows]
+
+    def scored(self, study: Study, method: str) -> bool:
+        """Whether the image quality of a method's scan of a study is known."""
+        return not math.isnan(self.get(study, method).psnr_db)
+
+    def put(self, cases: Iterable[Case]) -> None:
+        """Adds or replaces rows, and writes all."""
+        self._rows |= {(case.study_id, case.method): case for case in cases}
+        write_cases(self._path, self.cases)

@@ -1,4 +1,4 @@
-"""The second half of an evaluation: each method's scan is segmented and compared with the reference mask."""
+"""Overlap of segmentations: each method's scan is segmented and compared with the reference mask."""
 
 from __future__ import annotations
 
@@ -6,43 +6,54 @@ import math
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
-from mpfnl.data.manifest import Study
-from mpfnl.errors import InputError, SegmentationError
-from mpfnl.evaluation.cases import REFERENCE, Case
-from mpfnl.evaluation.files import mask_file
-from mpfnl.evaluation.masks import PANCREAS, Mask, mask_source, reference_mask
+from mpfnl.data.manifest import Study, mask_column
+from mpfnl.errors import InputError, NotFoundError, OptionError, SegmentationError
+from mpfnl.evaluation.cases import Case
+from mpfnl.evaluation.folder import REFERENCE, mask_file
 from mpfnl.inference.hounsfield import restore_hu
 from mpfnl.metrics import dice, normalized_surface_distance
 from mpfnl.phases import Phase
 from mpfnl.segmentation.checks import check_scan
 from mpfnl.segmentation.protocol import Segmenter
+from mpfnl.segmentation.weights import class_numbers
 from mpfnl.volumes import Volume, read_mask, read_volume, write_volume
 from mpfnl.window import Window
 
+Mask: TypeAlias = NDArray[np.bool_]
+
+PANCREAS, LABELS = "pancreas", "labels"
+"""The masks of the manifest: of the pancreas, and a label map in TotalSegmentator's numbers."""
+
 
 class Truth(StrEnum):
-    """What a segmentation is compared with."""
+    """The mask that a segmentation is compared with."""
 
     MASK = "mask"
     """The study's reference mask: the manifest's `pancreas`, or the structure in its `labels`."""
 
     REFERENCE_SCAN = "reference-scan"
-    """What the same segmenter finds in the clean scan; for cohorts without masks."""
+    """The same segmenter's mask of the clean scan; for cohorts without masks."""
+
+    @property
+    def noun(self) -> str:
+        """The mask in a sentence: `reference mask`."""
+        return "reference mask" if self is Truth.MASK else "segmentation of the reference scan"
 
 
 @dataclass(frozen=True)
 class OverlapOptions:
-    """How segmentations are compared.
+    """Comparison of segmentations.
 
     Args:
-        structure: The structure.
-        tolerance_mm: Of the normalized surface distance. The paper does not say its own; 3 mm is what
-            TotalSegmentator was evaluated with (doi 10.1148/ryai.230024).
-        truth: What they are compared with.
+        structure: Structure by TotalSegmentator's name.
+        tolerance_mm: Tolerance of the normalized surface distance in mm. The paper does not state its
+            tolerance; TotalSegmentator was evaluated with 3 mm (doi 10.1148/ryai.230024).
+        truth: Masks that the segmentations are compared with.
 
     Raises:
         ValueError: The tolerance is negative or not finite.
@@ -59,19 +70,19 @@ class OverlapOptions:
 
 @dataclass(frozen=True, eq=False)
 class Segmentations:
-    """Segments scans of one cohort.
+    """Segmentation of the scans of one cohort, and its comparison with the reference masks.
 
     Args:
-        segmenter: Finds the structure.
-        options: How masks are compared.
-        target: The phase of the scans.
-        clip_to: The window that the degradation clips scans to. There, before a scan is segmented, the clean
-            scan's HU are put back where that truly lies outside the window (air, gas, bone), in all methods
-            alike: a scan in which air has -175 HU is a product of the simulation, and nothing that a
-            segmenter was made for. None leaves scans as they are.
+        segmenter: Segmenter of the structure.
+        options: Comparison of the masks.
+        target: Phase of the scans.
+        clip_to: Window that the degradation clips scans to. Before a scan is segmented, the clean scan's HU
+            replace its own where the clean scan lies outside this window (air, gas, bone), in all methods
+            alike: air of -175 HU is a product of the simulation, which no segmenter was trained on. None
+            leaves scans unchanged.
 
     Raises:
-        InputError: The segmenter does not find the structure.
+        OptionError: The segmenter does not find the structure.
     """
 
     segmenter: Segmenter
@@ -81,25 +92,25 @@ class Segmentations:
 
     def __post_init__(self) -> None:
         if self.options.structure not in self.segmenter.structures:
-            raise InputError(
+            raise OptionError(
                 f"the segmenter finds {', '.join(self.segmenter.structures)}, not"
-                f" {self.options.structure}; ask it for that structure"
+                f" {self.options.structure}; make it with that structure"
             )
 
     def describe(self) -> dict[str, Any]:
-        """What defines the results, as JSON values."""
+        """Settings that define the results, as JSON values."""
         clip = self.clip_to
         outside = "as in the scan" if clip is None else "as in the clean scan, for every method"
         return asdict(self.options) | {"segmenter": self.segmenter.describe(), "outside_the_window": outside}
 
-    def asked(self, study: Study) -> bool:
-        """Whether there is something to compare a study's segmentations with."""
+    def comparable(self, study: Study) -> bool:
+        """Whether a study has a mask to compare its segmentations with."""
         if self.options.truth is Truth.REFERENCE_SCAN:
             return True
         return mask_source(study, self.options.structure, self.target) is not None
 
     def needed(self, case: Case, folder: Path) -> bool:
-        """Whether a row's scan is still to be segmented: not tried yet, or without success."""
+        """Whether a row's scan has not been segmented yet, or without success."""
         if case.failure or not self._is_truth(case.method):
             return math.isnan(case.dsc)
         return not mask_file(folder, case.study_id, case.method, self.options.structure).is_file()
@@ -110,7 +121,7 @@ class Segmentations:
         Args:
             study: The study.
             case: The row so far.
-            scan_path: The scan of its method; None for the clean scan.
+            scan_path: Scan of its method; None for the clean scan.
             folder: The evaluation folder.
 
         Returns:
@@ -122,12 +133,13 @@ class Segmentations:
         try:
             clean = read_volume(study.file(self.target), self.target)
             truth = self._truth(study, case.method, clean, folder)
-            found = self._segment(clean if scan_path is None else read_volume(scan_path, self.target), clean)
+            scan = clean if scan_path is None else read_volume(scan_path, self.target)
+            predicted = self._segment(scan, clean)
         except (SegmentationError, InputError) as error:
             return replace(case, failure=str(error))
         written.parent.mkdir(parents=True, exist_ok=True)
-        write_volume(written, found.astype(np.uint8), like=clean, dtype=np.dtype(np.uint8))
-        return case if truth is None else self._compared(case, found, truth, clean)
+        write_volume(written, predicted.astype(np.uint8), like=clean, dtype=np.dtype(np.uint8))
+        return case if truth is None else self._compared(case, predicted, truth, clean)
 
     def _is_truth(self, method: str) -> bool:
         return method == REFERENCE and self.options.truth is Truth.REFERENCE_SCAN
@@ -140,7 +152,7 @@ class Segmentations:
         return np.asarray(self.segmenter.segment(scan)[self.options.structure])
 
     def _truth(self, study: Study, method: str, clean: Volume, folder: Path) -> Mask | None:
-        """What the method's mask is compared with; None for what is itself the truth."""
+        """The mask that the method's is compared with; None for the truth itself."""
         if self._is_truth(method):
             return None
         structure = self.options.structure
@@ -150,14 +162,49 @@ class Segmentations:
             path = mask_file(folder, study.study_id, REFERENCE, structure)
             truth = read_mask(path, like=clean) if path.is_file() else None
         if truth is None:
-            raise SegmentationError(f"{clean.name}: there is no reference mask of the {structure}")
+            raise SegmentationError(f"{clean.name}: has no reference mask of the {structure}")
         if not truth.any():
-            raise SegmentationError(
-                f"{clean.name}: its reference mask has no voxel of the {structure}: no score"
-            )
+            raise SegmentationError(f"{clean.name}: the reference mask has no voxel of the {structure}")
         return truth
 
-    def _compared(self, case: Case, found: Mask, truth: Mask, clean: Volume) -> Case:
-        nsd = normalized_surface_distance(found, truth, clean.spacing, self.options.tolerance_mm)
+    def _compared(self, case: Case, predicted: Mask, truth: Mask, clean: Volume) -> Case:
+        nsd = normalized_surface_distance(predicted, truth, clean.spacing, self.options.tolerance_mm)
         empty = f"empty: no voxel of the {self.options.structure} was found"
-        return replace(case, dsc=dice(found, truth), nsd=nsd, failure="" if found.any() else empty)
+        return replace(case, dsc=dice(predicted, truth), nsd=nsd, failure="" if predicted.any() else empty)
+
+
+def mask_source(study: Study, structure: str, target: Phase) -> Path | None:
+    """The file that may hold the reference mask of a structure; None if the manifest names none.
+
+    Args:
+        study: The study.
+        structure: Structure by TotalSegmentator's name.
+        target: Phase of the mask's grid.
+    """
+    own = study.masks.get(mask_column(PANCREAS, target)) if structure == PANCREAS else None
+    return own or study.masks.get(mask_column(LABELS, target))
+
+
+def reference_mask(study: Study, structure: str, like: Volume, target: Phase) -> Mask | None:
+    """The reference mask of a structure; None if the manifest names none.
+
+    Args:
+        study: The study.
+        structure: Structure by TotalSegmentator's name.
+        like: Scan on whose grid the mask lies.
+        target: Phase of that scan.
+
+    Raises:
+        NotFoundError: TotalSegmentator's label map has no such structure.
+        InputError: The file cannot be used.
+        MissingExtraError: A label map is to be read, and TotalSegmentator is not installed.
+    """
+    path = mask_source(study, structure, target)
+    if path is None:
+        return None
+    if structure == PANCREAS and path == study.masks.get(mask_column(PANCREAS, target)):
+        return read_mask(path, like=like)
+    numbers = class_numbers("total")
+    if structure not in numbers:
+        raise NotFoundError(f"{path}: TotalSegmentator's label map has no {structure}")
+    return read_mask(path, like=like, label=numbers[structure])

@@ -1,4 +1,4 @@
-"""What an evaluation was made from: enough to repeat it, and to tell another one apart."""
+"""The provenance of an evaluation: what repeats it, and what tells it from another one."""
 
 from __future__ import annotations
 
@@ -14,17 +14,16 @@ from typing import Any
 
 from mpfnl.data.manifest import Manifest, Study
 from mpfnl.data.recipe import Recipe
-from mpfnl.errors import InputError
+from mpfnl.errors import ConflictError, FormatError, NotFoundError
 from mpfnl.evaluation.cases import Case
-from mpfnl.evaluation.given import EvaluatedModel
-from mpfnl.evaluation.leaks.swap_table import SWAP_TABLE
+from mpfnl.evaluation.folder import PROVENANCE, SWAP_TABLE
+from mpfnl.evaluation.image_quality import SSIM_WINDOW
+from mpfnl.evaluation.methods import EvaluatedModel, Methods
 from mpfnl.evaluation.overlap import Segmentations
-from mpfnl.evaluation.quality import Methods
 from mpfnl.files import file_digest, write_text
 from mpfnl.inference.enhancement import EnhanceOptions
 from mpfnl.volumes.scan import content_files
 
-FILE = "provenance.json"
 LEFT_OUT = "left_out"
 FAILED = "its preparation failed"
 PACKAGES = ("mpfnl", "torch", "lightning", "torchio", "torchmetrics", "nibabel", "numpy", "scipy")
@@ -41,22 +40,22 @@ def provenance(
     """The record of an evaluation, as JSON values.
 
     `settings`, `models`, `folders`, `segmentation` and the digests of the studies define the results; the
-    rest is told beside them.
+    rest describes them.
 
     Args:
         manifest: The cohort.
-        studies: Those that are evaluated.
+        studies: The evaluated studies.
         methods: Models and folders by name.
-        recipe: How studies are degraded.
-        options: How they are enhanced.
-        segmentations: How they are segmented; None if they are not.
+        recipe: Degradation, target and window.
+        options: Settings of the enhancement.
+        segmentations: Settings of the segmentation; None if there is none.
     """
     settings = {
         "target": str(recipe.target),
         "window_hu": asdict(recipe.window),
         "data_range": 1.0,
         "region": "whole volume",
-        "ssim": {"sigma_voxels": 1.5, "window_voxels": 11, "weights": "gaussian"},
+        "ssim": {"sigma_voxels": 1.5, "window_voxels": SSIM_WINDOW, "weights": "gaussian"},
         "degradation": None if recipe.degradation is None else asdict(recipe.degradation),
         "sharing": str(recipe.sharing),
         "seed": recipe.seed,
@@ -89,64 +88,68 @@ def check_same_run(folder: Path, record: dict[str, Any], cases: Sequence[Case]) 
 
     Args:
         folder: The evaluation folder.
-        record: What `provenance` returned.
-        cases: The rows that the folder has.
+        record: The result of `provenance`.
+        cases: The rows of the folder.
 
     Raises:
-        InputError: If the folder holds results of other settings, of another model or folder of a name, or
-            of another segmenter, or a finished study has changed.
+        ConflictError: The folder holds results of other settings, of another model or folder of a name, or of
+            another segmenter, or a finished study has changed.
+        FormatError: The record in the folder is damaged.
+        NotFoundError: The folder has rows and no record.
     """
-    path = folder / FILE
+    path = folder / PROVENANCE
     record = json.loads(json.dumps(record))
     if cases:
         if not path.exists():
-            raise InputError(f"{folder}: has results but no {FILE}; give another output folder")
+            raise NotFoundError(f"{folder}: has results but no {PROVENANCE}; choose another output folder")
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-            differing = _differing(found, record, cases)
-            studies, masks = found["studies"], found["masks"]
+            recorded = json.loads(path.read_text(encoding="utf-8"))
+            differing = _differing(recorded, record, cases)
+            studies, masks = recorded["studies"], recorded["masks"]
         except (ValueError, KeyError, TypeError, AttributeError):
-            raise InputError(f"{path}: not the record of an evaluation; give another output folder") from None
+            raise FormatError(
+                f"{path}: is not the record of an evaluation; choose another output folder"
+            ) from None
         if differing:
-            raise InputError(
+            raise ConflictError(
                 f"{folder}: holds an evaluation with other settings ({', '.join(differing)}); "
-                "give another output folder"
+                "choose another output folder"
             )
         finished = sorted({case.study_id for case in cases if _has_value(case)})
         changed = [name for name in finished if studies.get(name) != record["studies"].get(name)]
         if changed:
-            raise InputError(
-                f"{folder}: the scans of study {changed[0]} are others than when it was evaluated "
-                f"({len(changed)} such); give another output folder"
+            raise ConflictError(
+                f"{folder}: the scans of study {changed[0]} have changed since it was evaluated "
+                f"({len(changed)} such studies); choose another output folder"
             )
         compared = sorted({case.study_id for case in cases if _was_segmented(case)})
         changed = [name for name in compared if masks.get(name) != record["masks"].get(name)]
         if changed:
-            raise InputError(
-                f"{folder}: the reference masks of study {changed[0]} are others than when it was segmented "
-                f"({len(changed)} such); give another output folder"
+            raise ConflictError(
+                f"{folder}: the reference masks of study {changed[0]} have changed since it was segmented "
+                f"({len(changed)} such studies); choose another output folder"
             )
         if masks != record["masks"]:
-            (folder / SWAP_TABLE).unlink(missing_ok=True)  # measured in those masks
+            (folder / SWAP_TABLE).unlink(missing_ok=True)  # it was measured in the old masks
     write_text(path, json.dumps(record, indent=2) + "\n")
 
 
-def _differing(found: dict[str, Any], record: dict[str, Any], cases: Sequence[Case]) -> list[str]:
-    """What the rows were made with and is now another."""
-    before, now = found["settings"], record["settings"]
+def _differing(recorded: dict[str, Any], record: dict[str, Any], cases: Sequence[Case]) -> list[str]:
+    """Settings, models, folders and segmentation of the rows that differ from today's."""
+    before, now = recorded["settings"], record["settings"]
     differing = [name for name in now if before.get(name) != now[name]]
     used = {case.method for case in cases if not math.isnan(case.psnr_db)}
-    models = found["models"].items()
+    models = recorded["models"].items()
     differing += [
         f"model {name}" for name, model in models if name in used and record["models"].get(name) != model
     ]
-    folders = {name for which in (found, record) for name in which["folders"]}
+    folders = {name for which in (recorded, record) for name in which["folders"]}
     for name in sorted(used & folders):
         scored = [case.study_id for case in cases if case.method == name and not math.isnan(case.psnr_db)]
-        old, new = (which["folders"].get(name, {}) for which in (found, record))
+        old, new = (which["folders"].get(name, {}) for which in (recorded, record))
         if any(old.get(study) != new.get(study) for study in scored):
             differing.append(f"folder {name}")
-    if any(map(_was_segmented, cases)) and found["segmentation"] != record["segmentation"]:
+    if any(map(_was_segmented, cases)) and recorded["segmentation"] != record["segmentation"]:
         differing.append("segmentation")
     return differing
 
@@ -156,7 +159,7 @@ def _has_value(case: Case) -> bool:
 
 
 def _was_segmented(case: Case) -> bool:
-    """Whether a row says something of a segmentation."""
+    """Whether a row holds the result or the failure of a segmentation."""
     return not math.isnan(case.dsc) or (bool(case.failure) and not math.isnan(case.psnr_db))
 
 
@@ -166,7 +169,7 @@ def _scans(folder: Path, studies: Sequence[Study]) -> dict[str, str]:
 
 
 def _reason(study: Study, studies: Sequence[Study]) -> str:
-    """Why a study is not among those that are evaluated."""
+    """The reason why a study is not evaluated."""
     return FAILED if study.split in {other.split for other in studies} else f"split {study.split}"
 
 
@@ -179,7 +182,7 @@ def _digests(study: Study) -> dict[str, str]:
 
 
 def scan_digest(path: Path) -> str:
-    """The first 16 hexadecimal digits of a scan's SHA-256; of all its files' where it has several."""
+    """The first 16 hexadecimal digits of the SHA-256 of a scan's file, or of all its files together."""
     first, *others = [file_digest(file) for file in content_files(path)]
     whole = hashlib.sha256("".join([first, *others]).encode()).hexdigest() if others else first
     return whole[:16]
@@ -188,6 +191,6 @@ def scan_digest(path: Path) -> str:
 def _describe(model: EvaluatedModel) -> dict[str, Any]:
     digest = hashlib.sha256()
     for name, tensor in model.network.state_dict().items():
-        digest.update(name.removeprefix("network.").encode())  # the same where phases are withheld
+        digest.update(name.removeprefix("network.").encode())  # equal for a model and its phase subsets
         digest.update(tensor.detach().cpu().float().contiguous().numpy().tobytes())
     return model.description | {"weights_sha256": digest.hexdigest()[:16]}

@@ -10,10 +10,10 @@ import torch
 
 from mpfnl.data.manifest import Manifest, Split
 from mpfnl.errors import InputError
-from mpfnl.evaluation.evaluate import EvaluateOptions, plan_segmentations
+from mpfnl.evaluation import evaluate
 from mpfnl.evaluation.overlap import OverlapOptions
-from mpfnl.evaluation.run import run_evaluation
-from mpfnl.evaluation.tables import table_console
+from mpfnl.evaluation.scoring import EvaluateOptions, plan_segmentations
+from mpfnl.evaluation.tables.printing import table_console
 from mpfnl.experiments.budget import Machine, TrainingBudget
 from mpfnl.experiments.candidates import Candidate, pfnl3d, rcan3d
 from mpfnl.experiments.effects import Effect, Square, effects_table, measure_effects, write_effects
@@ -111,9 +111,7 @@ def run_ablation(
     console.rule("2 of 3: evaluation")
     loaded = {name: load_model(path).to(settings.machine.device) for name, path in weights.items()}
     notice = caution(settings)
-    evaluation = run_evaluation(
-        manifest, loaded, folder / EVALUATION, options, notice=notice, segmenter=segmenter
-    )
+    evaluation = evaluate(manifest, loaded, folder / EVALUATION, options, notice=notice, segmenter=segmenter)
     console.rule("3 of 3: architecture and phases")
     effects = measure_effects(evaluation.cases, SQUARE)
     warning = segmenter.notice if segmenter else ""

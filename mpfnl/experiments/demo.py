@@ -12,8 +12,8 @@ from rich.console import Console
 
 from mpfnl.data.manifest import read_manifest
 from mpfnl.errors import InputError, MissingExtraError
-from mpfnl.evaluation.evaluate import EvaluateOptions
-from mpfnl.evaluation.run import run_evaluation
+from mpfnl.evaluation import evaluate
+from mpfnl.evaluation.scoring import EvaluateOptions
 from mpfnl.experiments.ablation import SMALL_TILING
 from mpfnl.experiments.budget import Machine, TrainingBudget
 from mpfnl.experiments.candidates import Candidate, fine_tuned, pfnl3d, rcan3d
@@ -103,7 +103,7 @@ def run_demo(folder: Path, seed: int = 0, settings: DemoSettings | None = None) 
     loaded = {name: load_model(path) for name, path in weights.items()}
     options = EvaluateOptions(degradation=settings.degradation, seed=seed, tiling=SMALL_TILING, progress=True)
     with _segmenter(console) as segmenter:
-        run_evaluation(data.manifest, loaded, folder / "evaluation", options, NOTICE, segmenter=segmenter)
+        evaluate(data.manifest, loaded, folder / "evaluation", options, segmenter=segmenter, notice=NOTICE)
 
 
 def _segmenter(console: Console) -> AbstractContextManager[Segmenter | None]:

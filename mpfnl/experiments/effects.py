@@ -16,7 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from mpfnl.evaluation.cases import Case, values_by_method
-from mpfnl.evaluation.tables import IMAGE_METRICS, SEGMENTATION_METRICS, Metric, p_text
+from mpfnl.evaluation.tables.metrics import IMAGE_METRICS, SEGMENTATION_METRICS, Metric, p_text
 from mpfnl.files import write_text
 from mpfnl.metrics.statistics import PairedTest, Summary, holm, paired_wilcoxon, summarize
 

@@ -26,6 +26,7 @@ from mpfnl.plots.panels import (
     show_frame,
 )
 from mpfnl.plots.words import text_width
+from mpfnl.window import ABDOMEN, Window
 
 REFERENCE_COLOUR, PREDICTION_COLOUR = "#ffa500", "#00e0ff"
 KEY_LINES = 0.9  # inches: the key without its words
@@ -72,8 +73,10 @@ def contour_figure(
     predictions: Sequence[Prediction],
     names: tuple[str, str] = ("reference", "prediction"),
     foot: str = "",
+    *,
+    window: Window = ABDOMEN,
 ) -> Figure:
-    """Draws contours on cuts (rows) through each method's scan (columns), under the paper's window (Fig. 4).
+    """Draws contours on cuts (rows) through each method's scan (columns), in an HU window (Fig. 4).
 
     The reference is a thick orange line, the prediction a thin cyan one on top of it.
 
@@ -83,6 +86,7 @@ def contour_figure(
         predictions: The columns.
         names: What the two contours are called in the key.
         foot: Small print below everything.
+        window: HU window of the scans.
     """
     rows = [(cut.label, cut.frame.height / cut.frame.width) for cut in cuts.values()]
     headings = [prediction.heading for prediction in predictions]
@@ -90,7 +94,7 @@ def contour_figure(
     figure, panels = panel_grid(title, headings, rows, foot, beside=key)
     for row, (plane, cut) in zip(panels, cuts.items(), strict=True):
         for place, (axes, prediction) in enumerate(zip(row, predictions, strict=True)):
-            _draw(axes, plane, cut, prediction)
+            _draw(axes, plane, cut, prediction, window)
             draw_letters(axes, MARKS[plane])
             if place == 0:
                 draw_bar(axes, cut.frame)
@@ -98,13 +102,14 @@ def contour_figure(
     return figure
 
 
-def _draw(axes: Axes, plane: PlaneName, cut: Cut, prediction: Prediction) -> None:
+def _draw(axes: Axes, plane: PlaneName, cut: Cut, prediction: Prediction, window: Window) -> None:
     if prediction.hu is None:
         axes.set_facecolor("black")
         axes.set_aspect("equal")
         show_frame(axes, cut.frame)
     else:
-        draw_picture(axes, prediction.hu[plane], cut.pixel_mm, cut.frame)
+        limits = (window.lower, window.upper)
+        draw_picture(axes, prediction.hu[plane], cut.pixel_mm, cut.frame, limits=limits)
     draw_contour(axes, cut.reference, cut.pixel_mm, REFERENCE_COLOUR, REFERENCE_WIDTH)
     mask = None if prediction.mask is None else prediction.mask[plane]
     if mask is not None:

@@ -23,7 +23,7 @@ from mpfnl.plots.panels import (
     panel_grid,
     say,
 )
-from mpfnl.window import ABDOMEN
+from mpfnl.window import ABDOMEN, Window
 
 DIFFERENCE_HU = 100.0
 """The difference maps run from minus this to this; what lies beyond has the colour of the end."""
@@ -52,8 +52,10 @@ def zoom_figure(
     pixel_mm: Sequence[float],
     frame: Frame,
     foot: str = "",
+    *,
+    window: Window = ABDOMEN,
 ) -> Figure:
-    """Draws versions of an axial slice, and the reference last, under the paper's window (Fig. 2).
+    """Draws versions of an axial slice, and the reference last, in an HU window (Fig. 2).
 
     Three rows: the whole slice, with the frame on it; the frame enlarged; the difference to the reference,
     both clipped to the window, in blue (lower) and red (higher).
@@ -65,6 +67,7 @@ def zoom_figure(
         pixel_mm: Height and width of the slice's pixels.
         frame: What is enlarged.
         foot: Small print below everything.
+        window: HU window of the scans and of the difference.
 
     Raises:
         ValueError: The reference has no scan, or a slice has another shape.
@@ -86,15 +89,16 @@ def zoom_figure(
                 axes.set_facecolor("black")
                 say(axes, "no scan")
             continue
-        draw_picture(column[0], version.hu, pixel_mm, whole)
+        limits = (window.lower, window.upper)
+        draw_picture(column[0], version.hu, pixel_mm, whole, limits=limits)
         column[0].add_patch(_rectangle(frame, FRAME_COLOUR, 1.2))
-        draw_picture(column[1], version.hu, pixel_mm, frame)
+        draw_picture(column[1], version.hu, pixel_mm, frame, limits=limits)
         for axes, shown in ((column[0], whole), (column[1], frame)):
             draw_letters(axes, MARKS["axial"])
             if place == 0:
                 draw_bar(axes, shown)
         if version is not reference:
-            _draw_difference(column[2], version.hu, reference.hu, pixel_mm, frame)
+            _draw_difference(column[2], version.hu, reference.hu, pixel_mm, frame, window)
     _draw_key(panels[2][-1], figure)
     return figure
 
@@ -105,8 +109,9 @@ def _draw_difference(
     reference: NDArray[np.floating],
     pixel_mm: Sequence[float],
     frame: Frame,
+    window: Window,
 ) -> None:
-    seen, clean = (np.clip(np.asarray(s, np.float64), ABDOMEN.lower, ABDOMEN.upper) for s in (hu, reference))
+    seen, clean = (np.clip(np.asarray(s, np.float64), window.lower, window.upper) for s in (hu, reference))
     whole = Frame.whole(hu.shape, pixel_mm)
     limits = (-DIFFERENCE_HU, DIFFERENCE_HU)
     draw_picture(axes, seen - clean, pixel_mm, whole, colours=DIFFERENCE_COLOURS, limits=limits)

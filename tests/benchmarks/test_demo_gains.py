@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from mpfnl.evaluation.cases import Case
-from mpfnl.evaluation.tables import tabulate, write_summary
+from mpfnl.evaluation.tables.metric_table import tabulate, write_summary
 
 ENOUGH = {"RCAN3D": (2.05, 0.155), "PFNL3D": (3.0, 0.2)}
 

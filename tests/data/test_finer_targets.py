@@ -15,10 +15,10 @@ from skimage.transform import downscale_local_mean
 import mpfnl
 from mpfnl.data.datamodule import MultiphaseDataModule
 from mpfnl.data.manifest import read_manifest
+from mpfnl.data.prediction_writer import PredictionWriter
 from mpfnl.data.recipe import Recipe, coarser, degrade_study
 from mpfnl.data.studies import load_study
 from mpfnl.errors import InputError
-from mpfnl.evaluation.writer import PredictionWriter
 from mpfnl.models import EnhancementModule
 from mpfnl.models.montage import MontageCallback
 from mpfnl.phases import PHASES, Phase

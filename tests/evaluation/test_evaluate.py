@@ -15,10 +15,10 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 import mpfnl
 from mpfnl.data.manifest import Split, read_manifest
-from mpfnl.errors import InputError
+from mpfnl.errors import ConflictError, InputError, OptionError
+from mpfnl.evaluation import evaluate
 from mpfnl.evaluation.cases import read_cases
-from mpfnl.evaluation.evaluate import EvaluateOptions, evaluate
-from mpfnl.evaluation.run import run_evaluation
+from mpfnl.evaluation.scoring import EvaluateOptions, score_cohort
 from mpfnl.inference.tiling import Tiling
 from mpfnl.models.enhancement import EnhancementModule
 from mpfnl.phases import Phase
@@ -42,7 +42,7 @@ def folder(
     cohort: Path, models: dict[str, EnhancementModule], tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     folder = tmp_path_factory.mktemp("study") / "evaluation"
-    run_evaluation(read_manifest(cohort), models, folder, OPTIONS, notice="A test.")
+    evaluate(read_manifest(cohort), models, folder, OPTIONS, notice="A test.")
     return folder
 
 
@@ -93,7 +93,7 @@ def test_started_again_it_does_only_what_is_missing(
     cohort: Path, models: dict[str, EnhancementModule], tmp_path: Path, folder: Path
 ) -> None:
     manifest = read_manifest(cohort)
-    evaluate(manifest, models, tmp_path / "again", OPTIONS)
+    score_cohort(manifest, models, tmp_path / "again", OPTIONS)
     table = tmp_path / "again" / "cases.csv"
     whole = table.read_bytes()
     assert whole == (folder / "cases.csv").read_bytes()  # the same run gives the same rows
@@ -101,7 +101,7 @@ def test_started_again_it_does_only_what_is_missing(
     table.write_text("".join(row for row in rows if not row.startswith("test1,")))
     first = tmp_path / "again" / "volumes" / "test0" / "PFNL3D.nii.gz"
     before = first.stat().st_mtime_ns
-    evaluate(manifest, models, tmp_path / "again", OPTIONS)
+    score_cohort(manifest, models, tmp_path / "again", OPTIONS)
     assert table.read_bytes() == whole
     assert first.stat().st_mtime_ns == before
 
@@ -114,30 +114,30 @@ def test_a_study_that_was_repaired_does_not_cost_the_others(
     broken = copy / "test1" / "arterial.nii.gz"
     good = broken.read_bytes()
     broken.write_bytes(good[:-500])
-    first = evaluate(read_manifest(copy / "cohort.csv"), models, tmp_path / "e", OPTIONS)
+    first = score_cohort(read_manifest(copy / "cohort.csv"), models, tmp_path / "e", OPTIONS)
     assert {case.study_id for case in first.missing} == {"test1"}
     assert all("test1/arterial.nii.gz (arterial phase)" in case.failure for case in first.missing)
     broken.write_bytes(good)
-    evaluation = evaluate(read_manifest(copy / "cohort.csv"), models, tmp_path / "e", OPTIONS)
+    evaluation = score_cohort(read_manifest(copy / "cohort.csv"), models, tmp_path / "e", OPTIONS)
     assert len(evaluation.cases) == 6
     shutil.copy(copy / "train0" / "arterial.nii.gz", broken)
-    with pytest.raises(InputError, match="study test1 are others"):
-        evaluate(read_manifest(copy / "cohort.csv"), models, tmp_path / "e", OPTIONS)
+    with pytest.raises(ConflictError, match="study test1"):
+        score_cohort(read_manifest(copy / "cohort.csv"), models, tmp_path / "e", OPTIONS)
 
 
 def test_other_settings_are_refused_in_the_same_folder(
     cohort: Path, models: dict[str, EnhancementModule], folder: Path
 ) -> None:
-    with pytest.raises(InputError, match="other settings \\(seed\\)"):
-        evaluate(read_manifest(cohort), models, folder, EvaluateOptions(tiling=Tiling(48, 8), seed=1))
+    with pytest.raises(ConflictError, match=r"\(seed\)"):
+        score_cohort(read_manifest(cohort), models, folder, EvaluateOptions(tiling=Tiling(48, 8), seed=1))
     severe = replace(OPTIONS, degradation=find_preset("severe"))
-    with pytest.raises(InputError, match="other settings \\(degradation\\)"):
-        evaluate(read_manifest(cohort), models, folder, severe)
-    with pytest.raises(InputError, match="other settings \\(sharing\\)"):
-        evaluate(read_manifest(cohort), models, folder, replace(OPTIONS, sharing=Sharing.ACQUISITION))
+    with pytest.raises(ConflictError, match=r"\(degradation\)"):
+        score_cohort(read_manifest(cohort), models, folder, severe)
+    with pytest.raises(ConflictError, match=r"\(sharing\)"):
+        score_cohort(read_manifest(cohort), models, folder, replace(OPTIONS, sharing=Sharing.ACQUISITION))
     other = {"RCAN3D": mpfnl.RCAN3D(channels=16, groups=1, blocks=1), "PFNL3D": models["PFNL3D"]}
-    with pytest.raises(InputError, match="other settings \\(model RCAN3D\\)"):
-        evaluate(read_manifest(cohort), other, folder, OPTIONS)
+    with pytest.raises(ConflictError, match=r"\(model RCAN3D\)"):
+        score_cohort(read_manifest(cohort), other, folder, OPTIONS)
 
 
 def test_what_cannot_be_evaluated_is_refused(
@@ -145,12 +145,12 @@ def test_what_cannot_be_evaluated_is_refused(
 ) -> None:
     manifest = read_manifest(cohort)
     targets = {"a": models["RCAN3D"], "b": mpfnl.RCAN3D(channels=16, groups=1, target="arterial")}
-    with pytest.raises(InputError, match="different phases"):
-        evaluate(manifest, targets, tmp_path / "e")
+    with pytest.raises(ConflictError, match=r"a: portal venous; b: arterial"):
+        score_cohort(manifest, targets, tmp_path / "e")
     for name in ("degraded", "degraded_arterial", "a/b", "..", ""):
-        with pytest.raises(InputError, match="cannot be named"):
-            evaluate(manifest, {name: models["RCAN3D"]}, tmp_path / "e")
+        with pytest.raises(OptionError, match=re.escape(repr(name))):
+            score_cohort(manifest, {name: models["RCAN3D"]}, tmp_path / "e")
     empty = manifest.split(Split.TRAIN)
-    with pytest.raises(InputError, match="no study is in split test"):
-        evaluate(empty, models, tmp_path / "e")
+    with pytest.raises(InputError, match="split test"):
+        score_cohort(empty, models, tmp_path / "e")
     assert not (tmp_path / "e").exists()

@@ -18,14 +18,15 @@ from monai.metrics import compute_dice, compute_surface_dice
 
 import mpfnl
 from mpfnl.data.manifest import Manifest, read_manifest, write_manifest
-from mpfnl.errors import InputError, SegmentationError
+from mpfnl.errors import ConflictError, FormatError, NotFoundError, OptionError, SegmentationError
 from mpfnl.evaluation.cases import Case, read_cases
-from mpfnl.evaluation.evaluate import EvaluateOptions, evaluate
 from mpfnl.evaluation.overlap import OverlapOptions, Truth
+from mpfnl.evaluation.scoring import EvaluateOptions, score_cohort
 from mpfnl.inference.tiling import Tiling
 from mpfnl.metrics import dice
 from mpfnl.models.enhancement import EnhancementModule
 from mpfnl.phases import Phase
+from mpfnl.segmentation.phantom_weights import TRAINING_SEED
 from mpfnl.transforms import find_preset
 from mpfnl.volumes import Volume, read_mask, read_volume, write_volume
 from mpfnl.window import ABDOMEN
@@ -99,7 +100,7 @@ def rows(cases: list[Case]) -> dict[tuple[str, str], Case]:
 def test_every_method_is_segmented_and_scored_as_monai_does(
     masked: Manifest, models: dict[str, EnhancementModule], smoothed: Path, tmp_path: Path
 ) -> None:
-    result = evaluate(
+    result = score_cohort(
         masked, models, tmp_path, OPTIONS, segmenter=Threshold(), enhanced={"smoothed": smoothed}
     )
     assert [case.method for case in result.cases] == METHODS * 2
@@ -125,7 +126,7 @@ def test_air_and_bone_are_the_clean_scans_where_the_degradation_clips(
     masked: Manifest, models: dict[str, EnhancementModule], tmp_path: Path
 ) -> None:
     segmenter = Threshold()
-    evaluate(masked, models, tmp_path / "clipped", OPTIONS, segmenter=segmenter)
+    score_cohort(masked, models, tmp_path / "clipped", OPTIONS, segmenter=segmenter)
     for clean, degraded, enhanced in zip(*(segmenter.seen[number::3] for number in range(3)), strict=True):
         air = clean.data < -900
         for scan in (degraded, enhanced):
@@ -134,7 +135,7 @@ def test_air_and_bone_are_the_clean_scans_where_the_degradation_clips(
             assert np.mean(scan.data[inside] == clean.data[inside]) < 0.2
     whole = Threshold()
     options = replace(OPTIONS, degradation=find_preset("thick-slices"))
-    evaluate(masked, models, tmp_path / "whole", options, segmenter=whole)
+    score_cohort(masked, models, tmp_path / "whole", options, segmenter=whole)
     written = read_volume(tmp_path / "whole" / "volumes" / "test0" / "degraded_portal_venous.nii.gz")
     assert np.array_equal(whole.seen[1].data, written.data)  # segmented as it is
 
@@ -143,7 +144,7 @@ def test_failures_are_rows_and_the_study_goes_on(
     masked: Manifest, models: dict[str, EnhancementModule], tmp_path: Path
 ) -> None:
     segmenter = Threshold(fails={1: "x.nii.gz: TotalSegmentator's process was killed"}, empty={5})
-    result = evaluate(masked, models, tmp_path, OPTIONS, segmenter=segmenter)
+    result = score_cohort(masked, models, tmp_path, OPTIONS, segmenter=segmenter)
     found = rows(result.cases)
     killed, empty = found["test0", "degraded"], found["test1", "PFNL3D"]
     assert np.isnan([killed.dsc, killed.nsd]).all()
@@ -162,7 +163,7 @@ def test_failures_are_rows_and_the_study_goes_on(
             empty.failure,
         }
     again = Threshold()
-    repaired = evaluate(masked, models, tmp_path, OPTIONS, segmenter=again)
+    repaired = score_cohort(masked, models, tmp_path, OPTIONS, segmenter=again)
     assert len(again.seen) == 1  # only what failed; an empty segmentation is a result
     assert not rows(repaired.cases)["test0", "degraded"].failure
 
@@ -170,18 +171,18 @@ def test_failures_are_rows_and_the_study_goes_on(
 def test_nothing_is_computed_twice_and_a_segmenter_may_come_later(
     masked: Manifest, models: dict[str, EnhancementModule], smoothed: Path, tmp_path: Path
 ) -> None:
-    evaluate(masked, models, tmp_path, OPTIONS)
+    score_cohort(masked, models, tmp_path, OPTIONS)
     first = tmp_path / "volumes" / "test0" / "PFNL3D.nii.gz"
     before = first.stat().st_mtime_ns
     segmenter = Threshold()
-    evaluate(masked, models, tmp_path, OPTIONS, segmenter=segmenter)
+    score_cohort(masked, models, tmp_path, OPTIONS, segmenter=segmenter)
     assert len(segmenter.seen) == 2 * 3
     more = Threshold()
-    evaluate(masked, models, tmp_path, OPTIONS, segmenter=more, enhanced={"smoothed": smoothed})
+    score_cohort(masked, models, tmp_path, OPTIONS, segmenter=more, enhanced={"smoothed": smoothed})
     assert len(more.seen) == 2  # the new folder's scans
     whole = (tmp_path / "cases.csv").read_bytes()
     none = Threshold()
-    evaluate(masked, models, tmp_path, OPTIONS, segmenter=none, enhanced={"smoothed": smoothed})
+    score_cohort(masked, models, tmp_path, OPTIONS, segmenter=none, enhanced={"smoothed": smoothed})
     assert not none.seen
     assert (tmp_path / "cases.csv").read_bytes() == whole
     assert first.stat().st_mtime_ns == before
@@ -197,9 +198,9 @@ def test_a_run_that_is_stopped_goes_on_with_the_next_scan(
             return super().segment(scan)
 
     with pytest.raises(KeyboardInterrupt):
-        evaluate(masked, models, tmp_path, OPTIONS, segmenter=Stopped())
+        score_cohort(masked, models, tmp_path, OPTIONS, segmenter=Stopped())
     rest = Threshold()
-    evaluate(masked, models, tmp_path, OPTIONS, segmenter=rest)
+    score_cohort(masked, models, tmp_path, OPTIONS, segmenter=rest)
     assert len(rest.seen) == 2
 
 
@@ -208,17 +209,17 @@ def test_another_segmenter_tolerance_or_folder_is_refused(
 ) -> None:
     folders = {"smoothed": tmp_path / "copy"}
     shutil.copytree(smoothed, folders["smoothed"])
-    evaluate(masked, models, tmp_path / "e", OPTIONS, segmenter=Threshold(), enhanced=folders)
-    with pytest.raises(InputError, match=r"other settings \(segmentation\)"):
-        evaluate(masked, models, tmp_path / "e", OPTIONS, segmenter=Threshold(lowest=0), enhanced=folders)
+    score_cohort(masked, models, tmp_path / "e", OPTIONS, segmenter=Threshold(), enhanced=folders)
+    with pytest.raises(ConflictError, match=r"\(segmentation\)"):
+        score_cohort(masked, models, tmp_path / "e", OPTIONS, segmenter=Threshold(lowest=0), enhanced=folders)
     other = replace(OPTIONS, overlap=OverlapOptions(tolerance_mm=1))
-    with pytest.raises(InputError, match=r"other settings \(segmentation\)"):
-        evaluate(masked, models, tmp_path / "e", other, segmenter=Threshold(), enhanced=folders)
-    with pytest.raises(InputError, match="smoothed on study test0, which are not asked for"):
-        evaluate(masked, models, tmp_path / "e", OPTIONS, segmenter=Threshold())
+    with pytest.raises(ConflictError, match=r"\(segmentation\)"):
+        score_cohort(masked, models, tmp_path / "e", other, segmenter=Threshold(), enhanced=folders)
+    with pytest.raises(ConflictError, match="smoothed on study test0"):
+        score_cohort(masked, models, tmp_path / "e", OPTIONS, segmenter=Threshold())
     shutil.copy(smoothed / "test1.nii.gz", folders["smoothed"] / "test0.nii.gz")
-    with pytest.raises(InputError, match=r"other settings \(folder smoothed\)"):
-        evaluate(masked, models, tmp_path / "e", OPTIONS, segmenter=Threshold(), enhanced=folders)
+    with pytest.raises(ConflictError, match=r"\(folder smoothed\)"):
+        score_cohort(masked, models, tmp_path / "e", OPTIONS, segmenter=Threshold(), enhanced=folders)
 
 
 def test_what_a_folder_lacks_or_spoils_fails_in_its_row(
@@ -234,14 +235,14 @@ def test_what_a_folder_lacks_or_spoils_fails_in_its_row(
         like=replace(scan, storage=np.dtype(np.float32)),
     )
     result = rows(
-        evaluate(masked, {}, evaluated, OPTIONS, segmenter=Threshold(), enhanced={"other": folder}).cases
+        score_cohort(masked, {}, evaluated, OPTIONS, segmenter=Threshold(), enhanced={"other": folder}).cases
     )
     assert "windowed already" in result["test0", "other"].failure
     assert str(folder / "test1.nii.gz") in result["test1", "other"].failure
     assert math.isnan(result["test1", "other"].psnr_db)
     for name in ("test0", "test1"):
         shutil.copy(smoothed / f"{name}.nii.gz", folder)
-    repaired = evaluate(masked, {}, evaluated, OPTIONS, segmenter=Threshold(), enhanced={"other": folder})
+    repaired = score_cohort(masked, {}, evaluated, OPTIONS, segmenter=Threshold(), enhanced={"other": folder})
     assert not [case for case in repaired.cases if case.failure]
     assert rows(repaired.cases)["test1", "other"].dsc > 0
 
@@ -250,19 +251,19 @@ def test_a_reference_mask_is_needed_or_the_clean_scans_segmentation_is_the_truth
     masked: Manifest, models: dict[str, EnhancementModule], tmp_path: Path
 ) -> None:
     bare = write_manifest(tmp_path / "bare.csv", [replace(study, masks={}) for study in masked])
-    with pytest.raises(InputError, match="no study of split test has a reference mask of the pancreas"):
-        evaluate(bare, models, tmp_path / "e", OPTIONS, segmenter=Threshold())
+    with pytest.raises(NotFoundError, match=r"split test .* pancreas"):
+        score_cohort(bare, models, tmp_path / "e", OPTIONS, segmenter=Threshold())
     options = replace(OPTIONS, overlap=OverlapOptions(truth=Truth.REFERENCE_SCAN))
     segmenter = Threshold()
-    result = evaluate(bare, models, tmp_path / "e", options, segmenter=segmenter)
+    result = score_cohort(bare, models, tmp_path / "e", options, segmenter=segmenter)
     assert list(result.overlap_tables[0].summaries) == ["degraded", "PFNL3D"]
     masks = [segmenter.segment(scan)["pancreas"] for scan in segmenter.seen[:3]]
     assert rows(result.cases)["test0", "PFNL3D"].dsc == pytest.approx(dice(masks[2], masks[0]))
     none = Threshold()
-    evaluate(bare, models, tmp_path / "e", options, segmenter=none)
+    score_cohort(bare, models, tmp_path / "e", options, segmenter=none)
     assert not none.seen
     half = write_manifest(tmp_path / "half.csv", [masked.studies[0], replace(masked.studies[1], masks={})])
-    lacking = evaluate(half, models, tmp_path / "half", OPTIONS, segmenter=Threshold())
+    lacking = score_cohort(half, models, tmp_path / "half", OPTIONS, segmenter=Threshold())
     assert ("test1", "reference") not in rows(lacking.cases)  # there is nothing to compare it with
     assert not lacking.missing
     assert lacking.overlap_tables[0].summaries["degraded"].n == 1
@@ -273,25 +274,23 @@ def test_the_structure_must_be_one_that_is_found(
     masked: Manifest, models: dict[str, EnhancementModule], tmp_path: Path
 ) -> None:
     options = replace(OPTIONS, overlap=OverlapOptions("liver"))
-    with pytest.raises(InputError, match="not liver"):
-        evaluate(masked, models, tmp_path, options, segmenter=Threshold())
+    with pytest.raises(OptionError, match="liver"):
+        score_cohort(masked, models, tmp_path, options, segmenter=Threshold())
 
 
 def test_phantoms_that_the_phantom_weights_saw_are_refused(
     masked: Manifest, models: dict[str, EnhancementModule], tmp_path: Path
 ) -> None:
-    from mpfnl.segmentation.phantom_weights import TRAINING_SEED
-
     seen = [replace(study, study_id=f"phantom-{TRAINING_SEED}-{study.study_id}") for study in masked]
     manifest = write_manifest(tmp_path / "seen.csv", seen)
-    with pytest.raises(InputError, match="were trained on"):
-        evaluate(manifest, models, tmp_path / "e", OPTIONS, segmenter=Threshold(notice="phantom weights"))
+    with pytest.raises(ConflictError, match=f"phantom-{TRAINING_SEED}-test0"):
+        score_cohort(manifest, models, tmp_path / "e", OPTIONS, segmenter=Threshold(notice="phantom weights"))
 
 
 def test_provenance_says_how_it_was_segmented(
     masked: Manifest, models: dict[str, EnhancementModule], tmp_path: Path
 ) -> None:
-    evaluate(masked, models, tmp_path, OPTIONS, segmenter=Threshold(notice="only a test"))
+    score_cohort(masked, models, tmp_path, OPTIONS, segmenter=Threshold(notice="only a test"))
     whole = json.loads((tmp_path / "provenance.json").read_text())
     record = whole["segmentation"]
     assert whole["settings"]["target"] == Phase.PORTAL_VENOUS
@@ -314,8 +313,8 @@ def test_a_stop_between_the_mask_and_its_row_costs_nothing(
     monkeypatch.setattr("mpfnl.evaluation.overlap.dice", stop)
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
-            evaluate(masked, models, tmp_path, OPTIONS, segmenter=Threshold())
-    result = evaluate(masked, models, tmp_path, OPTIONS, segmenter=Threshold())
+            score_cohort(masked, models, tmp_path, OPTIONS, segmenter=Threshold())
+    result = score_cohort(masked, models, tmp_path, OPTIONS, segmenter=Threshold())
     assert len(result.cases) == 2 * 3
     assert not [case for case in result.cases if math.isnan(case.dsc)]
 
@@ -324,7 +323,7 @@ def test_masks_that_changed_are_noticed_and_may_be_added(
     masked: Manifest, models: dict[str, EnhancementModule], tmp_path: Path
 ) -> None:
     bare = write_manifest(tmp_path / "a.csv", [replace(study, masks={}) for study in masked])
-    evaluate(bare, models, tmp_path / "e", OPTIONS)
+    score_cohort(bare, models, tmp_path / "e", OPTIONS)
     copied = []
     for study in masked:
         shutil.copy(study.masks["pancreas"], tmp_path / f"{study.study_id}.nii.gz")
@@ -332,10 +331,10 @@ def test_masks_that_changed_are_noticed_and_may_be_added(
             replace(study, masks={**study.masks, "pancreas": tmp_path / f"{study.study_id}.nii.gz"})
         )
     manifest = write_manifest(tmp_path / "b.csv", copied)
-    evaluate(manifest, models, tmp_path / "e", OPTIONS, segmenter=Threshold())
+    score_cohort(manifest, models, tmp_path / "e", OPTIONS, segmenter=Threshold())
     shutil.copy(masked.studies[0].masks["pancreas"], tmp_path / "test1.nii.gz")
-    with pytest.raises(InputError, match="reference masks of study test1 are others"):
-        evaluate(manifest, models, tmp_path / "e", OPTIONS, segmenter=Threshold())
+    with pytest.raises(ConflictError, match="masks of study test1"):
+        score_cohort(manifest, models, tmp_path / "e", OPTIONS, segmenter=Threshold())
 
 
 def test_a_mask_that_cannot_be_used_fails_in_its_study(
@@ -350,7 +349,7 @@ def test_a_mask_that_cannot_be_used_fails_in_its_study(
         replace(masked.studies[1], masks={**masked.studies[1].masks, "pancreas": tmp_path / "labels.nii.gz"}),
     ]
     manifest = write_manifest(tmp_path / "cohort.csv", studies)
-    result = evaluate(manifest, models, tmp_path / "e", OPTIONS, segmenter=Threshold())
+    result = score_cohort(manifest, models, tmp_path / "e", OPTIONS, segmenter=Threshold())
     found = rows(result.cases)
     assert "holds 0 and 1" in found["test1", "PFNL3D"].failure
     assert not found["test0", "PFNL3D"].failure
@@ -359,47 +358,47 @@ def test_a_mask_that_cannot_be_used_fails_in_its_study(
 
 def test_another_target_phase_has_masks_of_its_own(masked: Manifest, tmp_path: Path) -> None:
     model = mpfnl.PFNL3D(features=8, blocks=1, target="arterial")
-    with pytest.raises(InputError, match="no study of split test has a reference mask"):
-        evaluate(masked, {"arterial": model}, tmp_path / "none", OPTIONS, segmenter=Threshold())
+    with pytest.raises(NotFoundError, match="pancreas"):
+        score_cohort(masked, {"arterial": model}, tmp_path / "none", OPTIONS, segmenter=Threshold())
     studies = [replace(study, masks={"arterial_pancreas": study.masks["pancreas"]}) for study in masked]
     manifest = write_manifest(tmp_path / "arterial.csv", studies)
-    result = evaluate(manifest, {"arterial": model}, tmp_path / "e", OPTIONS, segmenter=Threshold())
+    result = score_cohort(manifest, {"arterial": model}, tmp_path / "e", OPTIONS, segmenter=Threshold())
     assert result.overlap_tables[0].summaries["reference"].n == 2
 
 
 def test_without_a_method_the_degraded_scans_are_made_for_others(
     masked: Manifest, smoothed: Path, tmp_path: Path
 ) -> None:
-    first = evaluate(masked, {}, tmp_path, OPTIONS)
+    first = score_cohort(masked, {}, tmp_path, OPTIONS)
     assert [case.method for case in first.cases] == ["degraded"] * 2
     assert (tmp_path / "volumes" / "test0" / "degraded_arterial.nii.gz").is_file()
-    second = evaluate(masked, {}, tmp_path, OPTIONS, enhanced={"theirs": smoothed})
+    second = score_cohort(masked, {}, tmp_path, OPTIONS, enhanced={"theirs": smoothed})
     assert [case.method for case in second.cases] == ["degraded", "theirs"] * 2
     for study in masked:
         shutil.copy(study.file(Phase.PORTAL_VENOUS), smoothed.parent / f"{study.study_id}.nii.gz")
-    clean = rows(evaluate(masked, {}, tmp_path / "c", OPTIONS, enhanced={"clean": smoothed.parent}).cases)
+    clean = rows(score_cohort(masked, {}, tmp_path / "c", OPTIONS, enhanced={"clean": smoothed.parent}).cases)
     assert "is the clean scan itself" in clean["test0", "clean"].failure
 
 
 def test_a_scan_that_was_deleted_is_made_again(
     masked: Manifest, models: dict[str, EnhancementModule], tmp_path: Path
 ) -> None:
-    evaluate(masked, models, tmp_path, OPTIONS)
+    score_cohort(masked, models, tmp_path, OPTIONS)
     (tmp_path / "volumes" / "test0" / "PFNL3D.nii.gz").unlink()
-    result = evaluate(masked, models, tmp_path, OPTIONS, segmenter=Threshold())
+    result = score_cohort(masked, models, tmp_path, OPTIONS, segmenter=Threshold())
     assert not result.missing
 
 
 def test_rows_without_their_record_are_refused(
     masked: Manifest, models: dict[str, EnhancementModule], tmp_path: Path
 ) -> None:
-    evaluate(masked, models, tmp_path, OPTIONS)
+    score_cohort(masked, models, tmp_path, OPTIONS)
     (tmp_path / "provenance.json").unlink()
-    with pytest.raises(InputError, match=r"has results but no provenance\.json"):
-        evaluate(masked, models, tmp_path, replace(OPTIONS, seed=9))
+    with pytest.raises(NotFoundError, match=r"provenance\.json"):
+        score_cohort(masked, models, tmp_path, replace(OPTIONS, seed=9))
 
 
 def test_rows_that_were_cut_off_are_refused(tmp_path: Path) -> None:
     (tmp_path / "cases.csv").write_text("study_id,method\n")
-    with pytest.raises(InputError, match="not a table of cases"):
+    with pytest.raises(FormatError, match=r"cases\.csv"):
         read_cases(tmp_path / "cases.csv")

@@ -17,16 +17,14 @@ from scipy import ndimage
 from mpfnl.data.manifest import Manifest, Split, Study
 from mpfnl.errors import InputError
 from mpfnl.evaluation.cases import Case
-from mpfnl.evaluation.figures import (
-    Picture,
-    draw_figures,
-    overlap_figure,
-    quality_figure,
-    rank_studies,
-)
-from mpfnl.evaluation.figures.cuts import PLANES, CaseCuts, read_case
-from mpfnl.evaluation.files import mask_file, volume_files
+from mpfnl.evaluation.figures import FigureFile
+from mpfnl.evaluation.figures.box_plots import overlap_figure, quality_figure
+from mpfnl.evaluation.figures.examples import draw_figures
+from mpfnl.evaluation.figures.ranking import rank_studies
+from mpfnl.evaluation.figures.slices import PLANES, CaseSlices, read_case
+from mpfnl.evaluation.folder import mask_file, volume_files
 from mpfnl.evaluation.overlap import Truth
+from mpfnl.evaluation.tables.metrics import DSC, PSNR
 from mpfnl.phases import PHASES, Phase
 from mpfnl.plots.contours import Cut, Prediction, contour_figure
 from mpfnl.plots.panels import Heading
@@ -111,12 +109,12 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> tuple[Manifest, list[Cas
 
 
 @pytest.fixture(scope="module")
-def pictures(cohort: tuple[Manifest, list[Case], Path]) -> list[Picture]:
+def pictures(cohort: tuple[Manifest, list[Case], Path]) -> list[FigureFile]:
     manifest, cases, folder = cohort
-    return draw_figures(manifest, cases, TARGET, folder, structure="pancreas", notice=NOTICE)
+    return draw_figures(manifest, cases, TARGET, folder, ABDOMEN, structure="pancreas", notice=NOTICE)
 
 
-def test_all_figures_are_there_small_and_named(pictures: list[Picture]) -> None:
+def test_all_figures_are_there_small_and_named(pictures: list[FigureFile]) -> None:
     numbers = [picture.title.split(".")[0] for picture in pictures]
     assert numbers == ["Figure 1", *["Figure 2"] * 3, "Figure 3", *["Figure 4"] * 3]
     for picture in pictures:
@@ -128,7 +126,7 @@ def test_all_figures_are_there_small_and_named(pictures: list[Picture]) -> None:
     assert len({picture.path for picture in pictures}) == len(pictures)
 
 
-def test_captions_say_who_where_why_and_the_notice(pictures: list[Picture]) -> None:
+def test_captions_say_who_where_why_and_the_notice(pictures: list[FigureFile]) -> None:
     for picture in pictures[1:]:
         assert NOTICE in picture.caption
     shown = {"worst": "s-1", "median": "s0", "best": "s---3"}  # gains 0.1, 0.2, 0.3, 1.0: the upper middle
@@ -156,19 +154,19 @@ def test_without_segmentation_only_image_quality_is_shown(
     stale = [tmp_path / "figures" / name for name in ("case_first.png", "contours_best.png")]
     for path in stale:
         path.write_bytes(b"")
-    drawn = draw_figures(manifest, cases, TARGET, tmp_path, notice=NOTICE)
+    drawn = draw_figures(manifest, cases, TARGET, tmp_path, ABDOMEN, notice=NOTICE)
     assert [p.title.split(".")[0] for p in drawn] == ["Figure 1", "Figure 2", "Figure 2"]
     assert not any(NOTICE in p.caption for p in drawn)
     assert "by gain in PSNR" in drawn[1].caption
     assert not any(path.exists() for path in stale)
-    assert draw_figures(manifest, [], TARGET, tmp_path) == []
+    assert draw_figures(manifest, [], TARGET, tmp_path, ABDOMEN) == []
 
 
 def test_a_study_without_a_mask_is_shown_without_contours(tmp_path: Path) -> None:
     study = make_study(tmp_path, "s", masked=False)
     manifest, folder = Manifest(tmp_path / "c.csv", (study,)), tmp_path / "evaluation"
     cases = [Case("s", "s", method, 20.0 + n) for n, method in enumerate(METHODS[1:])]
-    drawn = draw_figures(manifest, cases, TARGET, folder, structure="pancreas", notice=NOTICE)
+    drawn = draw_figures(manifest, cases, TARGET, folder, ABDOMEN, structure="pancreas", notice=NOTICE)
     assert [p.title.split(".")[0] for p in drawn] == ["Figure 1", "Figure 2", "Figure 3"]
     assert "no reference mask" in drawn[1].caption
     assert "only: rank 1 of 1 by gain in PSNR" in drawn[1].caption
@@ -184,7 +182,7 @@ def test_what_is_missing_is_said(tmp_path: Path) -> None:
     cases += [Case("s", "s", "RCAN3D", failure="the scan is missing")]
     cases += [Case("s", "s", "PFNL3D", 25, 0.7, 0, 0, failure="no voxel was found")]
     manifest = Manifest(tmp_path / "c.csv", (study,))
-    drawn = draw_figures(manifest, cases, TARGET, folder, structure="pancreas")
+    drawn = draw_figures(manifest, cases, TARGET, folder, ABDOMEN, structure="pancreas")
     contours = next(p for p in drawn if "contours" in p.path.name)
     assert "RCAN3D: no scan" in contours.alt
     assert "PFNL3D: empty prediction" in contours.alt
@@ -204,11 +202,13 @@ def test_a_scan_on_another_grid_is_refused(tmp_path: Path) -> None:
         read_case(study, METHODS, TARGET, tmp_path / "evaluation", "pancreas")
 
 
-def displayed(cuts: CaseCuts) -> bytes:
+def displayed(cuts: CaseSlices) -> bytes:
     """A picture of everything that was read of a case, without the slices' numbers."""
     assert cuts.reference_mask is not None
     rows = {
-        plane: Cut(plane, cuts.place.pixel_mm(plane), cuts.place.frames[plane], cuts.reference_mask[plane])
+        plane: Cut(
+            plane, cuts.position.pixel_mm(plane), cuts.position.frames[plane], cuts.reference_mask[plane]
+        )
         for plane in PLANES
     }
     columns = [Prediction(Heading(name), shown.hu, shown.mask) for name, shown in cuts.methods.items()]
@@ -216,44 +216,44 @@ def displayed(cuts: CaseCuts) -> bytes:
 
 
 @pytest.fixture(scope="module")
-def upright_picture(upright: CaseCuts) -> bytes:
+def upright_picture(upright: CaseSlices) -> bytes:
     return displayed(upright)
 
 
 @pytest.fixture(scope="module")
-def upright(tmp_path_factory: pytest.TempPathFactory) -> CaseCuts:
+def upright(tmp_path_factory: pytest.TempPathFactory) -> CaseSlices:
     folder = tmp_path_factory.mktemp("upright")
     return read_case(make_study(folder, "s", "RAS"), METHODS, TARGET, folder / "evaluation", "pancreas")
 
 
 @pytest.mark.parametrize("codes", CODES[1:])
 def test_a_flipped_or_permuted_copy_looks_the_same(
-    codes: str, upright: CaseCuts, upright_picture: bytes, tmp_path: Path
+    codes: str, upright: CaseSlices, upright_picture: bytes, tmp_path: Path
 ) -> None:
     study = make_study(tmp_path, "s", codes)
     cuts = read_case(study, METHODS, TARGET, tmp_path / "evaluation", "pancreas")
     assert displayed(cuts) == upright_picture
-    assert cuts.place.square == upright.place.square
+    assert cuts.position.square == upright.position.square
     sizes = {plane: cuts.reference[plane].shape for plane in PLANES}
     assert sizes == {"axial": (30, 36), "coronal": (16, 36), "sagittal": (16, 30)}
     for plane in PLANES:
         np.testing.assert_array_equal(cuts.reference[plane], upright.reference[plane])
-        mm = [c.place.label(plane).split("(")[1] for c in (cuts, upright)]
+        mm = [c.position.label(plane).split("(")[1] for c in (cuts, upright)]
         assert mm[0] == mm[1]
     without = read_case(study, METHODS, TARGET, tmp_path / "evaluation", None)
     assert without.methods["PFNL3D"].mask is None
 
 
-def test_cuts_pass_where_the_mask_is_largest_and_are_what_a_viewer_shows(upright: CaseCuts) -> None:
+def test_cuts_pass_where_the_mask_is_largest_and_are_what_a_viewer_shows(upright: CaseSlices) -> None:
     truth, clean = mask().astype(bool), scan(1)
     areas = {plane: [truth.take(i, axis).sum() for i in range(SHAPE[axis])] for plane, axis in PLANES.items()}
     for plane, axis in PLANES.items():
-        index = upright.place.voxels[plane][axis]
+        index = upright.position.voxels[plane][axis]
         assert areas[plane][index] == max(areas[plane])
         expected = np.rot90(clean.take(index, axis))  # the front, or the head, up
         np.testing.assert_array_equal(upright.reference[plane], np.fliplr(expected))  # right, or front, left
     assert upright.reference_mask is not None
-    frame = upright.place.square
+    frame = upright.position.square
     _, columns = np.nonzero(upright.reference_mask["axial"])
     assert frame.width == frame.height >= 60
     assert frame.left <= columns.min() * SPACING[0] - 15 + 1e-9
@@ -274,7 +274,7 @@ def test_cases_are_picked_by_the_written_rule(pairs: list[tuple[float, float]], 
     ranking = rank_studies(cases, "PFNL3D", segmented)
     gains = {f"s{n}": new - old for n, (old, new) in enumerate(pairs) if math.isfinite(new - old)}
     order = [study for _, _, study in sorted((gain, int(s[1:]), s) for s, gain in gains.items())]
-    picks = {pick.rule: pick.study_id for pick in ranking.picks()}
+    picks = {pick.rule: pick.study_id for pick in ranking.selection()}
     assert len(set(picks.values())) == len(picks) == min(max(len(order), 1), 3)
     if not order:
         assert picks == {"first": "s0"}
@@ -290,11 +290,11 @@ def test_cases_are_picked_by_the_written_rule(pairs: list[tuple[float, float]], 
 
 def test_dsc_ranks_where_there_is_segmentation_and_psnr_where_it_failed() -> None:
     cases = [Case("a", "a", "degraded", 20, 0.5, 0.5), Case("a", "a", "PFNL3D", 25, 0.5, math.nan)]
-    assert rank_studies(cases, "PFNL3D", segmented=True).column == "psnr_db"
+    assert rank_studies(cases, "PFNL3D", segmented=True).metric is PSNR
     cases += [Case("b", "b", "degraded", 20, 0.5, 0.5), Case("b", "b", "PFNL3D", 19, 0.5, 0.6)]
     ranking = rank_studies(cases, "PFNL3D", segmented=True)
-    assert (ranking.column, list(ranking.gains)) == ("dsc", ["b"])
-    assert rank_studies(cases, "PFNL3D", segmented=False).column == "psnr_db"
+    assert (ranking.metric, list(ranking.gains)) == (DSC, ["b"])
+    assert rank_studies(cases, "PFNL3D", segmented=False).metric is PSNR
 
 
 def test_box_plots_show_every_value_in_percent(cohort: tuple[Manifest, list[Case], Path]) -> None:
@@ -333,8 +333,8 @@ def test_a_real_scan_has_its_spine_at_the_back_and_its_liver_on_the_left(
     nib.save(nib.Nifti1Image((found == 7).astype(np.uint8), labels.affine), pancreas)
     study = Study("s", "s", Split.TEST, dict.fromkeys(PHASES, path), {"pancreas": pancreas})
     cuts = read_case(study, ["reference"], TARGET, tmp_path, None)
-    liver, spleen = (cuts.place.slices(found == label) for label in (5, 1))
-    spine = cuts.place.slices((found >= 26) & (found <= 50))
+    liver, spleen = (cuts.position.slices(found == label) for label in (5, 1))
+    spine = cuts.position.slices((found >= 26) & (found <= 50))
     middle = {name: np.argwhere(m["axial"]).mean(axis=0) for name, m in (("liver", liver), ("spine", spine))}
     middle["spleen"] = np.argwhere(spleen["axial"]).mean(axis=0)
     assert middle["liver"][1] < middle["spine"][1] < middle["spleen"][1]
@@ -344,8 +344,8 @@ def test_a_real_scan_has_its_spine_at_the_back_and_its_liver_on_the_left(
     assert bone > ABDOMEN.level
 
 
-def test_every_plane_is_at_one_scale(upright: CaseCuts) -> None:
-    frames = upright.place.frames
+def test_every_plane_is_at_one_scale(upright: CaseSlices) -> None:
+    frames = upright.position.frames
     for a, b in itertools.combinations(PLANES, 2):
         assert frames[a].width == pytest.approx(frames[b].width, abs=1e-9)
 
@@ -356,7 +356,7 @@ def test_without_masks_the_reference_scans_segmentation_is_the_truth(tmp_path: P
     cases = [Case("s", "s", "reference"), Case("s", "s", "degraded", 20, 0.5, 0.4, 0.2)]
     cases += [Case("s", "s", "PFNL3D", 25, 0.7, 0.6, 0.4)]
     truth = Truth.REFERENCE_SCAN
-    drawn = draw_figures(manifest, cases, TARGET, folder, structure="pancreas", truth=truth)
+    drawn = draw_figures(manifest, cases, TARGET, folder, ABDOMEN, structure="pancreas", truth=truth)
     assert len(drawn) == 4
     for picture in drawn[1:]:
         assert "segmentation of the reference scan" in picture.caption

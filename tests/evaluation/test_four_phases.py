@@ -13,7 +13,7 @@ from raw_studies import body, raw_study, write_scan
 
 import mpfnl
 from mpfnl.cli.main import main
-from mpfnl.data.manifest import read_manifest, write_manifest
+from mpfnl.data.manifest import Study, read_manifest, write_manifest
 from mpfnl.errors import InputError
 from mpfnl.evaluation.cases import read_cases
 from mpfnl.phases import PHASES, Phase
@@ -38,6 +38,10 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return model.save_pretrained(tmp_path_factory.mktemp("weights") / "four")
 
 
+def without_delayed(study: Study) -> Study:
+    return replace(study, scans={phase: study.file(phase) for phase in PHASES})
+
+
 def patches(manifest: Path, **settings: object) -> mpfnl.MultiphaseDataModule:
     small = {"batch_size": 1, "patch_size": 16, "patches_per_study": 2, "workers": 0}
     return mpfnl.MultiphaseDataModule(manifest, **(small | settings))  # type: ignore[arg-type]
@@ -46,16 +50,17 @@ def patches(manifest: Path, **settings: object) -> mpfnl.MultiphaseDataModule:
 def test_a_manifest_with_it_comes_back_and_is_optional_for_a_study(four_phases: Path, tmp_path: Path) -> None:
     first, second, third = read_manifest(four_phases)
     assert first.phases == FOUR
-    mixed = write_manifest(tmp_path / "mixed.csv", [first, replace(second, delayed=None), third])
+    mixed = write_manifest(tmp_path / "mixed.csv", [first, without_delayed(second), third])
     read = read_manifest(mixed.path)
     assert [study.phases for study in read] == [FOUR, PHASES, FOUR]
     assert read_volume(next(iter(read)).file(Phase.DELAYED)).shape == (40, 36, 30)
-    without = write_manifest(tmp_path / "none.csv", [replace(study, delayed=None) for study in read])
+    without = write_manifest(tmp_path / "none.csv", [without_delayed(study) for study in read])
     assert "delayed" not in without.path.read_text().splitlines()[0]
 
 
 def test_a_delayed_scan_that_is_not_there_is_named(four_phases: Path, tmp_path: Path) -> None:
-    studies = [replace(study, delayed=tmp_path / "lost.nii.gz") for study in read_manifest(four_phases)]
+    lost = {Phase.DELAYED: tmp_path / "lost.nii.gz"}
+    studies = [replace(study, scans={**study.scans, **lost}) for study in read_manifest(four_phases)]
     path = write_manifest(tmp_path / "lost.csv", studies).path
     with pytest.raises(InputError, match=r"'train0', delayed phase: there is no file .*lost.nii.gz"):
         read_manifest(path)
@@ -85,7 +90,7 @@ def test_training_on_four(four_phases: Path, tmp_path: Path, target: str) -> Non
 
 
 def test_a_study_without_it_cannot_train_a_model_that_takes_it(four_phases: Path, tmp_path: Path) -> None:
-    studies = [replace(study, delayed=None) for study in read_manifest(four_phases)]
+    studies = [without_delayed(study) for study in read_manifest(four_phases)]
     data = patches(write_manifest(tmp_path / "three.csv", studies).path, phases=4)
     with pytest.raises(InputError, match=r"'train0': has no delayed phase; .* column delayed"):
         data.setup("fit")
@@ -114,13 +119,16 @@ def test_evaluating_it_beside_a_model_of_one_phase(four_phases: Path, weights: P
     assert all(np.isfinite(rows[name].psnr_db) for name in ("degraded", "four", "one", "late"))
     assert rows["four"].psnr_db != rows["late"].psnr_db
     report = (out / "report.html").read_text()
-    assert "all four phases: noncontrast, arterial, portal venous and delayed" in report
-    assert "two phases: portal venous and delayed, without the noncontrast and the arterial phases" in report
+    assert "input phases: noncontrast, arterial, portal venous and delayed." in report
+    assert "input phases: portal venous and delayed; withheld: noncontrast and arterial." in report
 
 
 def test_preparing_it_with_the_others(tmp_path: Path) -> None:
     delayed = write_scan(tmp_path / "s0" / "delayed.nii.gz", body(0, Phase.DELAYED))
-    raw = write_manifest(tmp_path / "raw.csv", [replace(raw_study(tmp_path, 0), delayed=delayed)])
+    study = raw_study(tmp_path, 0)
+    raw = write_manifest(
+        tmp_path / "raw.csv", [replace(study, scans={**study.scans, Phase.DELAYED: delayed})]
+    )
     prepare_cohort(raw, tmp_path / "prepared", PrepareSettings(steps=(), crop=Crop.NONE))
     (study,) = read_manifest(tmp_path / "prepared" / "cohort.csv")
     assert study.phases == FOUR
@@ -131,7 +139,7 @@ def test_evaluating_a_study_without_it_says_so_in_its_rows(
     four_phases: Path, weights: Path, tmp_path: Path
 ) -> None:
     (study,) = (study for study in read_manifest(four_phases) if study.split == "test")
-    lacks = replace(study, study_id="lacks", patient_id="p-lacks", delayed=None)
+    lacks = replace(without_delayed(study), study_id="lacks", patient_id="p-lacks")
     cohort = write_manifest(tmp_path / "mixed.csv", [study, lacks])
     out = tmp_path / "evaluation"
     assert main(["evaluate", str(cohort.path), "--models", f"four={weights}", "-o", str(out)]) == 1

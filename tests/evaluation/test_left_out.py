@@ -11,8 +11,8 @@ import pytest
 import mpfnl
 from mpfnl.data.manifest import Manifest, Quality, read_manifest, write_manifest
 from mpfnl.errors import InputError
-from mpfnl.evaluation.evaluate import EvaluateOptions, evaluate
-from mpfnl.evaluation.run import run_evaluation
+from mpfnl.evaluation import evaluate
+from mpfnl.evaluation.scoring import EvaluateOptions, score_cohort
 from mpfnl.inference.tiling import Tiling
 
 OPTIONS = EvaluateOptions(tiling=Tiling(48, 8))
@@ -32,7 +32,7 @@ def test_a_failed_study_is_left_out_and_named(
 ) -> None:
     manifest = with_failed(cohort, "test0", "train1")
     models = {"RCAN3D": mpfnl.RCAN3D(channels=16, groups=1, blocks=1)}
-    evaluation = run_evaluation(manifest, models, tmp_path, OPTIONS)
+    evaluation = evaluate(manifest, models, tmp_path, OPTIONS)
     assert {case.study_id for case in evaluation.cases} == {"test1"}
     left_out = json.loads((tmp_path / "provenance.json").read_text())["left_out"]
     assert left_out["test0"] == "its preparation failed"
@@ -46,8 +46,8 @@ def test_a_failed_study_is_left_out_and_named(
 def test_nothing_left_to_evaluate_is_told(cohort: Path, tmp_path: Path) -> None:
     manifest = with_failed(cohort, "test0", "test1")
     models = {"RCAN3D": mpfnl.RCAN3D(channels=16, groups=1, blocks=1)}
-    with pytest.raises(InputError, match=r"no study is left in split test, .*all its 2 failed"):
-        evaluate(manifest, models, tmp_path / "evaluation", OPTIONS)
+    with pytest.raises(InputError, match=r"split test.* 2 "):
+        score_cohort(manifest, models, tmp_path / "evaluation", OPTIONS)
     assert not (tmp_path / "evaluation").exists()
 
 

@@ -16,27 +16,26 @@ from hypothesis import strategies as st
 from rich.console import Console
 from scipy import stats
 
-from mpfnl.errors import InputError
+from mpfnl.errors import FormatError
 from mpfnl.evaluation.cases import Case, read_cases, values_by_method, write_cases
-from mpfnl.evaluation.tables import (
+from mpfnl.evaluation.tables.metric_table import MetricTable, tabulate, tabulate_overlap, write_summary
+from mpfnl.evaluation.tables.metrics import (
     DSC,
     NSD,
     PSNR,
     SEGMENTATION_METRICS,
     SSIM,
-    MetricTable,
     Percent,
+    p_text,
+    three_significant,
+)
+from mpfnl.evaluation.tables.printing import (
     cells,
     columns,
     comparison_cells,
-    p_text,
     rich_table,
     table_console,
-    tabulate,
-    tabulate_overlap,
-    write_summary,
 )
-from mpfnl.evaluation.tables.notation import three_significant
 from mpfnl.metrics.statistics import Interval, bca_interval, paired_wilcoxon
 
 
@@ -68,7 +67,7 @@ def test_rows_survive_the_file(
 
 def test_another_table_is_refused(tmp_path: Path) -> None:
     (tmp_path / "cases.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(InputError, match=r"cases\.csv"):
+    with pytest.raises(FormatError, match=r"cases\.csv"):
         read_cases(tmp_path / "cases.csv")
 
 

@@ -23,8 +23,8 @@ from mpfnl.data.datamodule import MultiphaseDataModule
 from mpfnl.data.manifest import Manifest, Split, read_manifest
 from mpfnl.errors import InputError
 from mpfnl.evaluation.cases import Case, read_cases
-from mpfnl.evaluation.evaluate import Evaluation, evaluate
 from mpfnl.evaluation.overlap import OverlapOptions, Truth
+from mpfnl.evaluation.scoring import Evaluation, score_cohort
 from mpfnl.experiments import ablation
 from mpfnl.experiments.ablation import (
     SMALL_NOTICE,
@@ -144,9 +144,9 @@ def test_started_again_it_trains_nothing_and_writes_the_same(
     def without_figures(
         *arguments: Any, notice: str, segmenter: Threshold
     ) -> Evaluation:  # the evaluation's own tests draw them again
-        return evaluate(*arguments, segmenter=segmenter)
+        return score_cohort(*arguments, segmenter=segmenter)
 
-    monkeypatch.setattr(ablation, "run_evaluation", without_figures)
+    monkeypatch.setattr(ablation, "evaluate", without_figures)
     table = folder / "ablation.csv"
     before = table.read_bytes()
     run_ablation(read_manifest(cohort), folder, SETTINGS, Threshold())

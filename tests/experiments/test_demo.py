@@ -68,7 +68,7 @@ def test_it_can_begin_with_the_weights_that_ship(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     evaluated: list[object] = []  # which the other test is about
-    monkeypatch.setattr(demo, "run_evaluation", lambda *arguments, **_: evaluated.append(arguments[1]))
+    monkeypatch.setattr(demo, "evaluate", lambda *arguments, **_: evaluated.append(arguments[1]))
     run_demo(tmp_path, seed=3, settings=replace(SETTINGS, fine_tune=True))
     assert len(evaluated) == 1
     printed = capsys.readouterr().out

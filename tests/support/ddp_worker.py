@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.distributed.fsdp import fully_shard
 
 from mpfnl.data.datamodule import MultiphaseDataModule
-from mpfnl.evaluation.writer import PredictionWriter
+from mpfnl.data.prediction_writer import PredictionWriter
 from mpfnl.models import PFNL3D
 
 TOTAL_BATCH = 4

@@ -1,4 +1,4 @@
-"""The phase-leak check of an evaluation: which organs of which scans drifted toward another phase."""
+"""The phase-leak check of an evaluation: the organs that drifted toward another phase."""
 
 from __future__ import annotations
 
@@ -11,19 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpfnl.data.manifest import Study, mask_column
-from mpfnl.errors import InputError
-from mpfnl.evaluation.cases import BASELINE
-from mpfnl.evaluation.files import volume_files
+from mpfnl.errors import GridError, InputError, NotFoundError
+from mpfnl.evaluation.folder import LEAK_TABLE, degraded_file, volume_files
 from mpfnl.evaluation.leaks.table import NOT_CHECKED, LeakRow, write_leak_table
-from mpfnl.evaluation.masks import LABELS
+from mpfnl.evaluation.overlap import LABELS
 from mpfnl.metrics.phase_leak import LeakRule, OrganZones, organ_drift, organ_zones
-from mpfnl.phases import PHASES, Phase
+from mpfnl.phases import Phase
 from mpfnl.volumes import Volume, read_volume
 from mpfnl.volumes.grid import check_same_grid
 from mpfnl.volumes.reading import read_label_volume
-from mpfnl.window import ABDOMEN, Window
-
-LEAK_TABLE = "phase_leak.csv"
+from mpfnl.window import Window
 
 ORGANS: dict[str, int] = {
     "aorta": 52,
@@ -35,48 +32,50 @@ ORGANS: dict[str, int] = {
     "kidney_right": 2,
     "pancreas": 7,
 }
-"""The organs that are checked, and their numbers in the "total" task of TotalSegmentator 2."""
+"""The organs of the check, and their numbers in the "total" task of TotalSegmentator 2."""
 
-Masks: TypeAlias = Mapping[str, NDArray[np.bool_]]
+OrganMasks: TypeAlias = Mapping[str, NDArray[np.bool_]]
 """Masks (x, y, z) by organ."""
 
 
 def check_phase_leak(
-    studies: Iterable[Study],
+    studies: Sequence[Study],
     methods: Sequence[str],
     folder: Path,
-    target: Phase = Phase.PORTAL_VENOUS,
-    organs: Callable[[Study], Masks] | None = None,
-    window: Window = ABDOMEN,
+    target: Phase,
+    window: Window,
+    organs: Callable[[Study], OrganMasks] | None = None,
     rule: LeakRule | None = None,
 ) -> list[LeakRow]:
     """Measures each organ in each scan of an evaluation and writes `phase_leak.csv`, as a whole.
 
-    The degraded scan is measured too: what it has already is not the method's doing. What cannot be measured
-    keeps a row that says why.
+    Each scan is compared with the clean scans of all phases of its study. The degraded scan is measured too,
+    since a drift of the input is not the method's. An organ or scan that cannot be measured keeps a row with
+    the reason.
 
     Args:
-        studies: The studies that were evaluated; their scans are the clean ones.
-        methods: Names, as in `cases.csv`; the reference is left out.
+        studies: Evaluated studies; their scans are the clean ones.
+        methods: Methods, as in `cases.csv`; the reference is left out.
         folder: The evaluation folder, with its volumes.
         target: The phase that was restored.
-        organs: Gives the masks of a study on the grid of the target phase; by default they come from the
-            label map that the manifest names for that phase, in TotalSegmentator's numbers.
-        window: The HU window to which all scans are clipped.
-        rule: From what on a drift counts.
+        window: HU window to which all scans are clipped.
+        organs: Function of a study that returns its organ masks on the grid of the target phase; by default
+            they come from the label map that the manifest names for that phase, in TotalSegmentator's
+            numbers.
+        rule: Thresholds of the check.
 
     Returns:
-        A row a study, method and organ, in this order.
+        A row for each study, method and organ, in this order.
 
     Raises:
-        InputError: The table cannot be written.
+        OutputError: The table cannot be written.
     """
     rule = rule or LeakRule()
     source = organs or (lambda study: read_organs(study, target))
     rows: list[LeakRow] = []
     for study in studies:
         files = volume_files(folder, study.study_id, methods, target)
-        degraded = volume_files(folder, study.study_id, [BASELINE], target)[BASELINE]
+        degraded = degraded_file(folder, study.study_id, target)
         try:
             clean = _read_clean(study, target, source, rule)
             baseline = clean.scan(degraded) if degraded.is_file() else None
@@ -85,19 +84,26 @@ def check_phase_leak(
             continue
         for method, path in files.items():
             rows += _check_scan(method, path, clean, baseline, window, rule)
-    write_leak_table(folder / LEAK_TABLE, rows, target, rule)
+    write_leak_table(folder / LEAK_TABLE, rows, other_phases(studies, target), rule)
     return rows
 
 
+def other_phases(studies: Iterable[Study], target: Phase) -> list[Phase]:
+    """The phases of the studies besides the target, in stacking order."""
+    available = {phase for study in studies for phase in study.phases}
+    return [phase for phase in Phase if phase in available and phase is not target]
+
+
 def read_organs(study: Study, target: Phase) -> dict[str, NDArray[np.bool_]]:
-    """The masks of the organs from the study's label map.
+    """Organ masks from the study's label map.
 
     Raises:
-        InputError: The manifest names no label map for the target phase, or it cannot be used.
+        NotFoundError: The manifest names no label map for the target phase.
+        InputError: The label map cannot be used.
     """
     column = mask_column(LABELS, target)
     if column not in study.masks:
-        raise InputError(f"the manifest names no label map; name one in the column {column}")
+        raise NotFoundError(f"the manifest names no label map; name one in the column {column}")
     labels = read_label_volume(study.masks[column])
     check_same_grid(read_volume(study.file(target), target), [labels])
     return {name: np.asarray(labels.data == number) for name, number in ORGANS.items()}
@@ -105,7 +111,7 @@ def read_organs(study: Study, target: Phase) -> dict[str, NDArray[np.bool_]]:
 
 @dataclass(frozen=True)
 class _Clean:
-    """A study's clean scans, and its organs: None where one is not in the scan."""
+    """A study's clean scans, and the zones of its organs: None where an organ is not in the scan."""
 
     study_id: str
     reference: Volume
@@ -119,15 +125,15 @@ class _Clean:
         return volume
 
 
-def _read_clean(study: Study, target: Phase, organs: Callable[[Study], Masks], rule: LeakRule) -> _Clean:
+def _read_clean(study: Study, target: Phase, organs: Callable[[Study], OrganMasks], rule: LeakRule) -> _Clean:
     masks = organs(study)
     reference = read_volume(study.file(target), target)
-    others = {phase: read_volume(study.file(phase), phase) for phase in PHASES if phase is not target}
+    others = {phase: read_volume(study.file(phase), phase) for phase in other_phases([study], target)}
     check_same_grid(reference, list(others.values()))
     zones: dict[str, OrganZones | None] = {}
     for name, mask in masks.items():
         if mask.shape != reference.shape:
-            raise InputError(
+            raise GridError(
                 f"study {study.study_id}: the mask of {name} has {mask.shape} voxels, the scan "
                 f"{reference.shape}; give masks on the scan's grid"
             )
@@ -139,7 +145,7 @@ def _check_scan(
     method: str, path: Path, clean: _Clean, degraded: Volume | None, window: Window, rule: LeakRule
 ) -> list[LeakRow]:
     if not path.is_file():
-        return [LeakRow(clean.study_id, method, "", note=f"{NOT_CHECKED}there is no scan")]
+        return [LeakRow(clean.study_id, method, "", note=f"{NOT_CHECKED}no scan")]
     try:
         scan = clean.scan(path)
     except InputError as error:
@@ -156,6 +162,8 @@ def _check_scan(
                 replace(row, note=f"too small: {zones.core_ml:.1f} mL deeper than {rule.core_mm:g} mm")
             )
         else:
-            drift = organ_drift(scan.data, clean.reference.data, others, zones, baseline, window, rule)
+            drift = organ_drift(
+                scan.data, clean.reference.data, others, zones, baseline, window=window, rule=rule
+            )
             rows.append(replace(row, drift=drift))
     return rows

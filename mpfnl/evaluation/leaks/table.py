@@ -1,9 +1,7 @@
-"""The rows of `phase_leak.csv`, their summary by method and organ, and the warnings in words."""
+"""The rows of `phase_leak.csv`, their summary by method and organ, and the warnings as sentences."""
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from mpfnl.files import write_text
+from mpfnl.evaluation.folder import write_table
 from mpfnl.metrics.phase_leak import WARNINGS, LeakRule, OrganDrift
-from mpfnl.phases import PHASES, Phase
+from mpfnl.phases import Phase
 
 NOT_CHECKED = "not checked: "
-"""How the note of a row begins that has no measurement at all."""
+"""Beginning of the note of a row without any measurement."""
 
 
 @dataclass(frozen=True)
@@ -25,10 +23,11 @@ class LeakRow:
 
     Args:
         study_id: The study.
-        method: Whose scan: `degraded`, a model's or a folder's name; empty where the study is not checked.
-        organ: TotalSegmentator's name; empty where the scan is not checked.
-        drift: What was measured; None if nothing could be.
-        note: Why not.
+        method: Method of the scan: `degraded`, a model's or a folder's name; empty where the study is not
+            checked.
+        organ: Organ by TotalSegmentator's name; empty where the scan is not checked.
+        drift: Measurement; None where the organ could not be measured.
+        note: Reason of a missing measurement.
     """
 
     study_id: str
@@ -45,14 +44,14 @@ class LeakSummary:
     Args:
         method: The method.
         organ: The organ.
-        n: Studies in which it was measured.
-        n_unmeasured: Studies in which it was not.
+        n: Number of studies in which the organ was measured.
+        n_unmeasured: Number of studies in which it was not measured.
         drift_hu: Mean of enhanced minus reference, in HU; NaN if n is 0.
-        drift_sd_hu: Its standard deviation over the studies (n - 1); NaN if n is less than 2.
+        drift_sd_hu: Standard deviation of the drift over the studies (n - 1); NaN if n is less than 2.
         fractions: Mean leak fraction toward each other phase, over the studies in which the phases differ
             enough; NaN if there is none.
-        verdicts: How many studies got each verdict.
-        n_flagged: How many of them are warnings.
+        verdicts: Number of studies by verdict.
+        n_flagged: Number of studies with a warning.
     """
 
     method: str
@@ -67,7 +66,7 @@ class LeakSummary:
 
 
 def summarize_leaks(rows: Sequence[LeakRow], rule: LeakRule | None = None) -> list[LeakSummary]:
-    """Sums the rows up by method and organ, in the order in which they come."""
+    """Summarises the rows by method and organ, in their order."""
     rule = rule or LeakRule()
     groups: dict[tuple[str, str], list[LeakRow]] = {}
     for row in rows:
@@ -89,7 +88,7 @@ def _summarize(method: str, organ: str, rows: Sequence[LeakRow], rule: LeakRule)
         n_unmeasured=len(rows) - len(drifts),
         drift_hu=_mean(values),
         drift_sd_hu=float(np.std(values, ddof=1)) if len(values) > 1 else math.nan,
-        fractions={phase: _mean(found) for phase, found in fractions.items()},
+        fractions={phase: _mean(values) for phase, values in fractions.items()},
         verdicts={str(verdict): verdicts.count(verdict) for verdict in dict.fromkeys(verdicts)},
         n_flagged=sum(verdict in WARNINGS for verdict in verdicts),
     )
@@ -101,65 +100,73 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def leak_warnings(rows: Sequence[LeakRow], target: Phase, rule: LeakRule | None = None) -> list[str]:
-    """A line for each drift that the rule holds against a method."""
+    """A line for each drift that the rule attributes to a method."""
     rule = rule or LeakRule()
     lines = []
     for row in rows:
         if row.drift and row.drift.verdict(rule) in WARNINGS:
             lines.append(
-                f"study {row.study_id}: {row.method}: {_in_words(row.organ, row.drift, target, rule)}"
+                f"study {row.study_id}: {row.method}: {_sentence(row.organ, row.drift, target, rule)}"
             )
     return lines
 
 
 def unchecked(rows: Sequence[LeakRow]) -> str:
-    """One line that names the studies and scans that were not checked, and why; empty if all were."""
+    """One line with the studies and scans that were not checked, and the reasons; empty if all were."""
     reasons: dict[str, list[str]] = {}
     for row in rows:
         if not row.organ:
             name = f"{row.study_id} ({row.method})" if row.method else row.study_id
             reasons.setdefault(row.note.removeprefix(NOT_CHECKED), []).append(name)
-    told = [f"{_named(names)}: {reason}" for reason, names in reasons.items()]
-    return f"Not checked: {'; '.join(told)}." if told else ""
+    lines = [f"{_listed(names)}: {reason}" for reason, names in reasons.items()]
+    return f"Not checked: {'; '.join(lines)}." if lines else ""
 
 
-def _named(names: Sequence[str], most: int = 5) -> str:
+def _listed(names: Sequence[str], most: int = 5) -> str:
     rest = f" and {len(names) - most} more" if len(names) > most else ""
     return f"{', '.join(names[:most])}{rest}"
 
 
-def _in_words(organ: str, drift: OrganDrift, target: Phase, rule: LeakRule) -> str:
+def _sentence(organ: str, drift: OrganDrift, target: Phase, rule: LeakRule) -> str:
     change = f"{abs(drift.drift_hu):.0f} HU {'brighter' if drift.drift_hu > 0 else 'darker'}"
     ways = [
         f"{100 * drift.fraction(p, rule):.0f} % of the way to the {p.label} phase" for p in drift.toward(rule)
     ]
-    to = " and ".join(ways) or "toward no other phase"
+    direction = " and ".join(ways) or "toward no other phase"
     before = drift.degraded_drift_hu
-    known = "" if math.isnan(before) else f" (the degraded scan: {before:+.0f} HU)"
+    degraded = "" if math.isnan(before) else f" (the degraded scan: {before:+.0f} HU)"
     reference = f"{target.replace('_', ' ')} reference"
-    return f"{organ.replace('_', ' ')} {change} than the {reference}, {to}{known}"
+    return f"{organ.replace('_', ' ')} {change} than the {reference}, {direction}{degraded}"
 
 
 def write_leak_table(
-    path: Path, rows: Sequence[LeakRow], target: Phase, rule: LeakRule | None = None
+    path: Path, rows: Sequence[LeakRow], others: Sequence[Phase], rule: LeakRule | None = None
 ) -> None:
-    """Writes the rows, whole or not at all; what is not known is an empty cell."""
+    """Writes the rows, whole or not at all; an unknown value is an empty cell.
+
+    Args:
+        path: The CSV.
+        rows: The rows.
+        others: Phases that the target is compared with, in stacking order.
+        rule: Thresholds of the verdicts.
+    """
     rule = rule or LeakRule()
-    text = io.StringIO()
-    writer = csv.DictWriter(text, _columns(target), lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        named = {"study_id": row.study_id, "method": row.method, "organ": row.organ, "note": row.note}
-        writer.writerow(named | (_cells(row.drift, rule) if row.drift else {}))
-    write_text(path, text.getvalue())
+    write_table(
+        path,
+        _columns(others),
+        (
+            {"study_id": row.study_id, "method": row.method, "organ": row.organ, "note": row.note}
+            | (_cells(row.drift, rule) if row.drift else {})
+            for row in rows
+        ),
+    )
 
 
-def _columns(target: Phase) -> list[str]:
-    others = [phase for phase in PHASES if phase is not target]
+def _columns(others: Sequence[Phase]) -> list[str]:
     levels = ["reference_hu", *(f"{phase}_hu" for phase in others), "degraded_hu", "enhanced_hu"]
     fractions = [f"{phase}_fraction" for phase in others]
-    measured = ["core_ml", *levels, "surroundings_hu", "drift_hu", "deep_drift_hu", *fractions]
-    return ["study_id", "method", "organ", *measured, "verdict", "toward", "note"]
+    drifts = ["core_ml", *levels, "surroundings_hu", "drift_hu", "deep_drift_hu", *fractions]
+    return ["study_id", "method", "organ", *drifts, "verdict", "toward", "note"]
 
 
 def _cells(drift: OrganDrift, rule: LeakRule) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The answer in plain sentences, each made from the tables' numbers and claiming no more than they do."""
+"""The answer in plain sentences, each derived from the numbers of the tables."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from mpfnl.evaluation.cases import BASELINE, REFERENCE
+from mpfnl.evaluation.folder import BASELINE, REFERENCE
 from mpfnl.evaluation.report.contents import LeakSection, ReportContents
-from mpfnl.evaluation.tables import MetricTable, p_text
+from mpfnl.evaluation.tables.metric_table import MetricTable
+from mpfnl.evaluation.tables.metrics import p_text
 from mpfnl.metrics.statistics import Comparison, Summary
 
 SIGNIFICANT = 0.05
@@ -17,11 +18,11 @@ SIGNIFICANT = 0.05
 HARD_SPACE = "\N{NO-BREAK SPACE}"
 
 FEW = 30
-"""Fewer studies than this get a word of caution about intervals."""
+"""Number of studies below which the report warns of rough intervals."""
 
 
-class Verdict(StrEnum):
-    """What interval and test say together about a change."""
+class Conclusion(StrEnum):
+    """The conclusion about a change from its interval and its test together."""
 
     HIGHER = "higher"
     LOWER = "lower"
@@ -36,25 +37,25 @@ class Finding:
 
     Args:
         method: The method.
-        verdict: In two or three words.
-        text: The numbers, and what follows from them.
+        conclusion: Conclusion in two or three words.
+        text: Numbers, and their interpretation.
     """
 
     method: str
-    verdict: Verdict
+    conclusion: Conclusion
     text: str
 
 
 @dataclass(frozen=True)
-class Part:
+class AnswerSection:
     """The answer to one question.
 
     Args:
-        heading: What it is about.
-        lead: The level that changes are to be compared with.
-        findings: One a method.
-        closing: The methods among each other.
-        of_masks: It stands on segmentations.
+        heading: Subject.
+        lead: Levels of the clean and the degraded scans.
+        findings: Findings, one for each method.
+        closing: Comparison of the methods among each other.
+        of_masks: Whether the answer rests on segmentations.
     """
 
     heading: str
@@ -66,10 +67,16 @@ class Part:
 
 @dataclass(frozen=True)
 class Answer:
-    """The whole answer: what was done, the parts, and what to bear in mind."""
+    """The whole answer.
+
+    Args:
+        opening: Design of the evaluation in two sentences.
+        sections: Answers, one for each question.
+        remarks: Limitations and failures.
+    """
 
     opening: str
-    parts: Sequence[Part]
+    sections: Sequence[AnswerSection]
     remarks: Sequence[str]
 
 
@@ -81,40 +88,40 @@ def answer(contents: ReportContents) -> Answer:
     )
     headings = {True: f"Segmentation of the {contents.structure_name}", False: "Image quality"}
     tables = [*contents.overlap_tables[:1], *contents.image_tables[:1]]
-    parts = [_part(table, headings[table.metric.of_masks]) for table in tables]
-    return Answer(opening, parts, [*_remarks(contents, tables)])
+    sections = [_section(table, headings[table.metric.of_masks]) for table in tables]
+    return Answer(opening, sections, [*_remarks(contents, tables)])
 
 
 def _compared(methods: int, target: str) -> str:
     if not methods:
-        return f"Nothing enhanced the {target} scans."
+        return f"No method enhanced the {target} scans."
     verb = "is" if methods == 1 else "are"
     return f"{count(methods, 'method')} {verb} compared with the degraded {target} scans."
 
 
-def verdict_of(gain: Summary, test: Comparison | None, tests: int) -> Verdict:
-    """Joins the interval of the mean change and the corrected test.
+def conclusion_of(gain: Summary, test: Comparison | None, tests: int) -> Conclusion:
+    """The conclusion from the interval of the mean change and the corrected test.
 
-    Both must agree for a change to be called one. Where even the smallest p-value that so many studies can
-    give stays above the level after the correction, nothing can be told.
+    Both must agree for a change to be reported. Where even the smallest p-value of so many studies stays
+    above the level after the correction, there is no conclusion.
 
     Args:
-        gain: The paired differences to the degraded scans.
-        test: Their test.
-        tests: How many tests the family has.
+        gain: Paired differences to the degraded scans.
+        test: Test of these differences.
+        tests: Number of tests in the family.
     """
     if gain.mean is None or gain.interval is None or test is None or test.p_holm is None:
-        return Verdict.TOO_FEW
+        return Conclusion.TOO_FEW
     if least_p(test.n, tests) >= SIGNIFICANT:
-        return Verdict.TOO_FEW
+        return Conclusion.TOO_FEW
     low, high = gain.interval.low, gain.interval.high
     apart, significant = low > 0 or high < 0, test.p_holm < SIGNIFICANT
     if not apart and not significant:
-        return Verdict.OPEN
+        return Conclusion.OPEN
     up = gain.mean > 0
     if apart and significant and up == ((test.effect or 0) > 0):
-        return Verdict.HIGHER if up else Verdict.LOWER
-    return Verdict.UNSETTLED
+        return Conclusion.HIGHER if up else Conclusion.LOWER
+    return Conclusion.UNSETTLED
 
 
 def least_p(n: int, tests: int) -> float:
@@ -122,10 +129,10 @@ def least_p(n: int, tests: int) -> float:
     return min(1.0, tests * 2.0 ** (1 - n))
 
 
-def _part(table: MetricTable, heading: str) -> Part:
+def _section(table: MetricTable, heading: str) -> AnswerSection:
     methods = [name for name in table.gains if name != REFERENCE]
     findings = [_finding(table, method) for method in methods]
-    return Part(heading, _lead(table), findings, _closing(table), table.metric.of_masks)
+    return AnswerSection(heading, _lead(table), findings, _closing(table), table.metric.of_masks)
 
 
 def _lead(table: MetricTable) -> str:
@@ -146,12 +153,14 @@ def _number(table: MetricTable, value: float) -> str:
 
 def _finding(table: MetricTable, method: str) -> Finding:
     gain, test = table.gains[method], table.against_baseline(method)
-    verdict = verdict_of(gain, test, len(table.comparisons))
+    conclusion = conclusion_of(gain, test, len(table.comparisons))
     if gain.mean is None:
-        return Finding(method, verdict, f"{table.metric.name} is missing in every study.")
+        return Finding(method, conclusion, f"{table.metric.name} is missing in every study.")
     change = f"{table.metric.notation.change(gain.mean)} {table.metric.change_unit}".rstrip()
-    follows = _follows(verdict, gain)
-    return Finding(method, verdict, f"{change} ({_evidence(table, gain, test)}).{follows and f' {follows}'}")
+    follows = _follows(conclusion, gain)
+    return Finding(
+        method, conclusion, f"{change} ({_evidence(table, gain, test)}).{follows and f' {follows}'}"
+    )
 
 
 def _evidence(table: MetricTable, gain: Summary, test: Comparison | None) -> str:
@@ -168,11 +177,11 @@ def _evidence(table: MetricTable, gain: Summary, test: Comparison | None) -> str
     return ", ".join(parts)
 
 
-def _follows(verdict: Verdict, gain: Summary) -> str:
-    """What the numbers of an undecided verdict come to; the others say it themselves."""
-    if verdict is Verdict.OPEN:
+def _interpretation(conclusion: Conclusion, gain: Summary) -> str:
+    """The interpretation of an open or unsettled conclusion."""
+    if conclusion is Conclusion.OPEN:
         return "The interval includes 0 and the test finds no difference; none is ruled out."
-    if verdict is not Verdict.UNSETTLED:
+    if conclusion is not Conclusion.UNSETTLED:
         return ""
     interval = gain.interval
     if interval is not None and (interval.low > 0 or interval.high < 0):
@@ -184,16 +193,16 @@ def _closing(table: MetricTable) -> str:
     pairs = [c for c in table.comparisons if c.against != BASELINE]
     if not pairs:
         return ""
-    told = [
+    lines = [
         f"{_first(c)} above {_second(c)} ({p_equals(c.p_holm)})"
         for c in pairs
         if c.p_holm is not None and c.p_holm < SIGNIFICANT and c.effect
     ]
-    rest = len(pairs) - len(told)
-    if not told:
-        return "Between the methods: no difference shown, which does not make them equal."
+    rest = len(pairs) - len(lines)
+    if not lines:
+        return "Between the methods: no difference shown, which does not show that they are equal."
     others = f"; {count(rest, 'other pair')}: no difference shown" if rest else ""
-    return f"Between the methods: {', '.join(told)}{others}."
+    return f"Between the methods: {', '.join(lines)}{others}."
 
 
 def _first(comparison: Comparison) -> str:
@@ -210,12 +219,12 @@ def _remarks(contents: ReportContents, tables: Sequence[MetricTable]) -> Iterato
     if tests and (least := least_p(contents.studies, tests)) >= SIGNIFICANT:
         yield (
             f"With {count(contents.studies, 'study', 'studies')} and {count(tests, 'test')} a metric no"
-            f" corrected p can fall below {p_text(least)}, whatever the scans look like."
+            f" corrected p can fall below {p_text(least)}."
         )
     if contents.studies < FEW:
         yield (
-            "So small a cohort shows large effects only: its intervals are rough and tend to be too narrow,"
-            " and a difference that is not shown may still be there."
+            "A cohort of this size shows large effects only: its intervals are approximate and tend to be too"
+            " narrow, and a difference that is not shown may exist."
         )
     if contents.leaks is not None:
         yield _leaks(contents.leaks)
@@ -223,31 +232,31 @@ def _remarks(contents: ReportContents, tables: Sequence[MetricTable]) -> Iterato
 
 def _leaks(leaks: LeakSection) -> str:
     if leaks.table is None:
-        return "The phase-leak check could measure nothing."
-    found = len(leaks.warnings)
-    return f"The phase-leak check gave {count(found, 'warning') if found else 'no warning'}."
+        return "The phase-leak check measured no organ."
+    warnings = len(leaks.warnings)
+    return f"The phase-leak check gave {count(warnings, 'warning') if warnings else 'no warning'}."
 
 
 def _missing(contents: ReportContents) -> Iterator[str]:
-    told = [
+    lines = [
         line
-        for tables, what in ((contents.image_tables, "scan"), (contents.overlap_tables, "segmentation"))
+        for tables, noun in ((contents.image_tables, "scan"), (contents.overlap_tables, "segmentation"))
         for table in tables[:1]
-        for line in _missing_in(table, what)
+        for line in _missing_in(table, noun)
     ]
-    yield from told or ["Nothing failed: every study has every value."]
+    yield from lines or ["No failure: every study has every value."]
 
 
-def _missing_in(table: MetricTable, what: str) -> Iterator[str]:
+def _missing_in(table: MetricTable, noun: str) -> Iterator[str]:
     failed = {name: summary.n_failed for name, summary in table.summaries.items()}
     empty = {name: table.n_empty.get(name, 0) for name in table.summaries}
     for counts, heading in (
         (failed, "Failed, and left out of means and tests"),
-        (empty, f"Nothing found, so that {table.metric.name} counts as 0"),
+        (empty, f"No voxel found, so that {table.metric.name} counts as 0"),
     ):
         names = ", ".join(f"{name} {number}" for name, number in counts.items() if number)
         if names:
-            yield f"{heading}: {count(sum(counts.values()), what)} ({names})."
+            yield f"{heading}: {count(sum(counts.values()), noun)} ({names})."
 
 
 def p_equals(p: float | None) -> str:

@@ -1,36 +1,22 @@
-"""What a report is made from."""
+"""The contents of a report: its figures, tables and sentences about the methods."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from mpfnl.evaluation.cases import Case, studies_of
-from mpfnl.evaluation.tables import MetricTable
+from mpfnl.evaluation.figures import FigureFile
+from mpfnl.evaluation.folder import REFERENCE
+from mpfnl.evaluation.leaks.swap import SwapRow
+from mpfnl.evaluation.leaks.table import LeakSummary
+from mpfnl.evaluation.methods import INPUT_PHASES
+from mpfnl.evaluation.tables.metric_table import MetricTable
+from mpfnl.evaluation.tables.metrics import NONE, signed
 from mpfnl.phases import Phase
-from mpfnl.window import ABDOMEN, Window
-
-
-class Picture(Protocol):
-    """A figure on disk: a PNG."""
-
-    @property
-    def path(self) -> Path:
-        """The PNG."""
-
-    @property
-    def title(self) -> str:
-        """Its number and what it is."""
-
-    @property
-    def caption(self) -> str:
-        """What it shows and by which rule; with the segmenter's notice, if that had a part in it."""
-
-    @property
-    def alt(self) -> str:
-        """What is to be seen, for those who do not see it."""
+from mpfnl.window import Window
 
 
 @dataclass(frozen=True)
@@ -38,14 +24,14 @@ class TextTable:
     """A table whose cells are text; its first column names the row.
 
     Args:
-        columns: The headings.
-        rows: The cells under them.
-        words: How many columns, from the left, hold words; the others hold numbers.
+        columns: Headings.
+        rows: Cells, row by row.
+        text_columns: Number of columns, from the left, that hold words; the others hold numbers.
     """
 
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
-    words: int = 1
+    text_columns: int = 1
 
     def __post_init__(self) -> None:
         widths = {len(row) for row in self.rows} - {len(self.columns)}
@@ -58,10 +44,10 @@ class LeakSection:
     """The phase-leak check.
 
     Args:
-        table: A row a method and organ; None if nothing was measured.
-        warnings: A line for each drift that counts.
-        swap: The swap test; None if it was not done.
-        remarks: What a reader must know about it, a sentence each: the rule, the studies of the swap test.
+        table: Drift by method and organ; None if no organ was measured.
+        warnings: Warnings of the check, a line each.
+        swap: Swap test; None if it was not done.
+        remarks: Remarks for the reader, a sentence each: unchecked scans, the studies of the swap test.
     """
 
     table: TextTable | None = None
@@ -72,29 +58,30 @@ class LeakSection:
 
 @dataclass(frozen=True)
 class ReportContents:
-    """Everything that a report says.
+    """Contents of a report.
 
     Args:
-        target: The phase that was restored.
-        split: The split that was evaluated.
-        degradation: What the scans were degraded with: the preset's name.
-        cases: One row a study and method.
+        target: Phase that was restored.
+        window: HU window of the comparison.
+        split: Split that was evaluated.
+        degradation: Name of the preset that degraded the scans.
+        cases: One row for each study and method.
         image_tables: Table I.
-        methods: One line for each model and folder: what it is and which phases it sees.
+        methods: Architecture and input phases of each model and folder, a sentence each.
         overlap_tables: Table II; empty where nothing was segmented.
-        structure: What was segmented.
-        truth: What its masks were compared with, as in "compared with ...".
-        tolerance_mm: Of NSD.
-        window: The HU window of Table I.
-        pictures: The figures; they are put into the file.
-        leaks: The phase-leak check; None if there was none.
-        left_out: Studies that were not evaluated by reason, as in "Left out, since ...".
-        notice: What a reader must know first, such as that these are phantoms.
-        segmentation_notice: What must be said wherever the segmenter's results are.
-        provenance: The record of the evaluation, as JSON values.
+        structure: Structure that was segmented.
+        truth: Masks of the comparison, in a sentence.
+        tolerance_mm: Tolerance of NSD in mm.
+        figures: Figures, which are embedded in the file.
+        leaks: Phase-leak check; None if there was none.
+        left_out: Studies that were not evaluated, by reason, as in "Left out, since ...".
+        notice: Warning at the top, such as "phantoms, not patients".
+        segmentation_notice: Warning at every result of the segmenter.
+        provenance: Provenance of the evaluation, as JSON values.
     """
 
     target: Phase
+    window: Window
     split: str
     degradation: str
     cases: Sequence[Case]
@@ -102,10 +89,9 @@ class ReportContents:
     methods: Mapping[str, str]
     overlap_tables: Sequence[MetricTable] = ()
     structure: str = "pancreas"
-    truth: str = "the reference mask"
+    truth: str = "reference mask"
     tolerance_mm: float = 3.0
-    window: Window = ABDOMEN
-    pictures: Sequence[Picture] = ()
+    figures: Sequence[FigureFile] = ()
     leaks: LeakSection | None = None
     left_out: Mapping[str, Sequence[str]] = field(default_factory=dict)
     notice: str = ""
@@ -114,7 +100,7 @@ class ReportContents:
 
     @property
     def studies(self) -> int:
-        """How many studies were evaluated."""
+        """Number of evaluated studies."""
         return len(studies_of(self.cases))
 
     @property
@@ -126,3 +112,119 @@ class ReportContents:
     def structure_name(self) -> str:
         """The structure in a sentence: `portal vein and splenic vein`."""
         return self.structure.replace("_", " ")
+
+
+FAILURE_COLUMNS = ("study", "methods", "failure", "in the tables")
+
+
+def failure_table(cases: Sequence[Case]) -> TextTable:
+    """The failures: a row for each study and reason, with all methods that it concerns."""
+    groups: dict[tuple[str, str, str], list[str]] = {}
+    for case in cases:
+        if case.failure:
+            groups.setdefault((case.study_id, case.failure, _counted(case)), []).append(case.method)
+    rows = [[study, ", ".join(names), reason, counted] for (study, reason, counted), names in groups.items()]
+    return TextTable(FAILURE_COLUMNS, rows, len(FAILURE_COLUMNS))
+
+
+def _counted(case: Case) -> str:
+    if math.isfinite(case.dsc):
+        return "counts as 0" if case.dsc == 0 else "counts"
+    in_table_i = math.isfinite(case.psnr_db) or case.method == REFERENCE  # the reference has no row there
+    return "left out of Table II" if in_table_i else "left out"
+
+
+def leak_table(summaries: Sequence[LeakSummary]) -> TextTable | None:
+    """The drift of each organ by method, and the share of it toward each other phase.
+
+    Args:
+        summaries: Results of `summarize_leaks`.
+
+    Returns:
+        None if no organ was measured.
+    """
+    measured = {phase for summary in summaries for phase in summary.fractions}
+    if not any(summary.n for summary in summaries):
+        return None
+    others = [phase for phase in Phase if phase in measured]
+    rows = [
+        [
+            summary.method,
+            _words(summary.organ),
+            _drift(summary),
+            *(_percent(summary.fractions.get(phase, math.nan)) for phase in others),
+            str(summary.n),
+            str(summary.n_unmeasured),
+            str(summary.n_flagged),
+        ]
+        for summary in summaries
+    ]
+    shares = [f"share toward {_words(phase)}" for phase in others]
+    columns = ["method", "organ", "drift (HU)", *shares, "studies", "not measured", "warnings"]
+    return TextTable(columns, rows, text_columns=2)
+
+
+def swap_table(rows: Mapping[str, Sequence[SwapRow]]) -> TextTable | None:
+    """The contribution of each phase to each region of the enhanced scan, by method.
+
+    Args:
+        rows: Results of `swap_test`, by method.
+
+    Returns:
+        None if no model was tested.
+    """
+    cells = [
+        [
+            method,
+            _words(row.swapped),
+            _words(row.by),
+            _words(row.region),
+            signed(row.given_hu, 1),
+            f"{row.rms_hu:.1f}",
+        ]
+        for method, contributions in rows.items()
+        for row in contributions
+    ]
+    columns = ["method", "replaced", "by", "region", "mean change (HU)", "RMS (HU)"]
+    return TextTable(columns, cells, text_columns=4) if cells else None
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _drift(summary: LeakSummary) -> str:
+    if math.isnan(summary.drift_hu):
+        return NONE
+    spread = "" if math.isnan(summary.drift_sd_hu) else f" ± {summary.drift_sd_hu:.1f}"
+    return signed(summary.drift_hu, 1) + spread
+
+
+def _percent(fraction: float) -> str:
+    return NONE if math.isnan(fraction) else f"{100 * fraction:.0f} %".replace("-", "−")
+
+
+def method_lines(provenance: Mapping[str, Any]) -> dict[str, str]:
+    """A sentence about each model and folder of an evaluation.
+
+    Args:
+        provenance: Record of the evaluation, with `models` (name to `model`, `arguments`) and `folders`.
+    """
+    lines = {name: _model_line(model) for name, model in provenance.get("models", {}).items()}
+    folders = provenance.get("folders", {})
+    return lines | dict.fromkeys(folders, "scans that other software enhanced.")
+
+
+def _model_line(model: Mapping[str, Any]) -> str:
+    kind, phases = model.get("model", "a model"), model.get("arguments", {}).get("phases")
+    if not phases:
+        return f"{kind}."
+    received = model.get(INPUT_PHASES, phases)
+    withheld = [phase for phase in phases if phase not in received]
+    without = f"; withheld: {_listed(withheld)}" if withheld else ""
+    return f"{kind}; input phases: {_listed(received)}{without}."
+
+
+def _listed(phases: Sequence[str]) -> str:
+    *others, last = map(_words, phases)
+    return f"{', '.join(others)} and {last}" if others else last

@@ -9,16 +9,17 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from mpfnl.evaluation.cases import BASELINE
-from mpfnl.evaluation.tables.metric import Metric
-from mpfnl.evaluation.tables.notation import NONE, p_text
-from mpfnl.evaluation.tables.tabulate import MetricTable
+from mpfnl.evaluation.folder import BASELINE
+from mpfnl.evaluation.tables.metric_table import MetricTable
+from mpfnl.evaluation.tables.metrics import NONE, Metric, p_text
 from mpfnl.metrics.statistics import Comparison, Summary
 
 COLUMNS = ("mean ± SD", "95 % CI", "change [95 % CI]", "p (Holm)", "n", "failed")
 EMPTY = "empty"
-TABLE_WIDTH = 100  # columns of a terminal that the tables take
-_NAME = 13  # letters of a method, for which that is enough
+TABLE_WIDTH = 100
+"""Width of the tables in characters, for names of up to NAME_WIDTH."""
+
+NAME_WIDTH = 13
 COMPARISON_COLUMNS = ("method", "against", "n", "median difference", "p", "p (Holm)", "effect size")
 
 
@@ -73,7 +74,7 @@ def comparison_cells(table: MetricTable, comparison: Comparison) -> tuple[str, .
 
 
 def table_notes(tables: Sequence[MetricTable]) -> list[str]:
-    """What a reader must know to read a table, a line each."""
+    """Notes of a table, one a line."""
     notes = [
         "change: mean paired difference to the degraded scan; CI: BCa bootstrap of the mean",
         "p: two-sided paired Wilcoxon test against the degraded scan, Holm-corrected over a metric's pairs",
@@ -81,7 +82,7 @@ def table_notes(tables: Sequence[MetricTable]) -> list[str]:
     if any(table.metric.of_masks for table in tables):
         notes += [
             "mean and SD in %, the CI of the mean as a fraction, change in percentage points",
-            "the reference is not tested; failed: no value, left out; empty: nothing found, counts as 0",
+            "the reference is not tested; failed: no value, left out; empty: no voxel found, counts as 0",
         ]
     else:
         notes.append("failed: no value, left out of means and tests")
@@ -89,8 +90,8 @@ def table_notes(tables: Sequence[MetricTable]) -> list[str]:
 
 
 def table_console(names: Iterable[str]) -> Console:
-    """A terminal at least as wide as a table of these methods, so that nothing of it is cut off."""
-    width = TABLE_WIDTH + max(0, max(map(len, names), default=0) - _NAME)
+    """A terminal at least as wide as a table of these methods, so that no cell is cut off."""
+    width = TABLE_WIDTH + max(0, max(map(len, names), default=0) - NAME_WIDTH)
     return Console(width=max(width, Console().width))
 
 
@@ -99,8 +100,8 @@ def rich_table(tables: Sequence[MetricTable], title: str, notice: str = "") -> T
 
     Args:
         tables: The metrics of the table.
-        title: Its title.
-        notice: What a reader must know about all its numbers, such as that phantom weights made them.
+        title: Title of the table.
+        notice: Warning about all its numbers, such as the use of phantom weights.
     """
     caption = "\n".join([*([notice] if notice else []), *table_notes(tables)])
     printed = Table(

@@ -1,4 +1,4 @@
-"""Reading a case: the slices of its scans and masks that its figures show."""
+"""The slices of a case's scans and masks that its figures show."""
 
 from __future__ import annotations
 
@@ -12,10 +12,8 @@ from numpy.typing import NDArray
 
 from mpfnl.data.manifest import Study
 from mpfnl.errors import InputError
-from mpfnl.evaluation.cases import REFERENCE
-from mpfnl.evaluation.files import mask_file, volume_files
-from mpfnl.evaluation.masks import PANCREAS, reference_mask
-from mpfnl.evaluation.overlap import Truth
+from mpfnl.evaluation.folder import REFERENCE, mask_file, volume_files
+from mpfnl.evaluation.overlap import PANCREAS, Truth, reference_mask
 from mpfnl.phases import Phase
 from mpfnl.plots.gallery import PlaneName
 from mpfnl.plots.orientation import Orientation
@@ -25,23 +23,23 @@ from mpfnl.volumes import Volume, read_mask, read_volume
 from mpfnl.volumes.grid import check_same_grid
 
 PLANES: dict[PlaneName, int] = {"axial": 2, "coronal": 1, "sagittal": 0}
-"""The planes in the order of the rows, and the axis (right, front, top) that each lies across."""
+"""The planes in the order of the rows, and the axis (right, front, top) perpendicular to each."""
 
 MARGIN_MM, LEAST_MM, MIDDLE_MM = 15.0, 60.0, 120.0
 
 Slices = Mapping[PlaneName, NDArray[Any]]
-"""By plane, `(row, column)`: right or front on the left, front or top up."""
+"""Slices `(row, column)` by plane: right or front on the left, front or top up."""
 
 
 @dataclass(frozen=True, eq=False)
-class Place:
-    """Where a case is cut.
+class SlicePosition:
+    """Position of a case's slices.
 
     Args:
-        orientation: How its grid is turned.
-        voxels: For each plane a voxel of its slice, counted along the turned axes.
-        frames: For each plane the part around the structure.
-        square: The square part of the axial slice that is enlarged.
+        orientation: Orientation of its grid.
+        voxels: Voxel of each plane's slice, counted along the turned axes.
+        frames: Part around the structure, by plane.
+        square: Square part of the axial slice that is enlarged.
     """
 
     orientation: Orientation
@@ -50,7 +48,7 @@ class Place:
     square: Frame
 
     def label(self, plane: PlaneName) -> str:
-        """Which slice it is, numbered as in the file, with its position."""
+        """The slice, numbered as in the file, with its position."""
         return f"{plane} slice {self.orientation.place(PLANES[plane], self.voxels[plane])}"
 
     def pixel_mm(self, plane: PlaneName) -> tuple[float, float]:
@@ -64,35 +62,35 @@ class Place:
 
 
 @dataclass(frozen=True, eq=False)
-class Shown:
-    """What one method did to a case.
+class MethodSlices:
+    """Slices of one method's scan and predicted mask.
 
     Args:
-        hu: Its scan's slices; None where there is no scan.
-        mask: The slices of the mask that was predicted; None where there is none.
-        found: Whether that mask has any voxel.
+        hu: Slices of the scan; None where there is no scan.
+        mask: Slices of the predicted mask; None where there is none.
+        empty: Whether that mask has no voxel.
     """
 
     hu: Slices | None
-    mask: Slices | None
-    found: bool
+    mask: Slices | None = None
+    empty: bool = False
 
 
 @dataclass(frozen=True, eq=False)
-class CaseCuts:
-    """The slices of a case.
+class CaseSlices:
+    """Slices of a case.
 
     Args:
-        place: Where it is cut.
-        reference: The clean scan.
-        reference_mask: Of the structure; None where the study has none or it is empty.
-        methods: By method.
+        position: Position of the slices.
+        reference: Slices of the clean scan.
+        reference_mask: Slices of the reference mask; None where the study has none or it is empty.
+        methods: Slices by method.
     """
 
-    place: Place
+    position: SlicePosition
     reference: Slices
     reference_mask: Slices | None
-    methods: Mapping[str, Shown]
+    methods: Mapping[str, MethodSlices]
 
 
 def read_case(
@@ -102,8 +100,8 @@ def read_case(
     folder: Path,
     structure: str | None,
     truth: Truth = Truth.MASK,
-) -> CaseCuts:
-    """Reads what the figures show of a case, one scan at a time.
+) -> CaseSlices:
+    """Reads the slices of a case, one scan at a time.
 
     Slices pass where the reference mask's area is largest along each axis (the first of equal ones, from the
     left, back and bottom); without a mask, through the middle of the soft tissue.
@@ -114,7 +112,7 @@ def read_case(
         target: The phase that was restored.
         folder: The evaluation folder.
         structure: The structure that was segmented; None if nothing was: then the mask is the pancreas'.
-        truth: What the reference mask is.
+        truth: Kind of the reference mask.
 
     Raises:
         InputError: A file cannot be read, or lies on another grid than the reference.
@@ -122,32 +120,32 @@ def read_case(
     reference = read_volume(study.file(target), target)
     mask = _truth(study, reference, target, folder, structure, truth)
     mask = mask if mask is not None and mask.any() else None
-    place = find_place(reference, mask)
-    clean = place.slices(reference.data)
+    position = slice_position(reference, mask)
+    clean = position.slices(reference.data)
     files = volume_files(folder, study.study_id, methods, target)
-    shown = {}
+    slices = {}
     for method in methods:
         predicted = None if structure is None else mask_file(folder, study.study_id, method, structure)
-        hu = clean if method == REFERENCE else _read_slices(files[method], target, reference, place)
-        shown[method] = _shown(hu, predicted, reference, place)
-    return CaseCuts(place, clean, None if mask is None else place.slices(mask), shown)
+        hu = clean if method == REFERENCE else _read_slices(files[method], target, reference, position)
+        slices[method] = _method_slices(hu, predicted, reference, position)
+    return CaseSlices(position, clean, None if mask is None else position.slices(mask), slices)
 
 
 def _truth(
     study: Study, reference: Volume, target: Phase, folder: Path, structure: str | None, truth: Truth
 ) -> Mask | None:
-    """The mask by which a case is cut; None where there is none that can be used."""
+    """The mask that determines the position of the slices; None without a usable one."""
     try:
         if structure is not None and truth is Truth.REFERENCE_SCAN:
             path = mask_file(folder, study.study_id, REFERENCE, structure)
             return read_mask(path, like=reference) if path.exists() else None
         return reference_mask(study, structure or PANCREAS, reference, target)
-    except InputError:  # a row says so, where it was needed
+    except InputError:  # the rows of the segmentation report it
         return None
 
 
-def find_place(reference: Volume, mask: Mask | None) -> Place:
-    """Where a case is cut.
+def slice_position(reference: Volume, mask: Mask | None) -> SlicePosition:
+    """The position of a case's slices.
 
     Args:
         reference: The clean scan.
@@ -158,20 +156,20 @@ def find_place(reference: Volume, mask: Mask | None) -> Place:
         x, y, z = tissue_middle(orientation.turned(reference.data))
         voxels = dict.fromkeys(PLANES, (x, y, z))
         frames = {plane: _middle(orientation, plane, (x, y, z)) for plane in PLANES}
-        return Place(orientation, voxels, frames, frames["axial"])
+        return SlicePosition(orientation, voxels, frames, frames["axial"])
     turned = orientation.turned(mask)
     voxels, frames = {}, {}
     for plane, axis in PLANES.items():
         voxels[plane] = _largest(turned, axis)
         shadow = _view(np.asarray(turned.any(axis=axis, keepdims=True)), plane, (0, 0, 0))
         frames[plane] = Frame.around(shadow, _pixel_mm(orientation, plane), MARGIN_MM, LEAST_MM)
-    width = max(frame.width for frame in frames.values())  # one for all: they are drawn at one scale
+    width = max(frame.width for frame in frames.values())  # all planes are drawn at one scale
     frames = {
         plane: frame.widened(width).inside(_whole(orientation, plane)) for plane, frame in frames.items()
     }
     slice_ = _view(turned, "axial", voxels["axial"])
     square = Frame.around(slice_, _pixel_mm(orientation, "axial"), MARGIN_MM, LEAST_MM).squared()
-    return Place(orientation, voxels, frames, square.inside(_whole(orientation, "axial")))
+    return SlicePosition(orientation, voxels, frames, square.inside(_whole(orientation, "axial")))
 
 
 def _largest(mask: Mask, axis: int) -> tuple[int, int, int]:
@@ -208,16 +206,18 @@ def _pixel_mm(orientation: Orientation, plane: PlaneName) -> tuple[float, float]
     return rows, columns
 
 
-def _read_slices(path: Path, target: Phase, reference: Volume, place: Place) -> Slices | None:
+def _read_slices(path: Path, target: Phase, reference: Volume, position: SlicePosition) -> Slices | None:
     if not path.exists():
         return None
     scan = read_volume(path, target)
     check_same_grid(reference, [scan])
-    return place.slices(scan.data)
+    return position.slices(scan.data)
 
 
-def _shown(hu: Slices | None, path: Path | None, reference: Volume, place: Place) -> Shown:
+def _method_slices(
+    hu: Slices | None, path: Path | None, reference: Volume, position: SlicePosition
+) -> MethodSlices:
     if path is None or not path.exists():
-        return Shown(hu, None, False)
+        return MethodSlices(hu)
     mask = read_mask(path, like=reference)
-    return Shown(hu, place.slices(mask), bool(mask.any()))
+    return MethodSlices(hu, position.slices(mask), empty=not mask.any())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import shutil
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,15 +13,17 @@ import pytest
 from scipy.ndimage import distance_transform_edt, gaussian_filter, median_filter
 
 from mpfnl.data.manifest import Study, read_manifest
-from mpfnl.errors import InputError
-from mpfnl.evaluation.files import volume_files
-from mpfnl.evaluation.leaks.check import ORGANS, check_phase_leak, read_organs
+from mpfnl.errors import NotFoundError
+from mpfnl.evaluation.folder import volume_files
+from mpfnl.evaluation.leaks import check
+from mpfnl.evaluation.leaks.check import ORGANS, OrganMasks, read_organs
 from mpfnl.evaluation.leaks.table import LeakRow, leak_warnings, summarize_leaks, unchecked
 from mpfnl.metrics.phase_leak import Verdict
 from mpfnl.phantoms import SMALL, SplitCounts, write_cohort
 from mpfnl.phases import PHASES, Phase
 from mpfnl.volumes import Volume, read_volume, write_volume
 from mpfnl.volumes.reading import read_label_volume
+from mpfnl.window import ABDOMEN
 
 PV = Phase.PORTAL_VENOUS
 METHODS = ["reference", "degraded", "honest", "leaking"]
@@ -53,6 +56,15 @@ def evaluation(studies: tuple[Study, ...], tmp_path_factory: pytest.TempPathFact
 def folder(evaluation: Path, tmp_path: Path) -> Path:
     """A copy, to be written to."""
     return Path(shutil.copytree(evaluation, tmp_path / "evaluation"))
+
+
+def check_phase_leak(
+    studies: Sequence[Study],
+    methods: Sequence[str],
+    folder: Path,
+    organs: Callable[[Study], OrganMasks] | None = None,
+) -> list[LeakRow]:
+    return check.check_phase_leak(studies, methods, folder, PV, ABDOMEN, organs)
 
 
 def write_scans(folder: Path, study: Study, like: Volume, **scans: np.ndarray) -> None:
@@ -186,11 +198,11 @@ def test_masks_may_come_from_elsewhere(studies: tuple[Study, ...], folder: Path)
     rows = check_phase_leak(
         studies[:1], ["honest"], folder, organs=lambda _: {"aorta": np.ones((3, 3, 3), bool)}
     )
-    assert "give masks on the scan's grid" in rows[0].note
+    assert "aorta has (3, 3, 3) voxels" in rows[0].note
 
 
 def test_another_target_takes_its_own_label_map(studies: tuple[Study, ...]) -> None:
-    with pytest.raises(InputError, match="arterial_labels"):
+    with pytest.raises(NotFoundError, match="arterial_labels"):
         read_organs(studies[0], Phase.ARTERIAL)
     named = replace(studies[0], masks={"arterial_labels": studies[0].masks["labels"]})
     assert set(read_organs(named, Phase.ARTERIAL)) == set(ORGANS)

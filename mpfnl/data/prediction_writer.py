@@ -1,4 +1,4 @@
-"""Writes what a Trainer predicts as NIfTI."""
+"""A callback that writes the predictions of a Trainer as NIfTI files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from mpfnl.data.datamodule import MultiphaseDataModule
 from mpfnl.data.recipe import degrade_study
 from mpfnl.data.studies import load_study
-from mpfnl.errors import InputError
+from mpfnl.errors import ConflictError
 from mpfnl.inference.hounsfield import restore_hu
 from mpfnl.samples import StudyBatch
 from mpfnl.volumes import read_volume, write_volume
@@ -23,7 +23,7 @@ from mpfnl.volumes import read_volume, write_volume
 class PredictionWriter(BasePredictionWriter):
     """Writes each predicted volume to `predictions/STUDY.nii.gz` in the trainer's log folder, in HU.
 
-    Where the scan that the model saw truly lies outside the window, its HU are kept, as `enhance` does.
+    Where the input scan lies outside the window, its HU are kept, as `enhance` does.
     """
 
     def __init__(self) -> None:
@@ -31,7 +31,7 @@ class PredictionWriter(BasePredictionWriter):
         self.folder = Path("predictions")
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Asks for the log folder, which all processes must do together."""
+        """Determines the log folder, in all processes together."""
         super().setup(trainer, pl_module, stage)
         self.folder = Path(trainer.log_dir or trainer.default_root_dir) / "predictions"
 
@@ -48,11 +48,11 @@ class PredictionWriter(BasePredictionWriter):
         """Writes the volumes of a batch.
 
         Raises:
-            InputError: If the volumes do not come from a `MultiphaseDataModule`.
+            ConflictError: The volumes do not come from a `MultiphaseDataModule`.
         """
         data = getattr(trainer, "datamodule", None)
         if not isinstance(data, MultiphaseDataModule):
-            raise InputError("volumes can be written for a MultiphaseDataModule only; give one to predict")
+            raise ConflictError("predictions are written for a MultiphaseDataModule only; pass one")
         self.folder.mkdir(parents=True, exist_ok=True)
         for study_id, volume in zip(batch["study_id"], prediction, strict=True):
             self._write(data, study_id, volume[0])

@@ -1,24 +1,25 @@
-"""How numbers are written: the paper's Tables I and II and its Results section set the pattern."""
+"""The metrics of the tables, and the notation of their values: that of the paper's Tables I and II."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from mpfnl.metrics.statistics import Interval
+from mpfnl.window import Window
 
 NONE = "–"
-"""Stands where there is no number."""
+"""Cell without a number."""
 
 PERCENT = 100.0
 
 
 class Notation(Protocol):
-    """How the values of a metric are written. Values come in the units of `cases.csv`."""
+    """Notation of the values of a metric, which come in the units of `cases.csv`."""
 
     @property
     def scale(self) -> float:
-        """What a value is multiplied by where it is written or drawn."""
+        """Factor of a value where it is written or drawn."""
 
     def value(self, value: float) -> str:
         """A mean or a standard deviation."""
@@ -35,10 +36,11 @@ class Notation(Protocol):
 
 @dataclass(frozen=True)
 class Decimals:
-    """Everything with the same number of decimals, such as PSNR 28.16 and SSIM 0.8733.
+    """A fixed number of decimals, such as PSNR 28.16 and SSIM 0.8733.
 
     Args:
-        digits: Decimals.
+        digits: Number of decimals.
+        scale: Factor of a value where it is drawn.
     """
 
     digits: int
@@ -63,7 +65,7 @@ class Decimals:
 
 @dataclass(frozen=True)
 class Percent:
-    """A share in [0, 1] as the paper writes DSC and NSD.
+    """A fraction in [0, 1] as the paper writes DSC and NSD.
 
     Mean and standard deviation are in percent with three significant digits (`71.7`, `5.70`), the interval
     of the mean is a fraction with four decimals (`[0.6299, 0.7725]`). A change, of which the paper gives no
@@ -96,7 +98,7 @@ def three_significant(value: float) -> str:
 
 
 def signed(value: float, digits: int) -> str:
-    """A number with its sign; zero, also what is rounded to it, has none."""
+    """A number with its sign; zero, also after rounding, has none."""
     text = f"{value:+.{digits}f}"
     return _minus(text if float(text) else text[1:])
 
@@ -104,7 +106,7 @@ def signed(value: float, digits: int) -> str:
 def p_text(p: float | None) -> str:
     """A p-value with three decimals and no zero before the point, as the paper and AMA style write it.
 
-    Such as `.034`; `< .001` below that, and `1.00` for what rounds to one.
+    Examples are `.034`, `< .001` for all smaller values, and `1.00` for values that round to one.
     """
     if p is None:
         return NONE
@@ -114,8 +116,69 @@ def p_text(p: float | None) -> str:
     return "1.00" if text.startswith("1") else text.removeprefix("0")
 
 
+def window_range(window: Window) -> str:
+    """The ends of a window, such as `[−175, 275] HU`."""
+    return f"[{_minus(f'{window.lower:g}')}, {_minus(f'{window.upper:g}')}] HU"
+
+
 def _minus(text: str) -> str:
     """The typographic minus; none before a zero."""
     if text.startswith("-") and not float(text):
         return text[1:]
     return text.replace("-", "−")
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric of the tables.
+
+    Args:
+        column: Column in `cases.csv`.
+        name: Name in a sentence.
+        title: Heading in a table, with the unit.
+        axis: Label of the axis in a figure, with the unit.
+        notation: Notation of the values; `notation.scale` brings a value to the unit of title and axis.
+        unit: Unit of a value, in a sentence; empty if it has none.
+        change_unit: Unit of a change, in a sentence; empty if it has none.
+        of_masks: Whether the metric compares segmentations: then the reference scan has a value, and an empty
+            segmentation counts as 0.
+    """
+
+    column: str
+    name: str
+    title: str
+    axis: str
+    notation: Notation
+    unit: str = ""
+    change_unit: str = ""
+    of_masks: bool = False
+
+
+PSNR = Metric("psnr_db", "PSNR", "PSNR (dB)", "PSNR (dB)", Decimals(2), "dB", "dB")
+SSIM = Metric("ssim", "SSIM", "SSIM", "SSIM", Decimals(4))
+DSC = Metric("dsc", "DSC", "DSC (%)", "Dice score (%)", Percent(), "%", "percentage points", of_masks=True)
+NSD = Metric(
+    "nsd",
+    "NSD",
+    "NSD (%)",
+    "Normalized surface distance (%)",
+    Percent(),
+    "%",
+    "percentage points",
+    of_masks=True,
+)
+
+IMAGE_METRICS = (PSNR, SSIM)
+"""The metrics of Table I."""
+
+SEGMENTATION_METRICS = (DSC, NSD)
+"""The metrics of Table II, without the tolerance of NSD."""
+
+
+def segmentation_metrics(tolerance_mm: float) -> tuple[Metric, ...]:
+    """The metrics of Table II, with the tolerance of NSD in its title.
+
+    Args:
+        tolerance_mm: Tolerance of NSD in mm.
+    """
+    return DSC, replace(NSD, title=f"{NSD.title} at {tolerance_mm:g} mm")

@@ -1,4 +1,4 @@
-"""Models that are given fewer phases than they could take."""
+"""Models restricted to some of their phases."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import torch
 import mpfnl
 from mpfnl.cli.options import named_models
 from mpfnl.data.manifest import read_manifest
-from mpfnl.errors import InputError
-from mpfnl.evaluation.evaluate import EvaluateOptions, evaluate
-from mpfnl.evaluation.given import WithPhases
-from mpfnl.evaluation.report import method_lines
+from mpfnl.errors import ConflictError, InputError, OptionError
+from mpfnl.evaluation.methods import PhaseSubset
+from mpfnl.evaluation.report.contents import method_lines
+from mpfnl.evaluation.scoring import EvaluateOptions, score_cohort
 from mpfnl.inference.tiling import Tiling
 from mpfnl.phases import PHASES, Phase
 from mpfnl.volumes import read_volume
@@ -34,8 +34,8 @@ def model() -> mpfnl.PFNL3D:
 def test_the_withheld_phase_changes_nothing(
     cohort: Path, model: mpfnl.PFNL3D, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    given = WithPhases(model, ["noncontrast", "portal_venous"])
-    evaluate(read_manifest(cohort), {"all": model, "two": given}, tmp_path / "out", OPTIONS)
+    given = PhaseSubset(model, ["noncontrast", "portal_venous"])
+    score_cohort(read_manifest(cohort), {"all": model, "two": given}, tmp_path / "out", OPTIONS)
     assert "was not trained with phases left out" in caplog.text
     volumes = tmp_path / "out" / "volumes" / "test0"
     sources = {
@@ -49,27 +49,28 @@ def test_the_withheld_phase_changes_nothing(
 
 
 def test_the_record_and_the_report_say_which(cohort: Path, model: mpfnl.PFNL3D, tmp_path: Path) -> None:
-    given = WithPhases(model, ["portal_venous"])
+    given = PhaseSubset(model, ["portal_venous"])
     manifest = read_manifest(cohort)
-    evaluate(manifest, {"all": model, "alone": given}, tmp_path / "out", OPTIONS)
+    score_cohort(manifest, {"all": model, "alone": given}, tmp_path / "out", OPTIONS)
     record = json.loads((tmp_path / "out" / "provenance.json").read_text())
     assert record["models"]["alone"]["given"] == ["portal_venous"]
     assert record["models"]["alone"]["weights_sha256"] == record["models"]["all"]["weights_sha256"]
-    assert method_lines(record)["alone"] == (
-        "PFNL3D, which sees the portal venous phase alone, without the noncontrast and the arterial phases."
-    )
-    assert "without" not in method_lines(record)["all"]
-    with pytest.raises(InputError, match="model alone"):
-        evaluate(manifest, {"all": model, "alone": model}, tmp_path / "out", OPTIONS)
+    received, withheld = method_lines(record)["alone"].split("withheld")
+    names = [phase.replace("_", " ") for phase in PHASES]
+    assert [name in received for name in names] == [False, False, True]
+    assert [name in withheld for name in names] == [True, True, False]
+    assert "withheld" not in method_lines(record)["all"]
+    with pytest.raises(ConflictError, match="model alone"):
+        score_cohort(manifest, {"all": model, "alone": model}, tmp_path / "out", OPTIONS)
 
 
 def test_what_it_cannot_do_without_is_refused(model: mpfnl.PFNL3D) -> None:
     with pytest.raises(InputError, match="portal venous"):
-        WithPhases(model, ["noncontrast", "arterial"])
-    with pytest.raises(InputError, match=r"the arterial .* is missing"):
-        WithPhases(mpfnl.RCAN3D(phases=3, channels=8, groups=1, blocks=1), ["noncontrast", "portal_venous"])
-    with pytest.raises(InputError, match="does not take the arterial"):
-        WithPhases(mpfnl.RCAN3D(channels=8, groups=1, blocks=1), ["arterial", "portal_venous"])
+        PhaseSubset(model, ["noncontrast", "arterial"])
+    with pytest.raises(InputError, match="arterial"):
+        PhaseSubset(mpfnl.RCAN3D(phases=3, channels=8, groups=1, blocks=1), ["noncontrast", "portal_venous"])
+    with pytest.raises(OptionError, match="arterial"):
+        PhaseSubset(mpfnl.RCAN3D(channels=8, groups=1, blocks=1), ["arterial", "portal_venous"])
 
 
 def test_the_command_line_names_them(model: mpfnl.PFNL3D, tmp_path: Path) -> None:

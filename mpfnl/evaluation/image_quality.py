@@ -1,0 +1,123 @@
+"""Image quality: a study is degraded and enhanced, and each scan compared with the clean one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mpfnl.data.manifest import Study
+from mpfnl.data.recipe import Recipe, degrade_study
+from mpfnl.data.studies import load_study
+from mpfnl.errors import ConflictError, GridError, InputError
+from mpfnl.evaluation.cases import Case
+from mpfnl.evaluation.folder import BASELINE, VOLUMES, degraded_file
+from mpfnl.evaluation.methods import Methods
+from mpfnl.inference.enhancement import EnhanceOptions, enhance_study
+from mpfnl.metrics.image import psnr, ssim
+from mpfnl.phases import Phase
+from mpfnl.volumes import Volume, read_volume, write_volume
+from mpfnl.volumes.grid import check_same_grid
+from mpfnl.window import Window
+
+SSIM_WINDOW = 11
+"""Edge of SSIM's local window in voxels."""
+
+
+def score_images(
+    study: Study,
+    methods: Methods,
+    wanted: Sequence[str],
+    folder: Path,
+    recipe: Recipe,
+    options: EnhanceOptions,
+) -> list[Case]:
+    """Makes a study's scans by the wanted methods, writes them, and scores them.
+
+    The study's own phases are degraded, and those that a model takes. Scans from a folder are copied, so that
+    the evaluation folder holds every scan that a number comes from.
+
+    Args:
+        study: The study.
+        methods: All methods.
+        wanted: Names of the methods to score; the reference is never among them.
+        folder: The evaluation folder.
+        recipe: Degradation, target and window.
+        options: Settings of the enhancement.
+
+    Returns:
+        A row for each wanted method.
+
+    Raises:
+        InputError: A file of the study cannot be used. A model or a file of a folder that cannot be used is a
+            failure in its row instead.
+    """
+    reference = read_volume(study.file(recipe.target), recipe.target)
+    if min(reference.shape) < SSIM_WINDOW:
+        raise GridError(
+            f"{reference.name}: {'x'.join(map(str, reference.shape))} voxels; SSIM needs at least"
+            f" {SSIM_WINDOW} along each axis"
+        )
+    (folder / VOLUMES / study.study_id).mkdir(parents=True, exist_ok=True)
+    degraded: dict[Phase, Volume] = {}
+    if set(wanted) & {BASELINE, *methods.models}:
+        degraded = _degrade(study, reference, recipe)
+    cases = []
+    for name in wanted:
+        case = Case(study.study_id, study.patient_id, name)
+        try:
+            scan = _scan(case, methods, degraded, reference, folder, options)
+        except InputError as error:
+            cases.append(replace(case, failure=str(error)))
+        else:
+            cases.append(_scored(case, scan.data, reference.data, recipe.window))
+    return cases
+
+
+def _degrade(study: Study, reference: Volume, recipe: Recipe) -> dict[Phase, Volume]:
+    phases = tuple(phase for phase in Phase if phase in study.phases or phase in recipe.phases)
+    recipe = replace(recipe, phases=phases)
+    degraded = degrade_study(load_study(study, recipe.loaded), recipe)
+    return {
+        phase: replace(reference, data=hu, path=study.file(phase), phase=phase, storage=hu.dtype)
+        for phase, hu in degraded.items()
+    }
+
+
+def _scan(
+    case: Case,
+    methods: Methods,
+    degraded: Mapping[Phase, Volume],
+    reference: Volume,
+    folder: Path,
+    options: EnhanceOptions,
+) -> Volume:
+    """The scan of a method, written to the evaluation folder."""
+    path = folder / VOLUMES / case.study_id / f"{case.method}.nii.gz"
+    if case.method in methods.models:
+        return enhance_study(methods.models[case.method], degraded, path, options)
+    if case.method in methods.folders:
+        return _copied(methods.folders[case.method] / f"{case.study_id}.nii.gz", path, reference)
+    for phase, volume in degraded.items():
+        write_volume(degraded_file(folder, case.study_id, phase), volume.data, like=volume)
+    return next(volume for phase, volume in degraded.items() if phase is reference.phase)
+
+
+def _copied(source: Path, path: Path, reference: Volume) -> Volume:
+    """A scan that other software enhanced, copied to the evaluation folder."""
+    scan = read_volume(source, reference.phase)
+    check_same_grid(reference, [scan])
+    if np.array_equal(scan.data, reference.data):
+        raise ConflictError(f"{scan.name}: is the clean scan itself; enhance the degraded scans")
+    write_volume(path, scan.data, like=scan)
+    return scan
+
+
+def _scored(case: Case, hu: NDArray[Any], reference: NDArray[Any], window: Window) -> Case:
+    unit, clean = (window.normalize(torch.as_tensor(scan).float())[None, None] for scan in (hu, reference))
+    return replace(case, psnr_db=float(psnr(unit, clean)), ssim=float(ssim(unit, clean)))

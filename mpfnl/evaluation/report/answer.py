@@ -157,10 +157,8 @@ def _finding(table: MetricTable, method: str) -> Finding:
     if gain.mean is None:
         return Finding(method, conclusion, f"{table.metric.name} is missing in every study.")
     change = f"{table.metric.notation.change(gain.mean)} {table.metric.change_unit}".rstrip()
-    follows = _follows(conclusion, gain)
-    return Finding(
-        method, conclusion, f"{change} ({_evidence(table, gain, test)}).{follows and f' {follows}'}"
-    )
+    text = f"{change} ({_evidence(table, gain, test)}). {_interpretation(conclusion, gain)}".rstrip()
+    return Finding(method, conclusion, text)
 
 
 def _evidence(table: MetricTable, gain: Summary, test: Comparison | None) -> str:

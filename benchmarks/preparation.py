@@ -32,8 +32,8 @@ from mpfnl.cli import main as mpfnl
 from mpfnl.data.manifest import Study, read_manifest
 from mpfnl.metrics.overlap import dice
 from mpfnl.phases import Phase
-from mpfnl.prepare.body import body_mask
-from mpfnl.prepare.images import resample, to_image, to_voxels
+from mpfnl.prepare.cropping import body_mask
+from mpfnl.prepare.resampling import resample, to_image, to_voxels
 from mpfnl.volumes import read_volume
 from mpfnl.volumes.reading import read_label_volume
 

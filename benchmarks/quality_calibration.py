@@ -1,6 +1,6 @@
 """Registers good and bad phantom studies and shows what their quality record says.
 
-The thresholds of `mpfnl.prepare.thresholds` were chosen on the studies of one seed ("chosen on"); those
+The thresholds of `mpfnl.prepare.quality` were chosen on the studies of one seed ("chosen on"); those
 of another seed ("held out") were registered and measured by the same code and not looked at while choosing.
 
 Good: both phases of a study with the misalignment as measured on patients, registered by the default steps.
@@ -42,11 +42,11 @@ from mpfnl.errors import InputError
 from mpfnl.files import atomic_file
 from mpfnl.phantoms import SMALL, PhantomConfig, PhantomStudy, generate_study
 from mpfnl.phases import Phase
-from mpfnl.prepare.images import to_image
-from mpfnl.prepare.measured import Measured, observe
-from mpfnl.prepare.presets import find_steps
+from mpfnl.prepare.alignment import Alignment
 from mpfnl.prepare.quality import PhaseQuality, measure, study_verdict
-from mpfnl.prepare.register import register
+from mpfnl.prepare.registration import register
+from mpfnl.prepare.resampling import to_image
+from mpfnl.prepare.settings import find_steps
 
 TESTS = ("tests/prepare/test_quality.py",)
 SEEDS = {"chosen on": 100, "held out": 200}
@@ -141,7 +141,7 @@ def centre(affine: np.ndarray, shape: tuple[int, ...], *, at_zero: bool = False)
     return np.asarray(middle if at_zero else middle + affine[:3, 3])
 
 
-def observed(case: Case, cache: Path) -> Measured | None:
+def observed(case: Case, cache: Path) -> Alignment | None:
     """The case registered and brought onto the coarse grid; None where the registration broke off."""
     path = cache / f"{case.name}.npz"
     if not path.exists():
@@ -153,7 +153,7 @@ def observed(case: Case, cache: Path) -> Measured | None:
         try:
             with TemporaryDirectory() as folder:
                 transform = register(fixed, moving, steps, REGISTRATION_MM, Path(folder))
-                seen = vars(observe(fixed, moving, transform))
+                seen = vars(Alignment.on_grid(fixed, moving, transform))
         except InputError as error:
             print(f"{case.name}: {error}")
             seen = {}
@@ -164,7 +164,7 @@ def observed(case: Case, cache: Path) -> Measured | None:
             return None
         values = {name: stored[name] for name in stored.files}
     values["spacing"] = tuple(float(step) for step in values["spacing"])
-    return Measured(**values)
+    return Alignment(**values)
 
 
 def report(results: Sequence[Result]) -> Iterator[str]:

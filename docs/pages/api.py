@@ -41,9 +41,7 @@ ROOMS: dict[str, tuple[str, list[str]]] = {
             "mpfnl.phantoms",
             "mpfnl.prepare.cohort",
             "mpfnl.prepare.settings",
-            "mpfnl.prepare.presets",
             "mpfnl.prepare.quality",
-            "mpfnl.prepare.thresholds",
         ],
     ),
     "transforms": (

@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING
 
-from mpfnl.errors import IncompleteError, InputError
+from mpfnl.errors import IncompleteError, OptionError
+from mpfnl.prepare.settings import CropMethod, Interpolator, PrepareSettings
 
 if TYPE_CHECKING:
-    from mpfnl.prepare.cohort import Prepared
+    from mpfnl.prepare.cohort import PreparedCohort
 
-Crop: TypeAlias = Literal["body", "segmentation", "none"]
-Interpolation: TypeAlias = Literal["linear", "bspline"]
-_DEFAULT_STEPS = ("rigid", "affine", "deformable")
+_STEPS = list(PrepareSettings.steps)
 
 
 def prepare(
     manifest: Path,
     *,
     output: Path,
-    steps: list[str] = list(_DEFAULT_STEPS),  # noqa: B006  # never changed; the parser shows it
-    grid_mm: float = 4.0,
-    interpolation: Interpolation = "linear",
-    crop: Crop = "body",
-    margin_mm: float = 10.0,
+    steps: list[str] = _STEPS,
+    grid_mm: float = PrepareSettings.grid_mm,
+    interpolation: Interpolator = PrepareSettings.interpolation,
+    crop: CropMethod = PrepareSettings.crop,
+    margin_mm: float = PrepareSettings.margin_mm,
     jobs: int = 1,
     scheduler: str | None = None,
     threads: int = 1,
@@ -31,58 +30,56 @@ def prepare(
 ) -> None:
     """Prepare a cohort: crop, registration to the portal venous scan, quality record.
 
-    Interrupted and started again it does only what is missing. A study that fails is named at the end and in
-    failures.csv, and does not stop the others; the exit status is then 1. Look at index.html before training:
-    the thresholds of its verdicts were calibrated on phantoms.
+    A repeated run prepares only what is missing. A study that fails is named at the end and in failures.csv
+    and does not stop the others; the exit status is then 1. Review index.html before training: the thresholds
+    of its verdicts were calibrated on phantoms.
 
     Args:
-        manifest: The raw cohort's CSV; a phase is a NIfTI, NRRD or MetaImage file or a DICOM folder.
-        output: The prepared cohort's folder.
-        steps: Registration, in this order, of rigid, affine, and deformable-fast, deformable or
+        manifest: CSV of the raw cohort; a phase is a NIfTI, NRRD or MetaImage file or a DICOM folder.
+        output: Folder of the prepared cohort.
+        steps: Registration steps, in this order: rigid, affine, and one of deformable-fast, deformable and
             deformable-accurate; or none.
-        grid_mm: Voxel size of the grid on which the phases are registered.
-        interpolation: Of the non-contrast and arterial scan on the portal venous grid.
-        crop: How the abdomen is found; segmentation takes TotalSegmentator.
-        margin_mm: Kept around it.
-        jobs: Studies at once, a process each.
-        scheduler: Address of a Dask scheduler, such as tcp://node:8786; its workers do the work.
-        threads: Of each process; with more than one the last digits differ from run to run.
-        deterministic: Refuse whatever would not give the same files again.
+        grid_mm: Voxel size of the registration grid in mm.
+        interpolation: Interpolation of the phases that are registered to the portal venous scan.
+        crop: Method that finds the abdomen; segmentation takes TotalSegmentator.
+        margin_mm: Margin around the abdomen in mm.
+        jobs: Number of studies at once, each in its own process.
+        scheduler: Address of a Dask scheduler, such as tcp://node:8786, whose workers prepare the studies.
+        threads: Threads of each process; with more than one the last digits differ between runs.
+        deterministic: Refuse settings that do not give the same files in each run.
     """
     from mpfnl.data.manifest import read_manifest
-    from mpfnl.prepare.cohort import Scale, prepare_cohort
-    from mpfnl.prepare.presets import find_steps
-    from mpfnl.prepare.settings import Crop as CropBy
-    from mpfnl.prepare.settings import Interpolation as InterpolateBy
-    from mpfnl.prepare.settings import PrepareSettings
+    from mpfnl.prepare.cohort import prepare_cohort
 
     if deterministic and threads > 1:
-        raise InputError(f"--deterministic --threads {threads}: only --threads 1 gives the same files again")
-    if not (grid_mm > 0 and margin_mm >= 0):
-        raise InputError(f"--grid-mm {grid_mm} --margin-mm {margin_mm}: give sizes in mm")
-    settings = PrepareSettings(
-        find_steps(steps), grid_mm, InterpolateBy(interpolation), CropBy(crop), margin_mm
+        raise OptionError(f"--deterministic --threads {threads}: only --threads 1 gives the same files again")
+    try:
+        settings = PrepareSettings(tuple(steps), grid_mm, interpolation, crop, margin_mm)
+    except OptionError as error:
+        raise OptionError(f"--{str(error).replace('_', '-')}") from None
+    raw = read_manifest(manifest, check_files=False)  # a missing file is the failure of one study
+    cohort = prepare_cohort(
+        raw, output, settings, jobs=jobs, scheduler=scheduler, threads=threads, progress=True
     )
-    raw = read_manifest(manifest, check_files=False)  # a missing file is one study's failure
-    _tell(prepare_cohort(raw, output, settings, Scale(jobs, scheduler, threads), progress=True), output)
+    _print_summary(cohort, output)
 
 
-def _tell(prepared: Prepared, output: Path) -> None:
+def _print_summary(cohort: PreparedCohort, output: Path) -> None:
     from mpfnl.data.manifest import Quality
-    from mpfnl.prepare.names import FAILURES, INDEX, MANIFEST
+    from mpfnl.prepare.record import FAILURES, INDEX, MANIFEST
 
-    counts = {quality: prepared.with_quality(quality) for quality in Quality}
-    told = ", ".join(f"{len(studies)} {quality}" for quality, studies in counts.items())
-    if prepared.manifest is not None:
-        print(f"{output / MANIFEST}: {len(prepared.manifest)} studies prepared: {told}")
-        print(f"look at {output / INDEX}")
+    studies = {quality: cohort.with_quality(quality) for quality in Quality}
+    counts = ", ".join(f"{len(names)} {quality}" for quality, names in studies.items())
+    if cohort.manifest is not None:
+        print(f"{output / MANIFEST}: {len(cohort.manifest)} studies prepared: {counts}")
+        print(f"review {output / INDEX}")
     for quality in (Quality.WARN, Quality.FAIL):
-        if counts[quality]:
-            print(f"{quality}: {', '.join(counts[quality])}")
-    for study_id, reason in prepared.failures.items():
+        if studies[quality]:
+            print(f"{quality}: {', '.join(studies[quality])}")
+    for study_id, reason in cohort.failures.items():
         print(f"not prepared: {study_id}: {reason}")
-    if prepared.failures:
-        total = len(prepared.failures) + (len(prepared.manifest) if prepared.manifest else 0)
+    if cohort.failures:
+        total = len(cohort.failures) + (len(cohort.manifest) if cohort.manifest else 0)
         raise IncompleteError(
-            f"{len(prepared.failures)} of {total} studies could not be prepared; see {output / FAILURES}"
+            f"{len(cohort.failures)} of {total} studies could not be prepared; see {output / FAILURES}"
         )

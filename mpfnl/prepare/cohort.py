@@ -1,4 +1,4 @@
-"""A whole cohort: what is missing is done, what failed is named, and the manifest is written."""
+"""Preparation of a cohort: missing studies are prepared, failures are named, the manifest is written."""
 
 from __future__ import annotations
 
@@ -16,39 +16,31 @@ from pathlib import Path
 from typing import Any
 
 from mpfnl.data.manifest import Manifest, Quality, Study, write_manifest
-from mpfnl.errors import InputError, MissingExtraError
+from mpfnl.errors import ConflictError, FormatError, MissingExtraError, OptionError, OutputError
 from mpfnl.files import write_text
-from mpfnl.prepare.index import Entry, write_index
-from mpfnl.prepare.names import FAILURES, MANIFEST, RECORD, SETTINGS, STUDIES, WORK, file_name
-from mpfnl.prepare.pools import Task, on_cluster, on_this_machine
-from mpfnl.prepare.private import without_paths
-from mpfnl.prepare.settings import Crop, PrepareSettings
+from mpfnl.prepare.execution import Job, outcomes_here, outcomes_on_cluster
+from mpfnl.prepare.record import (
+    FAILURES,
+    MANIFEST,
+    SETTINGS,
+    STUDIES,
+    WORK,
+    file_name,
+    read_record,
+    without_paths,
+)
+from mpfnl.prepare.review import Entry, write_index
+from mpfnl.prepare.settings import PrepareSettings
 from mpfnl.progress import track
 
 
 @dataclass(frozen=True)
-class Scale:
-    """How many studies at once, and where.
-
-    Args:
-        jobs: Studies at once on this machine, a process each.
-        scheduler: The address of a Dask scheduler; its workers do the work instead.
-        threads: Of ITK, for each study; with more than one the registration differs in its last digits
-            from run to run.
-    """
-
-    jobs: int = 1
-    scheduler: str | None = None
-    threads: int = 1
-
-
-@dataclass(frozen=True)
-class Prepared:
+class PreparedCohort:
     """A prepared cohort.
 
     Args:
-        manifest: Of the studies that were prepared; None if there is none.
-        failures: Why the others were not, by study.
+        manifest: Manifest of the prepared studies; None if all failed.
+        failures: Reason of each failure, by study.
     """
 
     manifest: Manifest | None
@@ -64,79 +56,99 @@ def prepare_cohort(
     manifest: Manifest,
     output: Path,
     settings: PrepareSettings | None = None,
-    scale: Scale | None = None,
+    *,
+    jobs: int = 1,
+    scheduler: str | None = None,
+    threads: int = 1,
     progress: bool = False,
-) -> Prepared:
+) -> PreparedCohort:
     """Prepares the studies of a raw manifest: crop, registration, quality record, files.
 
-    The folder gets `studies/<study_id>/` (the phases as int16 NIfTI, masks, `record.json`, `sheet.png`),
-    `cohort.csv`, `failures.csv`, `index.html` and `prepare.json`. It holds no path and no header of the
-    inputs. Interrupted and started again it does only what is missing; a study is done again where the
-    content of its files has changed. A study that fails is named, and does not stop the others.
+    A study has a portal venous scan and any other phases, which are registered to it. The folder gets
+    `studies/<study_id>/` (the phases as int16 NIfTI, masks, `record.json`, `sheet.png`), `cohort.csv`,
+    `failures.csv`, `index.html` and `prepare.json`. It holds no path and no header of the inputs. A repeated
+    run prepares only what is missing, or whose files have changed. A study that fails is named and does not
+    stop the others.
 
     Args:
         manifest: The raw cohort.
-        output: The folder; made if it does not exist.
-        settings: What to do.
-        scale: How many studies at once, and where.
+        output: Output folder; created if it does not exist.
+        settings: Settings of the preparation; the defaults if None.
+        jobs: Number of studies at once on this machine, each in its own process.
+        scheduler: Address of a Dask scheduler, whose workers then prepare the studies.
+        threads: ITK threads of each study; with more than one the last digits of the registration differ
+            between runs.
         progress: Whether to show a progress bar.
 
     Raises:
-        InputError: The folder holds something else, other settings, or is in use.
+        ConflictError: The folder was prepared with other settings, or is in use by another run.
+        OutputError: The output is a file, or a folder with other content.
+        OptionError: `jobs` or `threads` is below 1, or no scheduler answers.
         MissingExtraError: A package that the settings need is not installed.
+
+    Example:
+        A study whose scan is missing fails; the others are prepared.
+
+        >>> from tempfile import TemporaryDirectory
+        >>> from mpfnl.data.manifest import Split
+        >>> from mpfnl.phases import Phase
+        >>> study = Study("study-1", "patient-1", Split.TEST, {Phase.PORTAL_VENOUS: Path("missing.nii")})
+        >>> raw = Manifest(Path("raw.csv"), (study,))
+        >>> with TemporaryDirectory() as folder:
+        ...     cohort = prepare_cohort(raw, Path(folder) / "prepared", PrepareSettings(steps=()))
+        >>> list(cohort.failures)
+        ['study-1']
     """
-    settings, scale = settings or PrepareSettings(), scale or Scale()
-    _check(settings, scale)
+    settings = settings or PrepareSettings()
+    if jobs < 1 or threads < 1:
+        raise OptionError(f"--jobs {jobs} --threads {threads}: give at least 1 of each")
+    _check_packages(settings, scheduler)
     output = Path(os.path.abspath(output))
     _claim(output, settings)
     with _locked(output):
         shutil.rmtree(output / WORK, ignore_errors=True)
-        tasks = [Task(study.located(_absolute), settings, output, scale.threads) for study in manifest]
-        outcomes = (
-            on_cluster(tasks, scale.scheduler) if scale.scheduler else on_this_machine(tasks, scale.jobs)
-        )
-        shown = track(outcomes, len(tasks), "studies") if progress else outcomes
+        studies = [Job(study.located(_absolute), settings, output, threads) for study in manifest]
+        outcomes = outcomes_on_cluster(studies, scheduler) if scheduler else outcomes_here(studies, jobs)
+        shown = track(outcomes, len(studies), "studies") if progress else outcomes
         try:
-            failures = {outcome.study_id: outcome.failure for outcome in shown if outcome.failure}
+            reasons = {outcome.study_id: outcome.failure for outcome in shown if outcome.failure}
         finally:
             outcomes.close()
             shutil.rmtree(output / WORK, ignore_errors=True)
-        ordered = {
-            study.study_id: failures[study.study_id] for study in manifest if study.study_id in failures
+        failures = {
+            study.study_id: reasons[study.study_id] for study in manifest if study.study_id in reasons
         }
-        return Prepared(_write_cohort(manifest, output, settings, ordered), ordered)
+        return PreparedCohort(_write_cohort(manifest, output, settings, failures), failures)
 
 
-def _check(settings: PrepareSettings, scale: Scale) -> None:
-    if scale.jobs < 1 or scale.threads < 1:
-        raise InputError(f"--jobs {scale.jobs} --threads {scale.threads}: give at least 1 of each")
-    if settings.steps and find_spec("ants") is None:
+def _check_packages(settings: PrepareSettings, scheduler: str | None) -> None:
+    if settings.registration and find_spec("ants") is None:
         raise MissingExtraError("antspyx", "register")
-    if settings.crop is Crop.SEGMENTATION and find_spec("totalsegmentator") is None:
+    if settings.crop == "segmentation" and find_spec("totalsegmentator") is None:
         raise MissingExtraError("TotalSegmentator", "segment")
-    if scale.scheduler and find_spec("distributed") is None:
+    if scheduler and find_spec("distributed") is None:
         raise MissingExtraError("distributed", "cluster")
 
 
 def _claim(output: Path, settings: PrepareSettings) -> None:
-    """Marks the folder with the settings, or checks that it was marked with the same."""
+    """Writes the settings into a new folder, or checks those of a folder that was prepared before."""
     record = output / SETTINGS
     if output.exists() and not output.is_dir():
-        raise InputError(f"{output}: is a file; name a folder for the prepared cohort")
+        raise OutputError(f"{output}: is a file; name a folder for the prepared cohort")
     if not record.exists():
         if output.is_dir() and any(output.iterdir()):
-            raise InputError(f"{output}: holds something other than a prepared cohort; name another folder")
+            raise OutputError(f"{output}: holds something other than a prepared cohort; name another folder")
         output.mkdir(parents=True, exist_ok=True)
         write_text(record, _settings_text(settings))
         return
     try:
-        found = json.loads(record.read_text("utf-8"))["settings"]
+        earlier = json.loads(record.read_text("utf-8"))["settings"]
     except (ValueError, KeyError, TypeError):
-        raise InputError(f"{record}: is no record of a prepared cohort; name another folder") from None
-    wanted = settings.to_json()
-    differing = sorted(key for key in {*wanted, *found} if wanted.get(key) != found.get(key))
+        raise FormatError(f"{record}: is no record of a prepared cohort; name another folder") from None
+    current = settings.to_json()
+    differing = sorted(key for key in {*current, *earlier} if current.get(key) != earlier.get(key))
     if differing:
-        raise InputError(
+        raise ConflictError(
             f"{output}: was prepared with other settings ({', '.join(differing)}); name another folder"
         )
 
@@ -151,7 +163,7 @@ def _absolute(column: str, path: Path) -> Path:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Keeps a second run out of the folder; the lock goes with the process and leaves no file."""
+    """Locks the folder against a second run; the lock ends with the process and leaves no file."""
     if sys.platform == "win32":
         yield
         return
@@ -162,7 +174,7 @@ def _locked(folder: Path) -> Iterator[None]:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(handle)
-        raise InputError(f"{folder}: another run is at work in it; wait for its end") from None
+        raise ConflictError(f"{folder}: another run is at work in it; wait for its end") from None
     except OSError:  # a file system without locks
         pass
     try:
@@ -174,28 +186,28 @@ def _locked(folder: Path) -> Iterator[None]:
 def _write_cohort(
     manifest: Manifest, output: Path, settings: PrepareSettings, failures: dict[str, str]
 ) -> Manifest | None:
-    private = {
+    shared = {
         study.study_id: without_paths(study, failures[study.study_id])
         for study in manifest
         if study.study_id in failures
     }
-    _write_table(output / FAILURES, [("study_id", "reason"), *private.items()])
+    _write_table(output / FAILURES, [("study_id", "reason"), *shared.items()])
     records = {
-        study.study_id: json.loads((output / STUDIES / study.study_id / RECORD).read_text("utf-8"))
+        study.study_id: read_record(output / STUDIES / study.study_id)
         for study in manifest
         if study.study_id not in failures
     }
-    write_index(output, [Entry.of(record) for record in records.values()], private, settings.to_json())
+    write_index(output, [Entry.of(record) for record in records.values()], shared, settings.to_json())
     if not records:
         (output / MANIFEST).unlink(missing_ok=True)
         return None
     studies = [
-        _prepared(study, output, records[study.study_id]) for study in manifest if study.study_id in records
+        _located(study, output, records[study.study_id]) for study in manifest if study.study_id in records
     ]
     return write_manifest(output / MANIFEST, studies)
 
 
-def _prepared(study: Study, output: Path, record: dict[str, Any]) -> Study:
+def _located(study: Study, output: Path, record: dict[str, Any]) -> Study:
     folder = output / STUDIES / study.study_id
     return study.located(lambda column, _: folder / file_name(column), Quality(record["quality"]))
 

@@ -1,4 +1,4 @@
-"""The quality record: how well a phase lies on the portal venous one, in numbers and a verdict."""
+"""Quality record of a registered phase: measures of its alignment, thresholds and verdict."""
 
 from __future__ import annotations
 
@@ -11,16 +11,21 @@ import numpy as np
 from mpfnl.data.manifest import Quality
 from mpfnl.metrics.overlap import dice
 from mpfnl.phases import Phase
-from mpfnl.prepare.agreement import inside, jacobian, mismatch, normalized_mutual_information
-from mpfnl.prepare.body import body_mask
-from mpfnl.prepare.measured import Mask, Measured
-from mpfnl.prepare.thresholds import Limits, Thresholds
+from mpfnl.prepare.alignment import (
+    Alignment,
+    Mask,
+    interior,
+    jacobian_determinant,
+    mismatch,
+    normalized_mutual_information,
+)
+from mpfnl.prepare.cropping import body_mask
 
 ORGANS_MM = 24.0
-"""How deep under the skin structures are compared: the wall of one body fits that of another too well."""
+"""Depth below the skin from which structures are compared: a registration fits body walls to each other."""
 
 REACH_MM = 8.0
-"""How far inside the phase's field of view they are compared: the smoothing reaches over its border."""
+"""Depth inside the phase's field of view from which structures are compared: smoothing blurs its border."""
 
 DIGITS = 6
 
@@ -28,26 +33,83 @@ _ORDER = (Quality.PASS, Quality.WARN, Quality.FAIL)
 
 
 @dataclass(frozen=True)
-class PhaseQuality:
-    """What was found about one moving phase; NaN is what could not be measured.
+class Limits:
+    """Thresholds of one number at which a registration is flagged (warn) or rejected (fail).
 
     Args:
-        verdict: The worst that any number says.
-        reasons: Why it is not `pass`, one line a number.
-        similarity_before: Normalised mutual information in the body, 1 to 2, by the scanner's coordinates.
-        similarity_after: The same after the registration.
+        warn: Threshold of `warn`.
+        fail: Threshold of `fail`; None if this number alone never rejects.
+        above: Whether large values are bad.
+
+    Raises:
+        ValueError: The thresholds are in the wrong order.
+    """
+
+    warn: float
+    fail: float | None
+    above: bool
+
+    def __post_init__(self) -> None:
+        if self.fail is not None and self._beyond(self.warn, self.fail):
+            raise ValueError(f"warn {self.warn:g} and fail {self.fail:g} are the wrong way round")
+
+    def judge(self, value: float) -> Quality:
+        """The verdict on a value; NaN, a value that could not be measured, fails."""
+        if math.isnan(value):
+            return Quality.FAIL
+        if self.fail is not None and self._beyond(value, self.fail):
+            return Quality.FAIL
+        return Quality.WARN if self._beyond(value, self.warn) else Quality.PASS
+
+    def _beyond(self, value: float, limit: float) -> bool:
+        return value > limit if self.above else value < limit
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """Thresholds at which a registration is flagged (warn) or rejected (fail).
+
+    They were calibrated on phantoms; see `docs/quality.md`.
+
+    Args:
+        coverage: Share of the body inside the phase's field of view.
+        body_overlap: Dice coefficient of the two bodies inside the phase's field of view.
+        similarity: Normalised mutual information.
+        mismatch: Share of the structures inside the body that differ.
+        folding: Share of the body where the displacement folds.
+        displacement_p95_mm: 95th percentile of the displacement of the body. Larger displacements exceed
+            respiratory motion: they suggest a wrong position or a wrong study.
+    """
+
+    coverage: Limits = Limits(0.8, 0.5, above=False)
+    body_overlap: Limits = Limits(0.95, 0.9, above=False)
+    similarity: Limits = Limits(1.23, 1.20, above=False)
+    mismatch: Limits = Limits(0.18, 0.21, above=True)
+    folding: Limits = Limits(0.001, 0.01, above=True)
+    displacement_p95_mm: Limits = Limits(45.0, None, above=True)
+
+
+@dataclass(frozen=True)
+class PhaseQuality:
+    """Quality of one registered phase; a number that could not be measured is NaN.
+
+    Args:
+        verdict: Worst verdict of any number.
+        reasons: Reasons for a verdict other than `pass`, one line a number.
+        similarity_before: Normalised mutual information in the body, 1 to 2, at the scanner's coordinates.
+        similarity_after: Normalised mutual information after registration.
         mismatch_before: Share of the structures inside the body that differ, 0 to 1.
-        mismatch_after: The same after the registration.
-        coverage: Share of the body that the phase shows.
-        body_overlap_before: Dice of the two bodies where the phase reaches.
-        body_overlap_after: The same after the registration.
+        mismatch_after: Share of differing structures after registration.
+        coverage: Share of the body inside the phase's field of view.
+        body_overlap_before: Dice coefficient of the two bodies inside the phase's field of view.
+        body_overlap_after: Dice coefficient after registration.
         folding: Share of the body where the displacement folds.
         log_jacobian_sd: Standard deviation of the logarithm of the volume change in the body.
-        jacobian_p01: Volume change that 1 % of the body stays below.
-        jacobian_p99: Volume change that 1 % of the body exceeds.
-        displacement_mean_mm: How far the body was moved, mean.
-        displacement_p95_mm: 95th percentile.
-        displacement_max_mm: The most.
+        jacobian_p01: 1st percentile of the volume change in the body.
+        jacobian_p99: 99th percentile of the volume change in the body.
+        displacement_mean_mm: Mean displacement of the body in mm.
+        displacement_p95_mm: 95th percentile of the displacement in mm.
+        displacement_max_mm: Largest displacement in mm.
     """
 
     verdict: Quality
@@ -68,62 +130,58 @@ class PhaseQuality:
     displacement_max_mm: float
 
     def to_json(self) -> dict[str, str | list[str] | float | None]:
-        """Plain JSON; what could not be measured is null."""
+        """The record as plain JSON; a number that could not be measured is null."""
         numbers = {name: None if math.isnan(value) else value for name, value in self.numbers().items()}
         return {"verdict": self.verdict.value, "reasons": list(self.reasons), **numbers}
 
     def numbers(self) -> dict[str, float]:
-        """The numbers by name, in their order."""
+        """The numbers by name, in the order of the fields."""
         return {field.name: getattr(self, field.name) for field in fields(self)[2:]}
 
 
-def measure(measured: Measured, thresholds: Thresholds | None = None) -> PhaseQuality:
-    """Measures how well one phase lies on the portal venous one.
+def measure(alignment: Alignment, thresholds: Thresholds | None = None) -> PhaseQuality:
+    """Measures how well one phase lies on the portal venous scan.
 
     Args:
-        measured: Both on one grid of 4 mm, the size at which the thresholds were chosen.
-        thresholds: From what on a number is doubtful or bad.
+        alignment: Both scans on one grid of 4 mm, the size at which the thresholds were calibrated.
+        thresholds: Thresholds at which the phase is flagged (warn) or rejected (fail); the defaults if None.
     """
-    numbers = {name: float(f"{value:.{DIGITS}g}") for name, value in _numbers(measured).items()}
+    numbers = {name: float(f"{value:.{DIGITS}g}") for name, value in _numbers(alignment).items()}
     verdict, reasons = judge(numbers, thresholds or Thresholds())
     return PhaseQuality(verdict, reasons, **numbers)
 
 
 def study_verdict(phases: Mapping[Phase, PhaseQuality]) -> Quality:
-    """The worst verdict of a study's phases.
-
-    Raises:
-        ValueError: There is none.
-    """
-    return max((quality.verdict for quality in phases.values()), key=_ORDER.index)
+    """The worst verdict of a study's registered phases; `pass` for a portal venous scan alone."""
+    return max((quality.verdict for quality in phases.values()), key=_ORDER.index, default=Quality.PASS)
 
 
-def _numbers(measured: Measured) -> dict[str, float]:
-    body = body_mask(measured.fixed, measured.spacing)
-    organs = inside(body, ORGANS_MM, measured.spacing, beyond=True)
+def _numbers(alignment: Alignment) -> dict[str, float]:
+    fixed, spacing = alignment.fixed, alignment.spacing
+    body = body_mask(fixed, spacing)
+    organs = interior(body, ORGANS_MM, spacing, beyond=True)
     numbers = {}
-    for when, phase, covered in (
-        ("before", measured.before, measured.covered_before),
-        ("after", measured.after, measured.covered_after),
+    for time, phase, covered in (
+        ("before", alignment.before, alignment.covered_before),
+        ("after", alignment.after, alignment.covered_after),
     ):
         common = body & covered
-        compared = organs & inside(covered, REACH_MM, measured.spacing, beyond=False)
-        similarity = normalized_mutual_information(measured.fixed[common], phase[common])
-        numbers[f"similarity_{when}"] = similarity
-        numbers[f"mismatch_{when}"] = mismatch(measured.fixed, phase, compared)
-        numbers[f"body_overlap_{when}"] = dice(common, body_mask(phase, measured.spacing) & covered)
-    common = body & measured.covered_after
+        region = organs & interior(covered, REACH_MM, spacing, beyond=False)
+        numbers[f"similarity_{time}"] = normalized_mutual_information(fixed[common], phase[common])
+        numbers[f"mismatch_{time}"] = mismatch(fixed, phase, region)
+        numbers[f"body_overlap_{time}"] = dice(common, body_mask(phase, spacing) & covered)
+    common = body & alignment.covered_after
     numbers["coverage"] = float(common.sum() / body.sum()) if body.any() else math.nan
-    return numbers | _deformation(measured, common)
+    return numbers | _deformation(alignment, common)
 
 
-def _deformation(measured: Measured, where: Mask) -> dict[str, float]:
-    if not where.any():
+def _deformation(alignment: Alignment, region: Mask) -> dict[str, float]:
+    if not region.any():
         names = ("folding", "log_jacobian_sd", "jacobian_p01", "jacobian_p99")
         lengths = ("displacement_mean_mm", "displacement_p95_mm", "displacement_max_mm")
         return dict.fromkeys((*names, *lengths), math.nan)
-    change = jacobian(measured.displacement, measured.spacing)[where]
-    length = np.sqrt((measured.displacement[:, where].astype(np.float64) ** 2).sum(axis=0))
+    change = jacobian_determinant(alignment.displacement, alignment.spacing)[region]
+    length = np.sqrt((alignment.displacement[:, region].astype(np.float64) ** 2).sum(axis=0))
     unfolded = change[change > 0]
     low, high = np.percentile(change, (1, 99))
     return {
@@ -137,27 +195,27 @@ def _deformation(measured: Measured, where: Mask) -> dict[str, float]:
     }
 
 
-def judge(numbers: Mapping[str, float], limits: Thresholds) -> tuple[Quality, tuple[str, ...]]:
+def judge(numbers: Mapping[str, float], thresholds: Thresholds) -> tuple[Quality, tuple[str, ...]]:
     """The verdict on the numbers of a phase, by the names of `PhaseQuality`, and its reasons."""
-    judged = (
-        ("coverage", "coverage of the body", limits.coverage, ".1%", ""),
-        ("body_overlap_after", "body overlap", limits.body_overlap, ".3f", ""),
-        ("similarity_after", "similarity", limits.similarity, ".3f", ""),
-        ("mismatch_after", "structures that differ", limits.mismatch, ".1%", ""),
-        ("folding", "folding", limits.folding, ".2%", ""),
-        ("displacement_p95_mm", "body moved", limits.displacement_p95_mm, ".1f", " mm"),
+    criteria = (
+        ("coverage", "coverage of the body", thresholds.coverage, ".1%", ""),
+        ("body_overlap_after", "body overlap", thresholds.body_overlap, ".3f", ""),
+        ("similarity_after", "similarity", thresholds.similarity, ".3f", ""),
+        ("mismatch_after", "structures that differ", thresholds.mismatch, ".1%", ""),
+        ("folding", "folding", thresholds.folding, ".2%", ""),
+        ("displacement_p95_mm", "body moved", thresholds.displacement_p95_mm, ".1f", " mm"),
     )
     verdicts, reasons = [Quality.PASS], []
-    for name, label, limit, form, unit in judged:
-        verdict = limit.judge(numbers[name])
+    for name, label, limits, form, unit in criteria:
+        verdict = limits.judge(numbers[name])
         verdicts.append(verdict)
         if verdict is not Quality.PASS:
-            reasons.append(f"{label} {_crossed(numbers[name], limit, verdict, form)}{unit}")
+            reasons.append(f"{label} {_excess(numbers[name], limits, verdict, form)}{unit}")
     return max(verdicts, key=_ORDER.index), tuple(reasons)
 
 
-def _crossed(value: float, limits: Limits, verdict: Quality, form: str) -> str:
+def _excess(value: float, limits: Limits, verdict: Quality, form: str) -> str:
     if math.isnan(value):
-        return f"unknown: nothing to measure it on ({verdict})"
-    crossed = limits.fail if verdict is Quality.FAIL and limits.fail is not None else limits.warn
-    return f"{value:{form}}, {verdict} {'above' if limits.above else 'below'} {crossed:{form}}"
+        return f"could not be measured ({verdict})"
+    limit = limits.fail if verdict is Quality.FAIL and limits.fail is not None else limits.warn
+    return f"{value:{form}}, {verdict} {'above' if limits.above else 'below'} {limit:{form}}"

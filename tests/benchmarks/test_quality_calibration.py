@@ -12,8 +12,7 @@ import pytest
 from quality_calibration import BAD, GOOD
 
 from mpfnl.data.manifest import Quality
-from mpfnl.prepare.quality import judge
-from mpfnl.prepare.thresholds import Thresholds
+from mpfnl.prepare.quality import Thresholds, judge
 
 CALIBRATION = Path(__file__).resolve().parents[2] / "benchmarks" / "results" / "quality_calibration.csv"
 

@@ -17,8 +17,7 @@ from mpfnl.data.manifest import Study, read_manifest, write_manifest
 from mpfnl.errors import InputError
 from mpfnl.evaluation.cases import read_cases
 from mpfnl.phases import PHASES, Phase
-from mpfnl.prepare.cohort import prepare_cohort
-from mpfnl.prepare.settings import Crop, PrepareSettings
+from mpfnl.prepare import PrepareSettings, prepare_cohort
 from mpfnl.volumes import read_volume
 
 FOUR = tuple(Phase)
@@ -129,7 +128,7 @@ def test_preparing_it_with_the_others(tmp_path: Path) -> None:
     raw = write_manifest(
         tmp_path / "raw.csv", [replace(study, scans={**study.scans, Phase.DELAYED: delayed})]
     )
-    prepare_cohort(raw, tmp_path / "prepared", PrepareSettings(steps=(), crop=Crop.NONE))
+    prepare_cohort(raw, tmp_path / "prepared", PrepareSettings(steps=(), crop="none"))
     (study,) = read_manifest(tmp_path / "prepared" / "cohort.csv")
     assert study.phases == FOUR
     np.testing.assert_array_equal(read_volume(study.file(Phase.DELAYED)).data, read_volume(delayed).data)

@@ -15,7 +15,7 @@ UNPICKLERS = {"pickle", "_pickle", "cloudpickle", "dill", "joblib", "marshal", "
 LIGHTNING = {"fit", "validate", "test", "predict", "load_from_checkpoint"}
 
 # What a process sends to the worker it started, over a pipe: no file of anybody's.
-OWN_WORKER = {"mpfnl/prepare/worker.py": ["import of pickle"]}
+OWN_WORKER = {"mpfnl/prepare/execution.py": ["import of pickle"]}
 
 
 def keywords(call: ast.Call) -> dict[str, object]:

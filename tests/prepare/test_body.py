@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from mpfnl.errors import InputError
+from mpfnl.errors import IntensityError
 from mpfnl.phantoms import SMALL, generate_study
 from mpfnl.phantoms.labels import NUMBERS
 from mpfnl.phases import Phase
-from mpfnl.prepare.body import abdomen_box, body_mask, find_body, lung_base
-from mpfnl.prepare.segmented import box_around
+from mpfnl.prepare.cropping import abdomen_box, body_mask, box_around, find_body, lung_base
 from mpfnl.volumes import Volume, read_volume
 from mpfnl.volumes.reading import read_label_volume
 
@@ -90,13 +89,10 @@ def test_slices_are_kept_around_the_lungs_base() -> None:
     assert box == (slice(2, 38), slice(2, 38), slice(140 - 52, 140 + 19))
 
 
-@pytest.mark.parametrize(
-    ("hu", "match"),
-    [(np.zeros((9, 9, 9)), "no CT in HU"), (np.full((9, 9, 9), -1000.0), "shows no body")],
-)
-def test_no_body(hu: np.ndarray, match: str) -> None:
-    with pytest.raises(InputError, match=match):
-        find_body(hu, (3.0, 3.0, 3.0))
+@pytest.mark.parametrize("hu", [0.0, -1000.0])
+def test_no_body(hu: float) -> None:
+    with pytest.raises(IntensityError):
+        find_body(np.full((9, 9, 9), hu), (3.0, 3.0, 3.0))
 
 
 def test_the_box_around_organs() -> None:
@@ -106,5 +102,5 @@ def test_the_box_around_organs() -> None:
         np.zeros(mask.shape, np.int16), np.diag([2.0, 1.0, 5.0, 1.0]), Path("scan.nii")
     )
     assert box_around(mask, volume, 4.0) == (slice(3, 11), slice(0, 7), slice(17, 20))
-    with pytest.raises(InputError, match=r"scan\.nii: none of liver"):
+    with pytest.raises(IntensityError, match=r"scan\.nii: .*liver"):
         box_around(np.zeros_like(mask), volume, 4.0)

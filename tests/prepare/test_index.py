@@ -11,27 +11,26 @@ import pytest
 
 from mpfnl.data.manifest import Quality
 from mpfnl.phases import Phase
-from mpfnl.prepare.index import Entry, write_index
-from mpfnl.prepare.measured import Measured
+from mpfnl.prepare.alignment import Alignment
 from mpfnl.prepare.quality import PhaseQuality, measure, study_verdict
-from mpfnl.prepare.sheet import draw_sheet
+from mpfnl.prepare.review import Entry, draw_sheet, write_index
 
 SETTINGS = {"settings": {"grid_mm": 4.0}, "versions": {"antspyx": "0.6.3", "numpy": "2.2.6"}}
 
 
-def measured(seed: int = 0) -> Measured:
+def alignment(seed: int = 0) -> Alignment:
     """A small body of noise, and another one over it."""
     rng = np.random.default_rng(seed)
     fixed = np.full((30, 24, 20), -1000, dtype=np.float32)
     fixed[3:-3, 3:-3] = rng.normal(40, 60, (24, 18, 20))
     everywhere = np.ones(fixed.shape, dtype=bool)
     still = np.zeros((3, *fixed.shape), dtype=np.float32)
-    return Measured(fixed, fixed[::-1].copy(), fixed, everywhere, everywhere, still, (4.0, 4.0, 4.0))
+    return Alignment(fixed, fixed[::-1].copy(), fixed, everywhere, everywhere, still, (4.0, 4.0, 4.0))
 
 
 @pytest.fixture(scope="module")
 def quality() -> PhaseQuality:
-    return measure(measured())
+    return measure(alignment())
 
 
 def entry(name: str, verdict: Quality, quality: PhaseQuality, reasons: tuple[str, ...] = ()) -> Entry:
@@ -152,7 +151,7 @@ def test_the_same_cohort_gives_the_same_page(tmp_path: Path, quality: PhaseQuali
 
 
 def test_sheet_of_a_study(quality: PhaseQuality) -> None:
-    seen = {Phase.NONCONTRAST: measured(), Phase.ARTERIAL: measured()}
+    seen = {Phase.NONCONTRAST: alignment(), Phase.ARTERIAL: alignment()}
     qualities = dict.fromkeys(seen, quality)
     sheet = draw_sheet("study", seen, qualities)
     assert sheet.startswith(b"\x89PNG")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,21 +13,22 @@ import pytest
 from raw_studies import AFFINE, SHAPE, body, raw_study, write_scan
 from scipy import ndimage
 
-from mpfnl.data.manifest import Quality, Study
-from mpfnl.errors import InputError, InputWarning
+from mpfnl.data.manifest import Quality, Split, Study
+from mpfnl.errors import GridError, InputError, InputWarning, IntensityError
 from mpfnl.phases import PHASES, Phase
-from mpfnl.prepare.settings import Crop, PrepareSettings
+from mpfnl.prepare import PrepareSettings
+from mpfnl.prepare.review import Entry
 from mpfnl.prepare.study import prepare_study
 from mpfnl.volumes import Volume, read_volume
 from mpfnl.volumes.grid import check_same_grid
 
-UNREGISTERED = PrepareSettings(steps=(), crop=Crop.NONE)
+UNREGISTERED = PrepareSettings(steps=(), crop="none")
 
 
 def prepared(study: Study, folder: Path, settings: PrepareSettings = UNREGISTERED) -> dict[Phase, Volume]:
     folder.mkdir()
     prepare_study(study, settings, "key", folder)
-    return {phase: read_volume(folder / f"{phase}.nii", phase) for phase in PHASES}
+    return {phase: read_volume(folder / f"{phase}.nii", phase) for phase in study.phases}
 
 
 def test_without_registration_scans_on_one_grid_stay_as_they_are(tmp_path: Path) -> None:
@@ -100,7 +102,7 @@ def test_darker_than_air_is_air(tmp_path: Path) -> None:
 
 def test_the_crop_keeps_the_body_and_its_place(tmp_path: Path) -> None:
     study = raw_study(tmp_path, 2)
-    found = prepared(study, tmp_path / "out", replace(UNREGISTERED, crop=Crop.BODY, margin_mm=3.0))
+    found = prepared(study, tmp_path / "out", replace(UNREGISTERED, crop="body", margin_mm=3.0))
     target = read_volume(study.file(Phase.PORTAL_VENOUS))
     cropped = found[Phase.PORTAL_VENOUS]
     assert cropped.data.size < target.data.size
@@ -125,7 +127,7 @@ def test_masks_come_along(tmp_path: Path) -> None:
 
 
 def test_registration_brings_a_shifted_phase_back(tmp_path: Path) -> None:
-    """A rigid shift of 9 and 8 mm, told as a mask; nobody told the registration."""
+    """A rigid shift of 9 and 8 mm, which the mask shows and the registration must find."""
     study = raw_study(tmp_path, 3)
     moved = AFFINE.copy()
     moved[:3, 3] += (9.0, -8.0, 0.0)
@@ -133,7 +135,6 @@ def test_registration_brings_a_shifted_phase_back(tmp_path: Path) -> None:
     mask = np.zeros(SHAPE, np.uint8)
     mask[15:22, 12:18, 9:14] = 7
     write_scan(study.masks["arterial_labels"], mask, moved)
-    from mpfnl.prepare.presets import find_steps
     from mpfnl.volumes.reading import read_label_volume
 
     def dice(folder: str, settings: PrepareSettings) -> float:
@@ -142,23 +143,51 @@ def test_registration_brings_a_shifted_phase_back(tmp_path: Path) -> None:
         return float(2 * (found & (mask > 0)).sum() / (found.sum() + (mask > 0).sum()))
 
     before = dice("before", UNREGISTERED)
-    after = dice("after", replace(UNREGISTERED, steps=find_steps(("rigid",)), grid_mm=4.0))
+    after = dice("after", replace(UNREGISTERED, steps=("rigid",), grid_mm=4.0))
     assert before < 0.5 < 0.85 < after
 
 
 @pytest.mark.parametrize(
-    ("change", "match"),
-    [
-        (lambda hu: hu.clip(0, None), "arterial.nii.gz .arterial phase.: .*no CT in HU"),
-        (lambda hu: np.full_like(hu, -1000), "arterial.nii.gz .arterial phase.: shows no body"),
-    ],
+    "change", [lambda hu: hu.clip(0, None), lambda hu: np.full_like(hu, -1000)], ids=["no air", "no body"]
 )
-def test_what_is_no_body_in_hu_is_refused(tmp_path: Path, change: object, match: str) -> None:
-    assert callable(change)
+def test_what_is_no_body_in_hu_is_refused(tmp_path: Path, change: Callable[[np.ndarray], np.ndarray]) -> None:
     study = raw_study(tmp_path, 0)
     write_scan(study.file(Phase.ARTERIAL), change(body(0, Phase.ARTERIAL)))
-    with pytest.raises(InputError, match=match):
+    with pytest.raises(IntensityError, match=r"arterial\.nii\.gz \(arterial phase\): "):
         prepared(study, tmp_path / "out")
+
+
+@pytest.mark.parametrize("phase", [phase for phase in Phase if phase is not Phase.PORTAL_VENOUS])
+def test_any_phase_is_registered_to_the_portal_venous_scan(tmp_path: Path, phase: Phase) -> None:
+    scans = {
+        each: write_scan(tmp_path / "raw" / f"{each}.nii.gz", body(0, each))
+        for each in (phase, Phase.PORTAL_VENOUS)
+    }
+    mask = write_scan(tmp_path / "raw" / "mask.nii.gz", np.ones(SHAPE, np.uint8))
+    study = Study("s", "p", Split.TEST, scans, {f"{phase}_pancreas": mask})
+    found = prepared(study, tmp_path / "out", replace(UNREGISTERED, steps=("rigid",), grid_mm=4.0))
+    assert set(found) == set(scans)
+    check_same_grid(found[Phase.PORTAL_VENOUS], list(found.values()))
+    record = json.loads((tmp_path / "out" / "record.json").read_text())
+    assert set(record["phases"]) == {phase}
+    assert {f"{phase}.nii", "portal_venous.nii", f"{phase}_pancreas.nii.gz"} < set(record["files"])
+
+
+def test_a_portal_venous_scan_alone_is_prepared(tmp_path: Path) -> None:
+    study = raw_study(tmp_path, 0)
+    alone = Study("s", "p", Split.TEST, {Phase.PORTAL_VENOUS: study.file(Phase.PORTAL_VENOUS)})
+    assert set(prepared(alone, tmp_path / "out")) == {Phase.PORTAL_VENOUS}
+    record = json.loads((tmp_path / "out" / "record.json").read_text())
+    assert (record["quality"], record["phases"]) == (Quality.PASS, {})
+    assert set(record["files"]) == {"portal_venous.nii"}
+    assert Entry.of(record).sheet is None
+
+
+def test_a_study_without_portal_venous_scan_is_refused(tmp_path: Path) -> None:
+    study = raw_study(tmp_path, 0)
+    other = Study("s", "p", Split.TEST, {Phase.ARTERIAL: study.file(Phase.ARTERIAL)})
+    with pytest.raises(InputError, match="portal venous"):
+        prepared(other, tmp_path / "out")
 
 
 def test_scans_that_do_not_meet_are_refused(tmp_path: Path) -> None:
@@ -166,7 +195,7 @@ def test_scans_that_do_not_meet_are_refused(tmp_path: Path) -> None:
     away = AFFINE.copy()
     away[2, 3] += 500
     write_scan(study.file(Phase.NONCONTRAST), body(0, Phase.NONCONTRAST), away)
-    with pytest.raises(InputError, match=r"noncontrast.nii.gz \(non-contrast phase\): shows only 0%"):
+    with pytest.raises(GridError, match=r"noncontrast\.nii\.gz \(non-contrast phase\): "):
         prepared(study, tmp_path / "out")
 
 

@@ -23,18 +23,17 @@ from mpfnl.data.manifest import Quality
 from mpfnl.metrics.overlap import dice
 from mpfnl.phantoms import SMALL, PhantomStudy, generate_study
 from mpfnl.phases import Phase
-from mpfnl.prepare.agreement import (
+from mpfnl.prepare.alignment import (
     BINS,
-    WINDOW_HU,
-    inside,
-    jacobian,
+    SOFT_TISSUE_HU,
+    Alignment,
+    interior,
+    jacobian_determinant,
     mismatch,
     normalized_mutual_information,
 )
-from mpfnl.prepare.images import to_image
-from mpfnl.prepare.measured import Measured, observe
-from mpfnl.prepare.quality import measure, study_verdict
-from mpfnl.prepare.thresholds import Limits, Thresholds
+from mpfnl.prepare.quality import Limits, Thresholds, measure, study_verdict
+from mpfnl.prepare.resampling import to_image
 
 IDENTITY = sitk.Transform(3, sitk.sitkIdentity)
 
@@ -54,10 +53,12 @@ def portal_venous(study: PhantomStudy) -> sitk.Image:
     return to_image(study.phases[Phase.PORTAL_VENOUS].astype(np.float32), study.affine)
 
 
-def against(moving: np.ndarray, transform: sitk.Transform = IDENTITY) -> Measured:
+def against(moving: np.ndarray, transform: sitk.Transform = IDENTITY) -> Alignment:
     """A phase on the first phantom's grid against its portal venous phase."""
     study = aligned_study()
-    return observe(portal_venous(study), to_image(moving.astype(np.float32), study.affine), transform)
+    return Alignment.on_grid(
+        portal_venous(study), to_image(moving.astype(np.float32), study.affine), transform
+    )
 
 
 @given(seed=st.integers(0, 1000), share=st.floats(0, 1))
@@ -65,9 +66,9 @@ def against(moving: np.ndarray, transform: sitk.Transform = IDENTITY) -> Measure
 def test_mutual_information_is_scikit_images(seed: int, share: float) -> None:
     first = 3 * smooth(seed)
     second = share * first[::-1] + (1 - share) * 3 * smooth(seed + 1)
-    clipped = [np.clip(scan, *WINDOW_HU) for scan in (first, second)]
+    clipped = [np.clip(scan, *SOFT_TISSUE_HU) for scan in (first, second)]
     for scan in clipped:  # scikit-image's bins run from the least value to the largest
-        scan.flat[:2] = WINDOW_HU
+        scan.flat[:2] = SOFT_TISSUE_HU
     expected = skimage_nmi(*clipped, bins=BINS)
     assert normalized_mutual_information(*clipped) == pytest.approx(expected, rel=1e-9)
 
@@ -85,7 +86,7 @@ def test_mismatch_is_the_share_of_low_correlation_coefficients(seed: int) -> Non
     first, second = smooth(seed, (9, 8, 7)), smooth(seed, (9, 8, 7)) + 0.8 * smooth(seed + 1, (9, 8, 7))
     where = np.zeros(first.shape, dtype=bool)
     where[1:-1, 1:-1, 1:-1] = True
-    a, b = (np.clip(scan, *WINDOW_HU).astype(np.float64) for scan in (first, second))
+    a, b = (np.clip(scan, *SOFT_TISSUE_HU).astype(np.float64) for scan in (first, second))
     low = []
     for x, y, z in np.argwhere(where):
         block = (slice(x - 1, x + 2), slice(y - 1, y + 2), slice(z - 1, z + 2))
@@ -124,29 +125,31 @@ def test_jacobian_is_itks(seed: int, scale: float) -> None:
     image.SetSpacing(spacing)
     expected = sitk.GetArrayFromImage(sitk.DisplacementFieldJacobianDeterminant(image)).T
     inner = (slice(1, -1),) * 3  # ITK takes the field to be flat beyond its border
-    np.testing.assert_allclose(jacobian(field, spacing)[inner], expected[inner], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        jacobian_determinant(field, spacing)[inner], expected[inner], rtol=1e-4, atol=1e-5
+    )
 
 
 def test_jacobian_of_a_fold_is_negative() -> None:
     x = np.arange(10, dtype=np.float32) * 4
     field = np.zeros((3, 10, 9, 8), dtype=np.float32)
     field[0] = (-2 * x)[:, None, None]
-    np.testing.assert_allclose(jacobian(field, (4, 4, 4)), -1)
-    np.testing.assert_allclose(jacobian(field[..., :1], (4, 4, 4)), -1)  # one slice
+    np.testing.assert_allclose(jacobian_determinant(field, (4, 4, 4)), -1)
+    np.testing.assert_allclose(jacobian_determinant(field[..., :1], (4, 4, 4)), -1)  # one slice
 
 
 def test_inside_is_deeper_than_asked_for() -> None:
     mask = np.zeros((30, 30, 12), dtype=bool)
     mask[5:25, 5:25] = True
-    deep = inside(mask, 12.0, (4, 4, 4), beyond=True)
+    deep = interior(mask, 12.0, (4, 4, 4), beyond=True)
     expected = np.zeros_like(mask)
     expected[8:22, 8:22] = True  # 16 mm from the nearest voxel outside; the body goes on above and below
     np.testing.assert_array_equal(deep, expected)
-    ended = inside(mask, 12.0, (4, 4, 4), beyond=False)
+    ended = interior(mask, 12.0, (4, 4, 4), beyond=False)
     np.testing.assert_array_equal(ended[..., 3:9], expected[..., 3:9])
     assert not ended[..., :3].any()
     assert not ended[..., 9:].any()
-    assert inside(np.ones((4, 4, 4), dtype=bool), 50.0, (4, 4, 4), beyond=True).all()
+    assert interior(np.ones((4, 4, 4), dtype=bool), 50.0, (4, 4, 4), beyond=True).all()
 
 
 def test_observed_displacement_is_ras_and_leads_to_the_phase() -> None:
@@ -154,7 +157,7 @@ def test_observed_displacement_is_ras_and_leads_to_the_phase() -> None:
     moved = study.affine.copy()
     moved[:3, 3] += (12.0, -8.0, 16.0)  # RAS: to the right, to the back, up
     phase = to_image(study.phases[Phase.PORTAL_VENOUS].astype(np.float32), moved)
-    seen = observe(portal_venous(study), phase, sitk.TranslationTransform(3, (-12.0, 8.0, 16.0)))
+    seen = Alignment.on_grid(portal_venous(study), phase, sitk.TranslationTransform(3, (-12.0, 8.0, 16.0)))
     expected = np.broadcast_to(np.array([12.0, -8.0, 16.0])[:, None, None, None], seen.displacement.shape)
     np.testing.assert_allclose(seen.displacement, expected, atol=1e-4)
     np.testing.assert_allclose(seen.after, seen.fixed, atol=0.1)
@@ -194,7 +197,7 @@ def test_shifted_by_60_mm_fails(shift: tuple[float, float, float]) -> None:
     affine = study.affine.copy()
     affine[:3, 3] += shift
     arterial = to_image(study.phases[Phase.ARTERIAL].astype(np.float32), affine)
-    assert measure(observe(portal_venous(study), arterial, IDENTITY)).verdict is Quality.FAIL
+    assert measure(Alignment.on_grid(portal_venous(study), arterial, IDENTITY)).verdict is Quality.FAIL
 
 
 def test_numbers_follow_from_the_arrays() -> None:
@@ -207,8 +210,8 @@ def test_numbers_follow_from_the_arrays() -> None:
     assert 0.6 < quality.coverage < 0.75
     assert quality.verdict is Quality.WARN
     (reason,) = quality.reasons
-    assert reason.startswith("coverage of the body 6")
-    assert "warn below 80.0%" in reason
+    assert "coverage" in reason
+    assert "80.0%" in reason
     assert quality.jacobian_p01 == pytest.approx(1.1, abs=1e-4)
     assert quality.jacobian_p99 == pytest.approx(1.1, abs=1e-4)
     assert quality.log_jacobian_sd < 1e-4
@@ -223,7 +226,7 @@ def test_folding_fails() -> None:
     quality = measure(replace(seen, displacement=folded))
     assert quality.folding > 0.2
     assert quality.verdict is Quality.FAIL
-    assert any(reason.startswith("folding") for reason in quality.reasons)
+    assert any("folding" in reason for reason in quality.reasons)
 
 
 def test_a_phase_that_shows_nothing_fails_with_plain_json() -> None:
@@ -253,6 +256,7 @@ def test_the_worst_phase_decides() -> None:
     phases[Phase.ARTERIAL] = replace(good, verdict=Quality.FAIL)
     assert study_verdict(phases) is Quality.FAIL
     assert study_verdict({Phase.ARTERIAL: good}) is Quality.PASS
+    assert study_verdict({}) is Quality.PASS  # a portal venous scan alone
 
 
 @given(low=st.floats(0, 1), high=st.floats(0, 1), value=st.floats(0, 1))
@@ -268,9 +272,9 @@ def test_limits_judge_both_directions_alike(low: float, high: float, value: floa
 
 
 def test_limits_the_wrong_way_round_are_refused() -> None:
-    with pytest.raises(ValueError, match="wrong way round"):
+    with pytest.raises(ValueError, match=r"0\.2 .*0\.1"):
         Limits(0.2, 0.1, above=True)
-    with pytest.raises(ValueError, match="wrong way round"):
+    with pytest.raises(ValueError, match=r"0\.8 .*0\.9"):
         Limits(0.8, 0.9, above=False)
 
 

@@ -1,4 +1,4 @@
-"""Between volumes (RAS, x first) and SimpleITK images (LPS, z first), and onto other grids."""
+"""Conversion between volumes (RAS, x first) and SimpleITK images (LPS, z first), and resampling."""
 
 from __future__ import annotations
 
@@ -65,14 +65,14 @@ def resample(
     """The image on another grid.
 
     Args:
-        image: What to look up.
-        grid: Where: points of this grid are mapped by the transform to points of the image.
-        transform: By default the identity.
-        interpolator: SimpleITK's.
-        outside: The value where the image does not reach.
+        image: Image to interpolate.
+        grid: Image with the grid of the result.
+        transform: Transform from points of the grid to points of the image; the identity if None.
+        interpolator: SimpleITK's interpolator.
+        outside: Value outside the image's field of view.
 
     Returns:
-        On the grid, in the image's number type.
+        The image on the grid, in its own number type.
     """
     return sitk.Resample(
         image, grid, transform or sitk.Transform(3, sitk.sitkIdentity), interpolator, outside

@@ -51,8 +51,7 @@ def ablate(
         patches_per_study: Training patches a study and epoch; 16 if not given, 10 with --small.
         batch_size: Patches a step; 8 if not given, 2 with --small.
         patch_size: Edge of a patch in voxels; 32 if not given.
-        degradation: What the scans are degraded with, in training and in the evaluation: paper, mild, severe,
-            low-dose, thick-slices, motion or metal.
+        degradation: Degradation preset of training and evaluation: {presets}.
         seed: Of the first weights, the patches and the degradation.
         segment: As for mpfnl evaluate: no, fast or full; the pancreas, NSD at its default tolerance.
         truth: What segmentations are compared with: mask or reference-scan.

@@ -66,7 +66,7 @@ def evaluate(
         phantom_weights: Segment with the weights that ship with mpfnl; for phantoms only, and labelled so.
         isolated: Segment each scan in a process of its own.
         split: Split to evaluate: train, val or test.
-        degradation: Degradation of the scans: paper, mild, severe, low-dose, thick-slices, motion or metal.
+        degradation: Degradation preset: {presets}.
         sharing: Parameters that a study's phases share: nothing, or acquisition (one scanner and protocol).
         seed: Seed of the degradation.
         tile: Edge of the tiles in voxels; that of each model's training patches if not given.

@@ -123,7 +123,10 @@ def _add(parser: ArgumentParser, parameter: inspect.Parameter, hint: Any, text: 
     if get_origin(hint) is list:
         (hint,) = get_args(hint)
         extra |= {"nargs": "+", "action": "extend"} if default is None else {"nargs": "+"}
-    if get_origin(hint) is not Literal:
+    choices = [name for each in get_args(hint) if get_origin(each) is Literal for name in get_args(each)]
+    if choices:
+        extra["metavar"] = f"{{{','.join(choices)}}}"
+    elif get_origin(hint) is not Literal:
         extra["metavar"] = _METAVARS.get(parameter.name, "FILE" if "Path" in str(hint) else "N")
     parser.add_argument(*names, type=hint, default=default, required=required, help=text, **extra)
 
@@ -146,6 +149,5 @@ _METAVARS = {
     "degradation": "NAME",
     "phase": "NAME=FILE",
     "study": "ID",
-    "sharing": "{nothing,acquisition}",
     "scheduler": "ADDRESS",
 }

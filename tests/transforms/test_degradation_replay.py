@@ -111,7 +111,7 @@ def test_strength_zero_is_the_identity() -> None:
             noise_sd_hu=(0.0, 0.0),
             noise_probability=1.0,
         ),
-        clip_to=None,
+        clip_to_window=False,
     )
     hu = torch.linspace(-1024, 3071, 1000).reshape(10, 10, 10)
     assert torch.equal(apply_parameters(hu, SPACING, sample_parameters(nothing, 3)), hu)
@@ -149,7 +149,7 @@ def test_a_resize_is_given_in_mm_and_limited_by_its_factor() -> None:
         ({}, "operations"),
         ({"operations": [{"kind": "sharpen"}]}, "sharpen"),
         ({"operations": [{"kind": "blur"}]}, "fwhm_mm"),
-        ({"operations": [{"kind": "blur", "fwhm_mm": [1.0, -1.0, 1.0]}]}, "from 0 to"),
+        ({"operations": [{"kind": "blur", "fwhm_mm": [1.0, -1.0, 1.0]}]}, "fwhm_mm"),
         ({"operations": [{"kind": "blur", "fwhm_mm": [1.0, 1.0]}]}, "fwhm_mm"),
         (
             {
@@ -163,7 +163,7 @@ def test_a_resize_is_given_in_mm_and_limited_by_its_factor() -> None:
             {"operations": [{"kind": "resize", "voxel_mm": [1, 1, 1], "down": "area", "up": "spline"}]},
             "spline",
         ),
-        ({"operations": ["blur"]}, "blur"),
+        ({"operations": ["blur"]}, "operations"),
     ],
 )
 def test_a_record_that_is_not_one_is_refused_in_one_line(record: dict[str, Any], message: str) -> None:

@@ -34,7 +34,7 @@ class Preset:
         version: Version of the name.
         stages: Stages in their order; two make a second-order model. A `Degradation` among them is applied
             with its own numbers.
-        clip_to_window: Whether the scan is limited to the HU window before the first stage. A `Clip` stage
+        clip_to_window: Clipping of the scan to the HU window before the first stage. A `Clip` among
             the stages limits it to a range of its own.
         summary: Description in one line.
 

@@ -43,6 +43,7 @@ from mpfnl.phantoms import SMALL, PhantomStudy, generate_study
 from mpfnl.phases import Phase
 from mpfnl.transforms.degradation import find_preset
 from mpfnl.volumes import Volume
+from mpfnl.window import ABDOMEN
 
 TESTS = ("tests/metrics/test_phase_leak.py", "tests/evaluation/leaks/test_phase_leak_check.py")
 SEED, PHANTOMS = 7007, 20
@@ -146,7 +147,7 @@ def drift_of(
     scan: Scan, study: PhantomStudy, zones: OrganZones | None, degraded: Scan | None
 ) -> OrganDrift | None:
     others = {phase: hu for phase, hu in study.phases.items() if phase is not TARGET}
-    return organ_drift(scan, study.phases[TARGET], others, zones, degraded) if zones else None
+    return organ_drift(scan, study.phases[TARGET], others, zones, degraded, window=ABDOMEN) if zones else None
 
 
 def report(results: Sequence[Result]) -> Iterator[str]:

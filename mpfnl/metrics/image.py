@@ -29,7 +29,7 @@ def psnr(
     Args:
         prediction: `(batch, channel, x, y, z)`, floating point.
         target: The same shape.
-        data_range: The span of the intensities: 1 for volumes windowed to [0, 1].
+        data_range: Span of the intensities: 1 for volumes windowed to [0, 1].
         mask: Boolean, `(batch, 1 or channel, x, y, z)`; the error is averaged over its true voxels.
 
     Returns:
@@ -38,6 +38,10 @@ def psnr(
     Raises:
         ValueError: If the shapes differ, are not 5-D or empty, or a volume's mask is empty.
         TypeError: If the volumes are not floating point or the mask is not boolean.
+
+    >>> target = torch.zeros(1, 1, 4, 4, 4)
+    >>> psnr(target + 0.1, target)  # a mean squared error of 0.01
+    tensor([20.])
     """
     prediction, target, mask = _checked(prediction, target, data_range, mask)
     total = prediction.new_zeros(prediction.shape[0])
@@ -67,17 +71,17 @@ def ssim(
     `use_sample_covariance=False` where `window_size` is `2 * int(3.5 * sigma + 0.5) + 1`, as the
     defaults are.
 
-    The volume is worked off in slabs: without gradients the extra memory is a few slabs, whatever
-    the volume's size. With gradients every slab is kept for the backward pass.
+    The volume is processed in slabs: without gradients the extra memory is a few slabs, whatever the volume's
+    size. With gradients every slab stays in memory for the backward pass.
 
     Args:
         prediction: `(batch, channel, x, y, z)`, floating point.
         target: The same shape.
-        data_range: The span of the intensities: 1 for volumes windowed to [0, 1].
+        data_range: Span of the intensities: 1 for volumes windowed to [0, 1].
         sigma: Standard deviation of the window in voxels.
         window_size: Side of the window in voxels, odd.
-        mask: Boolean, `(batch, 1 or channel, x, y, z)`; the similarity is averaged over the windows
-            whose centre is true. A window still sees what lies around its centre.
+        mask: Boolean, `(batch, 1 or channel, x, y, z)`; the similarity is averaged over the windows whose
+            centre is true. A window also covers voxels outside the mask.
 
     Returns:
         `(batch,)`, float32 (float64 for float64 input).
@@ -86,6 +90,12 @@ def ssim(
         ValueError: If the shapes differ or are not 5-D, a side is smaller than the window, the window
             is even, or a volume's mask holds no window's centre.
         TypeError: If the volumes are not floating point or the mask is not boolean.
+
+    >>> black, white = torch.zeros(1, 1, 11, 11, 11), torch.ones(1, 1, 11, 11, 11)
+    >>> ssim(white, white)
+    tensor([1.])
+    >>> ssim(black, white)  # C1 / (1 + C1) with C1 = 0.01^2
+    tensor([9.9990e-05])
     """
     prediction, target, mask = _checked(prediction, target, data_range, mask)
     window = _gaussian_window(sigma, window_size)
@@ -99,7 +109,7 @@ def ssim(
     if mask is not None:
         inside = slice(border, -border or None)
         mask = mask[:, :, inside, inside, inside]
-    # Variances are differences of large numbers where the mean is large: take an offset out first.
+    # Variances are differences of large numbers where the mean is large: subtract an offset first.
     offset = target.detach().mean(dim=(2, 3, 4), keepdim=True)
     total = prediction.new_zeros(prediction.shape[0])
     count = prediction.new_zeros(prediction.shape[0])

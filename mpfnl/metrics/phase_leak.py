@@ -1,9 +1,9 @@
-"""Whether an organ of an enhanced scan drifted in brightness toward another contrast phase.
+"""Phase leak: drift of an organ's brightness in an enhanced scan toward another contrast phase.
 
 A network that sees several phases may carry contrast from one into another: the paper's authors saw an aorta
-that was too bright for the portal venous phase (arXiv 2501.14013, discussion). Here the mean HU of an
-organ's core in the enhanced scan is compared with the clean scan of the same phase, and the difference, the
-drift, with the distance to the other phases. The rule and its limits stand in `docs/phase_leak.md`.
+that was too bright for the portal venous phase (arXiv 2501.14013, discussion). The drift is the mean HU of an
+organ's core in the enhanced scan minus that in the clean scan of the same phase; it is compared with the
+distance to the other phases. `docs/phase_leak.md` describes the rule and its limits.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from mpfnl.phases import Phase
-from mpfnl.window import ABDOMEN, Window
+from mpfnl.window import Window
 
 Scan = NDArray[Any]
 """HU (x, y, z), whole or floating-point numbers."""
@@ -29,19 +29,19 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class LeakRule:
-    """From what on a drift counts, and where it is measured.
+    """Thresholds of a drift and depths of the zones in which it is measured.
 
-    The 20 HU are what radiology takes as true enhancement on CT: in the Bosniak classification, version 2019
-    (Silverman et al., Radiology 2019;292:475-488), a rise of 20 HU or more is unequivocal, one of 10 to 19
-    is not. The other numbers are judgement; none was fitted to scans.
+    20 HU is the threshold of true enhancement on CT: in the Bosniak classification, version 2019 (Silverman et
+    al., Radiology 2019;292:475-488), a rise of 20 HU or more is unequivocal, one of 10 to 19 is not. The other
+    numbers are judgement; none was fitted to scans.
 
     Args:
-        least_drift_hu: The least drift that counts, in HU.
-        least_fraction: The least share of the way to the other phase that counts.
-        least_gap_hu: Phases that differ by less in an organ cannot be told apart by it.
-        core_mm: The core lies deeper than this under the organ's surface, and at least one voxel.
-        deep_mm: The deep core lies deeper than this, and at least two voxels; usual blur hardly reaches it.
-        least_ml: The least volume of a core, in mL. At 45 HU of noise, independent between voxels of 3 x 3 x
+        least_drift_hu: Smallest drift that counts, in HU.
+        least_fraction: Smallest fraction of the distance to the other phase that counts.
+        least_gap_hu: Smallest difference in HU at which an organ distinguishes two phases.
+        core_mm: Depth of the core below the organ's surface, in mm; at least one voxel.
+        deep_mm: Depth of the deep core, in mm; at least two voxels. Usual blur hardly reaches it.
+        least_ml: Smallest volume of a core, in mL. At 45 HU of noise, independent between voxels of 3 x 3 x
             3 mm, the mean over 1 mL has a standard error of 7 HU.
     """
 
@@ -60,38 +60,42 @@ class LeakRule:
 
 
 class Verdict(StrEnum):
-    """What a drift is taken for."""
+    """Interpretation of a drift."""
 
     NONE = "none"
-    """Below the least drift that counts."""
+    """Smaller than the smallest drift that counts."""
     LEAK = "leak"
-    """Toward another phase; a warning."""
+    """A drift toward another phase; a warning."""
     SHIFT = "shift"
-    """As large, and toward no other phase; a warning."""
+    """A drift toward no other phase; a warning."""
     INPUT = "input"
-    """The degraded scan has it already."""
+    """A drift that the degraded scan has already."""
     BLUR = "blur"
-    """Toward the organ's surroundings, and not in its deep core."""
+    """A drift toward the organ's surroundings that its deep core does not share."""
     UNCLEAR = "unclear"
-    """Toward the surroundings of an organ without a deep core: leak or blur."""
+    """A drift toward the surroundings of an organ without a deep core: leak or blur."""
 
 
 WARNINGS = (Verdict.LEAK, Verdict.SHIFT)
-"""The verdicts that hold the method responsible."""
+"""The verdicts for which the method is responsible."""
 
 
 @dataclass(frozen=True)
 class OrganDrift:
-    """The brightness of one organ: means over its core, of HU clipped to the window.
+    """Brightness of one organ: means over its core, of HU clipped to the window.
 
     Args:
         core_ml: Volume of the core in mL.
-        reference_hu: Of the clean scan of the target phase.
-        enhanced_hu: Of the enhanced scan.
-        degraded_hu: Of the degraded scan; NaN where it was not given.
-        others_hu: Of the clean scan of each other phase.
-        surroundings_hu: Of the reference within `deep_mm` around the organ; NaN where there is none.
-        deep_drift_hu: Drift in the deep core; NaN where that is too small.
+        reference_hu: Mean HU of the clean scan of the target phase.
+        enhanced_hu: Mean HU of the enhanced scan.
+        degraded_hu: Mean HU of the degraded scan; NaN without a degraded scan.
+        others_hu: Mean HU of the clean scan of each other phase.
+        surroundings_hu: Mean HU of the reference within `deep_mm` around the organ; NaN without surroundings.
+        deep_drift_hu: Drift in the deep core; NaN if the deep core is too small.
+
+    >>> drift = OrganDrift(2.0, reference_hu=150.0, enhanced_hu=190.0, others_hu={Phase.ARTERIAL: 350.0})
+    >>> drift.drift_hu, drift.fraction(Phase.ARTERIAL), drift.verdict().value
+    (40.0, 0.2, 'leak')
     """
 
     core_ml: float
@@ -109,27 +113,31 @@ class OrganDrift:
 
     @property
     def degraded_drift_hu(self) -> float:
-        """Degraded minus reference; NaN where no degraded scan was given."""
+        """Degraded minus reference; NaN without a degraded scan."""
         return self.degraded_hu - self.reference_hu
 
     def fraction(self, phase: Phase, rule: LeakRule | None = None) -> float:
-        """The share of the way to another phase that the drift covers.
+        """Leak fraction: the drift over the distance to another phase.
 
-        In a voxel-wise mixture `(1 - a) reference + a other` inside the window it is a.
+        For a voxel-wise mixture `(1 - a) reference + a other` inside the window it is a.
+
+        Args:
+            phase: The other phase.
+            rule: Thresholds of a drift.
 
         Returns:
-            Below 0 where the drift leads away from that phase; NaN where the phases differ too little.
+            The fraction, below 0 if the drift leads away from that phase; NaN if the phases differ too little.
         """
         gap = self.others_hu[phase] - self.reference_hu
         return self.drift_hu / gap if abs(gap) >= (rule or LeakRule()).least_gap_hu else math.nan
 
     def toward(self, rule: LeakRule | None = None) -> tuple[Phase, ...]:
-        """The phases that the drift leads to, far enough to count."""
+        """The phases toward which the drift is large enough to count."""
         rule = rule or LeakRule()
         return tuple(p for p in self.others_hu if self.fraction(p, rule) >= rule.least_fraction)
 
     def verdict(self, rule: LeakRule | None = None) -> Verdict:
-        """What the drift is taken for; the first that holds of NONE, BLUR, UNCLEAR, INPUT, LEAK, SHIFT."""
+        """The first verdict that applies, of NONE, BLUR, UNCLEAR, INPUT, LEAK, SHIFT."""
         rule = rule or LeakRule()
         sign = math.copysign(1.0, self.drift_hu)
         if sign * self.drift_hu < rule.least_drift_hu:
@@ -147,14 +155,14 @@ class OrganDrift:
 
 @dataclass(frozen=True, eq=False)
 class OrganZones:
-    """Where an organ's brightness is measured.
+    """Zones in which an organ's brightness is measured.
 
     Args:
-        box: The part of the grid that the masks cover.
-        core: The organ without what lies near its surface.
-        deep: What lies deeper still.
-        around: Its surroundings.
-        voxel_ml: The volume of a voxel.
+        box: Part of the grid that the masks cover.
+        core: Core of the organ, without voxels near its surface.
+        deep: Deep core.
+        around: Surroundings of the organ.
+        voxel_ml: Volume of a voxel in mL.
     """
 
     box: tuple[slice, slice, slice]
@@ -165,28 +173,33 @@ class OrganZones:
 
     @property
     def core_ml(self) -> float:
-        """The core's volume in mL."""
+        """Volume of the core in mL."""
         return np.count_nonzero(self.core) * self.voxel_ml
 
     @property
     def deep_ml(self) -> float:
-        """The deep core's volume in mL."""
+        """Volume of the deep core in mL."""
         return np.count_nonzero(self.deep) * self.voxel_ml
 
 
 def organ_zones(mask: Mask, spacing: Sequence[float], rule: LeakRule | None = None) -> OrganZones:
     """The core, the deep core and the surroundings of an organ.
 
-    An organ that reaches the border of the grid is taken to go on beyond it.
+    An organ that reaches the border of the grid is assumed to continue beyond it.
 
     Args:
-        mask: The organ, (x, y, z), boolean.
+        mask: Mask of the organ, (x, y, z), boolean.
         spacing: Distance between voxel centres along x, y and z in mm.
-        rule: How deep the cores lie.
+        rule: Depths of the cores.
 
     Raises:
         ValueError: The mask is empty or not 3-D, or the spacing is not usable.
         TypeError: The mask is not boolean.
+
+    >>> organ = np.zeros((20, 20, 20), dtype=bool)
+    >>> organ[4:16, 4:16, 4:16] = True
+    >>> organ_zones(organ, spacing=(1.0, 1.0, 1.0)).core_ml  # a cube of 12 mm without 3 mm of depth: 6^3 mm^3
+    0.216
     """
     rule = rule or LeakRule()
     if mask.dtype != np.bool_:
@@ -214,30 +227,36 @@ def organ_drift(
     others: Mapping[Phase, Scan],
     organ: OrganZones,
     degraded: Scan | None = None,
-    window: Window = ABDOMEN,
+    *,
+    window: Window,
     rule: LeakRule | None = None,
 ) -> OrganDrift | None:
     """Measures the brightness of one organ in an enhanced scan, its reference and the other phases.
 
-    All scans are clipped to the window first: an enhanced scan keeps its input's HU outside of it, and those
-    of a degraded input may have been cut off there. It is also what a network sees of a phase. The mean is
-    taken, not the median: it is linear, so that the leak fraction of a mixture is exact even in an organ of
-    two tissues, such as the kidney.
+    All scans are clipped to the window first, as the network sees them: outside the window an enhanced scan
+    keeps its input's HU, which a degraded input may have lost there. The mean is linear, unlike the median, so
+    that the leak fraction of a mixture is exact even in an organ of two tissues, such as the kidney.
 
     Args:
         enhanced: HU (x, y, z) of the enhanced scan.
         reference: HU of the clean scan of the same phase.
         others: HU of the clean scan of each other phase, on the same grid.
-        organ: Where to measure, see `organ_zones`.
+        organ: Zones of the organ, see `organ_zones`.
         degraded: HU of the degraded scan that was enhanced, if there is one.
-        window: The HU window.
-        rule: Of which the least volume is used.
+        window: HU window of the network.
+        rule: Rule whose smallest core volume applies.
 
     Returns:
-        None if the organ's core is too small to be measured.
+        The drift; None if the organ's core is too small to be measured.
 
     Raises:
         ValueError: The shapes differ.
+
+    >>> organ = organ_zones(np.ones((10, 10, 10), dtype=bool), spacing=(1.0, 1.0, 1.0))
+    >>> reference, arterial = np.full((10, 10, 10), 150.0), np.full((10, 10, 10), 250.0)
+    >>> drift = organ_drift(reference + 30, reference, {Phase.ARTERIAL: arterial}, organ, window=Window())
+    >>> drift.drift_hu, drift.verdict().value
+    (30.0, 'leak')
     """
     rule = rule or LeakRule()
     scans = [enhanced, reference, *others.values(), *([] if degraded is None else [degraded])]
@@ -277,13 +296,13 @@ def _box(mask: Mask, spacing: Sequence[float], margin_mm: float) -> tuple[slice,
 
 
 def _distance(inside: Mask, spacing: Sequence[float]) -> NDArray[np.float64]:
-    """How far in mm each voxel inside lies from the next one outside; infinite where all is inside."""
+    """Distance in mm of each voxel inside to the nearest one outside; infinite if there is none outside."""
     if inside.all():
         return np.full(inside.shape, np.inf)
     return np.asarray(ndimage.distance_transform_edt(inside, sampling=list(spacing)))
 
 
 def _eroded(organ: Mask, voxels: int) -> Mask:
-    # Where slices are thick, their outermost layer is a mixture although its centres lie deep in mm.
+    # The outermost layer of thick slices is a mixture of tissues although its centres lie deep in mm.
     faces = ndimage.generate_binary_structure(3, 1)
     return np.asarray(ndimage.binary_erosion(organ, faces, iterations=voxels, border_value=1))

@@ -17,8 +17,13 @@ _Method: TypeAlias = Literal["BCa", "percentile"]
 
 
 @dataclass(frozen=True)
-class Interval:
-    """A confidence interval."""
+class ConfidenceInterval:
+    """A confidence interval.
+
+    Attributes:
+        low: Lower end.
+        high: Upper end.
+    """
 
     low: float
     high: float
@@ -26,15 +31,15 @@ class Interval:
 
 @dataclass(frozen=True)
 class Summary:
-    """One method's values over the cases of a study.
+    """One method's values over the cases of a cohort.
 
     Attributes:
-        n: Cases with a value; the rest of the fields is about these.
-        n_failed: Cases without one (not finite): counted, never dropped silently.
-        mean: Their mean; None without a case.
-        sd: Their sample standard deviation; None with fewer than two cases.
-        median: Their median; None without a case.
-        interval: The mean's BCa bootstrap interval; None with fewer than two cases.
+        n: Number of cases with a value; the fields below describe these.
+        n_failed: Number of cases without one (not finite), never dropped silently.
+        mean: Mean; None without a case.
+        sd: Sample standard deviation; None with fewer than two cases.
+        median: Median; None without a case.
+        interval: BCa bootstrap interval of the mean; None with fewer than two cases.
     """
 
     n: int
@@ -42,7 +47,7 @@ class Summary:
     mean: float | None
     sd: float | None
     median: float | None
-    interval: Interval | None
+    interval: ConfidenceInterval | None
 
 
 @dataclass(frozen=True)
@@ -50,10 +55,10 @@ class PairedTest:
     """A two-sided Wilcoxon signed-rank test of paired values.
 
     Attributes:
-        n: Pairs.
-        n_zero: Pairs without a difference; they carry no rank.
+        n: Number of pairs.
+        n_zero: Number of pairs without a difference; they carry no rank.
         difference: Median of `a - b` over all pairs.
-        p: The two-sided p-value.
+        p: Two-sided p-value.
         effect: Matched-pairs rank-biserial correlation in [-1, 1], positive where `a` is larger.
     """
 
@@ -66,19 +71,19 @@ class PairedTest:
 
 @dataclass(frozen=True)
 class Comparison:
-    """One method tested against another over the cases that both have a value for.
+    """A method tested against another over the cases for which both have a value.
 
     Attributes:
-        method: The method.
-        against: What it is compared with.
-        n: Cases with two values.
-        n_excluded: Cases in which either has none (not finite).
+        method: Name of the method.
+        against: Name of the method that it is compared with.
+        n: Number of cases with two values.
+        n_excluded: Number of cases without a value of either method (not finite).
         difference: Median of `method - against`.
         p: Two-sided p-value of the paired Wilcoxon test.
-        p_holm: The same, Holm-corrected over the family that was tested together.
+        p_holm: p-value after Holm's correction over the family of tests.
         effect: Rank-biserial correlation, positive where `method` is larger.
 
-    Without a single common case there is no test: the last four are None.
+    Without a common case there is no test: the last four are None.
     """
 
     method: str
@@ -92,12 +97,12 @@ class Comparison:
 
 
 def paired_wilcoxon(a: ArrayLike, b: ArrayLike) -> PairedTest:
-    """Two-sided Wilcoxon signed-rank test of `a - b`, as SciPy does it.
+    """Two-sided Wilcoxon signed-rank test of `a - b`, computed by SciPy.
 
-    Zero differences are dropped before ranking (Wilcoxon's own rule, SciPy's
-    `zero_method="wilcox"`). SciPy chooses between the exact and the normal distribution. Where every
-    difference is zero there is nothing to rank: p is 1 and the effect 0. The effect is
-    (W+ - W-) / (W+ + W-), the rank-biserial correlation (Kerby 2014, doi 10.2466/11.IT.3.1).
+    Zero differences are dropped before ranking (Wilcoxon's own rule, SciPy's `zero_method="wilcox"`). SciPy
+    chooses between the exact and the normal distribution. If every difference is zero, p is 1 and the effect
+    0. The effect is (W+ - W-) / (W+ + W-), the rank-biserial correlation (Kerby 2014, doi
+    10.2466/11.IT.3.1).
 
     Args:
         a: One value for each case.
@@ -105,6 +110,10 @@ def paired_wilcoxon(a: ArrayLike, b: ArrayLike) -> PairedTest:
 
     Raises:
         ValueError: If the lengths differ, there is no pair, or a value is not finite.
+
+    >>> test = paired_wilcoxon([1, 2, 3, 4, 5], [0, 0, 0, 0, 0])  # 2 of 2^5 orders of signs are as extreme
+    >>> test.p, test.effect, test.difference
+    (0.0625, 1.0, 3.0)
     """
     first, second = _finite_vector(a, "a"), _finite_vector(b, "b")
     if first.shape != second.shape:
@@ -139,6 +148,9 @@ def holm(p_values: ArrayLike) -> NDArray[np.float64]:
 
     Raises:
         ValueError: If a value is NaN or outside [0, 1].
+
+    >>> holm([0.02, 0.01, 0.5]).tolist()  # 2 * 0.02, 3 * 0.01, 1 * 0.5
+    [0.04, 0.03, 0.5]
     """
     p = np.asarray(p_values, dtype=np.float64).reshape(-1)
     if not np.all((p >= 0) & (p <= 1)):
@@ -156,22 +168,27 @@ def bca_interval(
     confidence: float = 0.95,
     resamples: int = 9999,
     seed: int = 0,
-) -> Interval | None:
-    """Bias-corrected and accelerated bootstrap interval (Efron 1987), as SciPy does it.
+) -> ConfidenceInterval | None:
+    """Bias-corrected and accelerated bootstrap interval (Efron 1987), computed by SciPy.
 
-    Rules where the method has no answer, so that NaN never comes back: fewer than two values give
-    None. Equal values give an interval of no width. Where BCa alone is degenerate (no acceleration,
-    or no resample below the estimate), the percentile interval of the same resamples stands in.
+    The result is never NaN: fewer than two values give None, and equal values an interval of no width. If BCa
+    alone is degenerate (no acceleration, or no resample below the estimate), the percentile interval of the
+    same resamples replaces it.
 
     Args:
         values: One finite value for each case.
-        statistic: Function of a sample; with an `axis` argument it runs much faster.
+        statistic: Function of a sample; it runs much faster with an `axis` argument.
         confidence: Coverage, between 0 and 1.
         resamples: Number of bootstrap resamples.
         seed: Seed of the resampling.
 
     Raises:
         ValueError: If a value is not finite or the confidence is outside (0, 1).
+
+    >>> bca_interval([0.0, 1.0] * 50, resamples=999)
+    ConfidenceInterval(low=0.41, high=0.6)
+    >>> bca_interval([0.7, 0.7, 0.7])
+    ConfidenceInterval(low=0.7, high=0.7)
     """
     sample = _finite_vector(values, "values")
     if not 0 < confidence < 1:
@@ -180,12 +197,12 @@ def bca_interval(
         return None
     if np.all(sample == sample[0]):
         value = float(statistic(sample))
-        return Interval(value, value)
+        return ConfidenceInterval(value, value)
     methods: tuple[_Method, ...] = ("BCa", "percentile")
     for method in methods:
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")
-            found: Any = stats.bootstrap(
+            bootstrap: Any = stats.bootstrap(
                 (sample,),
                 statistic,
                 confidence_level=confidence,
@@ -193,14 +210,14 @@ def bca_interval(
                 method=method,
                 random_state=np.random.default_rng(seed),
             )
-        low, high = (float(end) for end in found.confidence_interval)
+        low, high = (float(end) for end in bootstrap.confidence_interval)
         if np.isfinite(low) and np.isfinite(high):
-            return Interval(low, high)
+            return ConfidenceInterval(low, high)
     raise ValueError("the statistic is not finite on resamples of these values: there is no interval")
 
 
 def summarize(values: ArrayLike, confidence: float = 0.95, resamples: int = 9999, seed: int = 0) -> Summary:
-    """Mean, spread and interval of one method's values; those that are not finite count as failed.
+    """Mean, standard deviation and interval of one method's values; a value that is not finite is a failed case.
 
     Args:
         values: One value for each case; NaN (or an infinity) where the case has none.
@@ -223,19 +240,26 @@ def summarize(values: ArrayLike, confidence: float = 0.95, resamples: int = 9999
 def compare_methods(values_by_method: Mapping[str, ArrayLike], baseline: str) -> list[Comparison]:
     """Tests every method against the baseline, and the methods against each other.
 
-    One call is one family: its p-values are Holm-corrected together. Each pair is tested over the
-    cases in which both values are finite; the others are counted in `n_excluded`.
+    The tests of one call are one family: their p-values are Holm-corrected together. Each pair is tested over
+    the cases in which both values are finite; the others are counted in `n_excluded`.
 
     Args:
-        values_by_method: For each method one value a case, all in the same order of cases.
-        baseline: The method that all others are compared with first, such as the degraded scan.
+        values_by_method: One value per case for each method, all in the same order of cases.
+        baseline: Name of the method that all others are compared with first, such as the degraded scan.
 
     Returns:
-        Each other method against the baseline, in the mapping's order; then each later method
-        against each earlier one.
+        Each other method against the baseline, in the mapping's order; then each later method against each
+        earlier one.
 
     Raises:
         ValueError: If the baseline is unknown or the methods have different numbers of cases.
+
+    >>> scores = {"degraded": [1, 2, 3, 4, 5], "network": [2, 4, 6, 8, 10], "filter": [1, 2, 3, 4, 5]}
+    >>> for test in compare_methods(scores, baseline="degraded"):
+    ...     print(test.method, test.against, test.difference, test.p, test.p_holm)
+    network degraded 3.0 0.0625 0.1875
+    filter degraded 0.0 1.0 1.0
+    filter network -3.0 0.0625 0.1875
     """
     if baseline not in values_by_method:
         raise ValueError(f"there is no method {baseline!r} among {', '.join(map(repr, values_by_method))}")

@@ -15,7 +15,7 @@ from mpfnl.errors import InputError
 from mpfnl.inference.sweep import tiled_forward
 from mpfnl.inference.tiling import Tiling, network_tiling
 from mpfnl.losses import L1SobelLoss
-from mpfnl.metrics.accumulate import PeakSignalNoiseRatio3D, StructuralSimilarity3D
+from mpfnl.metrics.aggregation import PeakSignalNoiseRatio3D, StructuralSimilarity3D
 from mpfnl.models.rates import Interval, OptimizerFactory, SchedulerFactory, check_schedule, make_optimizer
 from mpfnl.models.trained import TrainedModule
 from mpfnl.models.validation_loss import MeanLoss

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mpfnl.metrics.accumulate import MeanOverVolumes
+from mpfnl.metrics.aggregation import MeanOverVolumes
 
 
 class MeanLoss(MeanOverVolumes):

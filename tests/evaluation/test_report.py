@@ -37,7 +37,7 @@ from mpfnl.evaluation.report.page import facts, render_report, write_report
 from mpfnl.evaluation.tables.metric_table import tabulate, tabulate_overlap
 from mpfnl.evaluation.tables.metrics import p_text
 from mpfnl.evaluation.tables.printing import cells
-from mpfnl.metrics.statistics import Comparison, Interval, Summary
+from mpfnl.metrics.statistics import Comparison, ConfidenceInterval, Summary
 from mpfnl.phases import Phase
 from mpfnl.window import ABDOMEN
 
@@ -267,7 +267,7 @@ def test_conclusions_follow_the_numbers() -> None:
 @given(st.floats(-1, 1), st.floats(0, 1), st.floats(0, 1), st.floats(0, 1))
 def test_higher_needs_interval_and_test(mean: float, below: float, above: float, p: float) -> None:
     test = Comparison("PFNL3D", "degraded", 12, 0, mean, p, p, math.copysign(0.5, mean))
-    interval = Interval(mean - below, mean + above)
+    interval = ConfidenceInterval(mean - below, mean + above)
     found = conclusion_of(Summary(12, 0, mean, 0.1, mean, interval), test, 3)
     claims = found in (Conclusion.HIGHER, Conclusion.LOWER)
     assert claims == ((interval.low > 0 or interval.high < 0) and p < 0.05)

@@ -36,7 +36,7 @@ from mpfnl.evaluation.tables.printing import (
     rich_table,
     table_console,
 )
-from mpfnl.metrics.statistics import Interval, bca_interval, paired_wilcoxon
+from mpfnl.metrics.statistics import ConfidenceInterval, bca_interval, paired_wilcoxon
 
 
 def made_up_cases(studies: int = 12, seed: int = 0) -> list[Case]:
@@ -339,7 +339,7 @@ def test_intervals_are_scipys_of_the_same_values(paper_cases: list[Case]) -> Non
 
 def test_the_other_interval_of_the_paper_has_its_notation() -> None:
     """No sample of 16 with a mean of 0.717 and an SD of 0.156 was found whose BCa interval is this one."""
-    assert Percent().interval(Interval(0.6299, 0.7725)) == "[0.6299, 0.7725]"
+    assert Percent().interval(ConfidenceInterval(0.6299, 0.7725)) == "[0.6299, 0.7725]"
 
 
 def test_a_p_of_the_paper_that_15_pairs_can_give() -> None:
@@ -384,4 +384,4 @@ def test_changes_of_shares_are_percentage_points() -> None:
     assert notation.change(0.028) == "+2.80"
     assert notation.change(-0.028) == "−2.80"
     assert notation.change(-0.00001) == "0.00"
-    assert notation.change_ends(Interval(-0.0035, 0.061)) == ("−0.35", "6.10")
+    assert notation.change_ends(ConfidenceInterval(-0.0035, 0.061)) == ("−0.35", "6.10")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,15 +19,16 @@ from mpfnl.metrics.phase_leak import (
     LeakRule,
     OrganDrift,
     Verdict,
-    organ_drift,
     organ_zones,
 )
+from mpfnl.metrics.phase_leak import organ_drift as organ_drift_in_a_window
 from mpfnl.phases import Phase
 from mpfnl.volumes import read_volume
 from mpfnl.volumes.reading import read_label_volume
-from mpfnl.window import ABDOMEN
+from mpfnl.window import ABDOMEN, Window
 
 NC, ARTERIAL = Phase.NONCONTRAST, Phase.ARTERIAL
+organ_drift = partial(organ_drift_in_a_window, window=ABDOMEN)
 AORTA = OrganDrift(  # an ordinary aorta: fat and muscle around it
     core_ml=20.0,
     reference_hu=120.0,
@@ -127,6 +129,15 @@ def test_outside_of_the_window_nothing_drifts(shift: float) -> None:
     assert drift is not None
     assert drift.drift_hu == pytest.approx(0.0, abs=1e-9)
     assert drift.reference_hu <= ABDOMEN.upper
+
+
+def test_the_window_decides_what_is_clipped() -> None:
+    mask = vessel(9.0, (1.5, 1.5, 2.0), (20, 20, 10))
+    zones = organ_zones(mask, (1.5, 1.5, 2.0))
+    reference, enhanced = np.full(mask.shape, 120.0), np.full(mask.shape, 200.0)
+    liver = organ_drift(enhanced, reference, {}, zones, window=Window(60.0, 150.0))
+    assert liver is not None
+    assert liver.drift_hu == pytest.approx(135.0 - 120.0)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from statsmodels.stats.multitest import multipletests
 
 from mpfnl.metrics.statistics import (
-    Interval,
+    ConfidenceInterval,
     bca_interval,
     compare_methods,
     holm,
@@ -127,7 +127,7 @@ def test_bca_covers_the_mean_about_as_often_as_it_says():
 def test_bca_of_degenerate_samples_is_never_nan():
     assert bca_interval([]) is None
     assert bca_interval([3.0]) is None
-    assert bca_interval([3.0, 3.0, 3.0]) == Interval(3.0, 3.0)
+    assert bca_interval([3.0, 3.0, 3.0]) == ConfidenceInterval(3.0, 3.0)
     lone = [0.0] * 12 + [1.0]  # the median of every leave-one-out sample is 0: BCa has no acceleration
     fallback = bca_interval(lone, np.median, resamples=999)
     assert fallback is not None

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from monai.metrics.surface_dice import compute_surface_dice
 from monai.metrics.utils import get_code_to_measure_table
 
+from mpfnl.metrics.surface import CORNERS, surface_areas
 from mpfnl.metrics.surface import normalized_surface_distance as nsd
-from mpfnl.metrics.surface_elements import CORNERS, surface_areas
 
 SPACINGS = [(1.0, 1.0, 1.0), (0.8, 0.8, 5.0), (0.69, 0.71, 1.25), (3.0, 1.5, 0.5)]
 

@@ -13,7 +13,7 @@ from mpfnl.evaluation.cases import Case, values_by_method
 from mpfnl.evaluation.folder import BASELINE, REFERENCE, write_table
 from mpfnl.evaluation.tables.metrics import IMAGE_METRICS, Metric, segmentation_metrics
 from mpfnl.files import write_text
-from mpfnl.metrics.statistics import Comparison, Interval, Summary, compare_methods, summarize
+from mpfnl.metrics.statistics import Comparison, ConfidenceInterval, Summary, compare_methods, summarize
 
 METHOD = ("metric", "method", "n", "n_failed", "n_empty", "mean", "sd", "median", "ci_low", "ci_high")
 CHANGE = ("gain", "gain_ci_low", "gain_ci_high", "p", "p_holm", "effect")
@@ -159,5 +159,5 @@ def _row(table: MetricTable, method: str) -> list[object]:
     return [*row, gain.mean, *_ends(gain.interval), *tested]
 
 
-def _ends(interval: Interval | None) -> tuple[float | None, float | None]:
+def _ends(interval: ConfidenceInterval | None) -> tuple[float | None, float | None]:
     return (None, None) if interval is None else (interval.low, interval.high)

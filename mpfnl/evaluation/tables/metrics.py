@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from mpfnl.metrics.statistics import Interval
+from mpfnl.metrics.statistics import ConfidenceInterval
 from mpfnl.window import Window
 
 NONE = "–"
@@ -24,13 +24,13 @@ class Notation(Protocol):
     def value(self, value: float) -> str:
         """A mean or a standard deviation."""
 
-    def interval(self, interval: Interval) -> str:
+    def interval(self, interval: ConfidenceInterval) -> str:
         """A confidence interval of the mean, in brackets."""
 
     def change(self, change: float) -> str:
         """A difference of two values, with its sign."""
 
-    def change_ends(self, interval: Interval) -> tuple[str, str]:
+    def change_ends(self, interval: ConfidenceInterval) -> tuple[str, str]:
         """The ends of a confidence interval of a change."""
 
 
@@ -50,7 +50,7 @@ class Decimals:
         """Such as `28.16`."""
         return _minus(f"{value:.{self.digits}f}")
 
-    def interval(self, interval: Interval) -> str:
+    def interval(self, interval: ConfidenceInterval) -> str:
         """Such as `[27.21, 29.04]`."""
         return f"[{self.value(interval.low)}, {self.value(interval.high)}]"
 
@@ -58,7 +58,7 @@ class Decimals:
         """Such as `+4.34`."""
         return signed(change, self.digits)
 
-    def change_ends(self, interval: Interval) -> tuple[str, str]:
+    def change_ends(self, interval: ConfidenceInterval) -> tuple[str, str]:
         """Such as `3.98` and `4.70`."""
         return self.value(interval.low), self.value(interval.high)
 
@@ -78,7 +78,7 @@ class Percent:
         """Such as `71.7`, in percent."""
         return three_significant(PERCENT * value)
 
-    def interval(self, interval: Interval) -> str:
+    def interval(self, interval: ConfidenceInterval) -> str:
         """Such as `[0.6299, 0.7725]`: a fraction."""
         return f"[{interval.low:.4f}, {interval.high:.4f}]"
 
@@ -86,7 +86,7 @@ class Percent:
         """Such as `+2.80`, in percentage points."""
         return signed(PERCENT * change, 2)
 
-    def change_ends(self, interval: Interval) -> tuple[str, str]:
+    def change_ends(self, interval: ConfidenceInterval) -> tuple[str, str]:
         """Such as `−0.35` and `6.10`, in percentage points."""
         return _minus(f"{PERCENT * interval.low:.2f}"), _minus(f"{PERCENT * interval.high:.2f}")
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 
 import mpfnl.metrics as public
-from mpfnl.metrics.accumulate import (
+from mpfnl.metrics.aggregation import (
     DiceCoefficient,
     NormalizedSurfaceDistance,
     PeakSignalNoiseRatio3D,

@@ -1,4 +1,4 @@
-"""Torchmetrics classes: the mean of a measure over volumes, across batches and processes."""
+"""Torchmetrics classes: the mean of a metric over volumes, across batches and processes."""
 
 from __future__ import annotations
 
@@ -10,19 +10,18 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from mpfnl.metrics.image import psnr, ssim
-from mpfnl.metrics.masks import Mask
-from mpfnl.metrics.overlap import dice
+from mpfnl.metrics.overlap import Mask, dice
 from mpfnl.metrics.surface import normalized_surface_distance
 from mpfnl.shapes import Features
 
 
 class MeanOverVolumes(Metric):
-    """The mean of one value for each volume; every volume weighs the same. Abstract.
+    """Mean of one value per volume; every volume has the same weight. Abstract.
 
     Attributes:
         total: Sum of the values that enter the mean.
-        counted: How many values that is.
-        excluded: How many volumes were left out, by the rule of the subclass.
+        counted: Number of those values.
+        excluded: Number of volumes that the rule of the subclass leaves out.
     """
 
     full_state_update = False
@@ -40,9 +39,9 @@ class MeanOverVolumes(Metric):
         self.add_state("excluded", torch.tensor(0), dist_reduce_fx="sum")
 
     def _add(self, values: Tensor, exclude: Tensor) -> None:
-        """Takes in `(batch,)` values, without those for which `exclude` is true."""
-        kept = values.detach().where(~exclude, 0.0)
-        self.total = self.total + kept.sum().to(self.total)
+        """Adds `(batch,)` values, without those for which `exclude` is true."""
+        values = values.detach().where(~exclude, 0.0)
+        self.total = self.total + values.sum().to(self.total)
         self.counted = self.counted + (~exclude).sum().to(self.counted)
         self.excluded = self.excluded + exclude.sum().to(self.excluded)
 
@@ -53,12 +52,17 @@ class MeanOverVolumes(Metric):
 class PeakSignalNoiseRatio3D(MeanOverVolumes):
     """Mean PSNR in dB over volumes (see `mpfnl.metrics.image.psnr`).
 
-    A volume that equals its target has an infinite PSNR, which would hide all others: it is left
-    out of the mean and counted in `excluded`. Where all volumes are like that, the mean is `inf`.
-    NaN is not left out: it makes the mean NaN.
+    A volume that equals its target has an infinite PSNR, which would hide all others: it is left out of the
+    mean and counted in `excluded`. If all volumes equal their targets, the mean is `inf`. NaN is not left out:
+    it makes the mean NaN.
 
     Args:
-        data_range: The span of the intensities: 1 for volumes windowed to [0, 1].
+        data_range: Span of the intensities: 1 for volumes windowed to [0, 1].
+
+    >>> metric, target = PeakSignalNoiseRatio3D(), torch.zeros(2, 1, 4, 4, 4)
+    >>> error = torch.tensor([0.1, 0.01])[:, None, None, None, None]  # 20 dB and 40 dB
+    >>> metric(target + error, target)
+    tensor(30.)
     """
 
     def __init__(self, data_range: float = 1.0) -> None:
@@ -66,7 +70,7 @@ class PeakSignalNoiseRatio3D(MeanOverVolumes):
         self.data_range = data_range
 
     def update(self, prediction: Features, target: Features) -> None:
-        """Takes in a batch, `(batch, channel, x, y, z)`."""
+        """Adds a batch, `(batch, channel, x, y, z)`."""
         with torch.no_grad():
             values = psnr(prediction, target, self.data_range)
         self._add(values, exclude=values.isposinf())
@@ -81,9 +85,13 @@ class StructuralSimilarity3D(MeanOverVolumes):
     """Mean SSIM over volumes (see `mpfnl.metrics.image.ssim`). No volume is left out.
 
     Args:
-        data_range: The span of the intensities: 1 for volumes windowed to [0, 1].
+        data_range: Span of the intensities: 1 for volumes windowed to [0, 1].
         sigma: Standard deviation of the window in voxels.
         window_size: Side of the window in voxels, odd.
+
+    >>> metric, volume = StructuralSimilarity3D(), torch.ones(2, 1, 11, 11, 11)
+    >>> metric(volume, volume)
+    tensor(1.)
     """
 
     def __init__(self, data_range: float = 1.0, sigma: float = 1.5, window_size: int = 11) -> None:
@@ -93,7 +101,7 @@ class StructuralSimilarity3D(MeanOverVolumes):
         self.window_size = window_size
 
     def update(self, prediction: Features, target: Features) -> None:
-        """Takes in a batch, `(batch, channel, x, y, z)`."""
+        """Adds a batch, `(batch, channel, x, y, z)`."""
         with torch.no_grad():
             values = ssim(prediction, target, self.data_range, self.sigma, self.window_size)
         self._add(values, exclude=torch.zeros_like(values, dtype=torch.bool))
@@ -107,10 +115,16 @@ class DiceCoefficient(MeanOverVolumes):
     """Mean Dice similarity coefficient over volumes (see `mpfnl.metrics.overlap.dice`).
 
     A volume whose two masks are both empty has no coefficient: it is left out and counted.
+
+    >>> metric = DiceCoefficient()
+    >>> half, empty = torch.tensor([True, False]).expand(2, 2, 2), torch.zeros(2, 2, 2, dtype=torch.bool)
+    >>> metric.update([half, half, empty], [half, ~half, empty])
+    >>> metric.compute()
+    {'dice': tensor(0.5000), 'dice_undefined': tensor(1)}
     """
 
     def update(self, prediction: Iterable[Mask], reference: Iterable[Mask]) -> None:
-        """Takes in a batch.
+        """Adds a batch.
 
         Args:
             prediction: Boolean masks `(batch, x, y, z)`, or a list of masks of different grids.
@@ -120,7 +134,7 @@ class DiceCoefficient(MeanOverVolumes):
         self._add(values, exclude=values.isnan())
 
     def compute(self) -> dict[str, Tensor]:
-        """`dice`, the mean over the defined volumes (NaN without any), and `dice_undefined`, a count."""
+        """`dice`, the mean over the volumes that have a coefficient (NaN without any); `dice_undefined`, a count."""
         return {"dice": self._mean(), "dice_undefined": self.excluded.clone()}
 
 
@@ -131,6 +145,12 @@ class NormalizedSurfaceDistance(MeanOverVolumes):
 
     Args:
         tolerance: Distance in mm that still counts as agreement, 0 or more.
+
+    >>> metric = NormalizedSurfaceDistance(tolerance=1.0)
+    >>> cube = torch.ones(1, 3, 3, 3, dtype=torch.bool)
+    >>> metric.update(cube, cube, spacing=[(1.0, 1.0, 1.0)])
+    >>> metric.compute()
+    {'nsd': tensor(1.), 'nsd_undefined': tensor(0)}
     """
 
     def __init__(self, tolerance: float) -> None:
@@ -143,12 +163,12 @@ class NormalizedSurfaceDistance(MeanOverVolumes):
         reference: Iterable[Mask],
         spacing: Sequence[Sequence[float]],
     ) -> None:
-        """Takes in a batch.
+        """Adds a batch.
 
         Args:
             prediction: Boolean masks `(batch, x, y, z)`, or a list of masks of different grids.
             reference: The same number of masks.
-            spacing: For each volume, its spacing along x, y and z in mm.
+            spacing: Voxel spacing of each volume along x, y and z in mm.
         """
         cases = zip(prediction, reference, spacing, strict=True)
         values = torch.tensor(
@@ -157,5 +177,5 @@ class NormalizedSurfaceDistance(MeanOverVolumes):
         self._add(values, exclude=values.isnan())
 
     def compute(self) -> dict[str, Tensor]:
-        """`nsd`, the mean over the defined volumes (NaN without any), and `nsd_undefined`, a count."""
+        """`nsd`, the mean over the volumes that have an NSD (NaN without any); `nsd_undefined`, a count."""
         return {"nsd": self._mean(), "nsd_undefined": self.excluded.clone()}

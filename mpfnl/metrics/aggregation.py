@@ -53,8 +53,8 @@ class PeakSignalNoiseRatio3D(MeanOverVolumes):
     """Mean PSNR in dB over volumes (see `mpfnl.metrics.image.psnr`).
 
     A volume that equals its target has an infinite PSNR, which would hide all others: it is left out of the
-    mean and counted in `excluded`. If all volumes equal their targets, the mean is `inf`. NaN is not left out:
-    it makes the mean NaN.
+    mean and counted in `excluded`. If all volumes equal their targets, the mean is `inf`. A NaN is not left
+    out: it makes the mean NaN.
 
     Args:
         data_range: Span of the intensities: 1 for volumes windowed to [0, 1].
@@ -134,7 +134,7 @@ class DiceCoefficient(MeanOverVolumes):
         self._add(values, exclude=values.isnan())
 
     def compute(self) -> dict[str, Tensor]:
-        """`dice`, the mean over the volumes that have a coefficient (NaN without any); `dice_undefined`, a count."""
+        """`dice`, the mean over the volumes with a coefficient (NaN without any); `dice_undefined`, a count."""
         return {"dice": self._mean(), "dice_undefined": self.excluded.clone()}
 
 
@@ -177,5 +177,5 @@ class NormalizedSurfaceDistance(MeanOverVolumes):
         self._add(values, exclude=values.isnan())
 
     def compute(self) -> dict[str, Tensor]:
-        """`nsd`, the mean over the volumes that have an NSD (NaN without any); `nsd_undefined`, a count."""
+        """`nsd`, the mean over the volumes with an NSD (NaN without any); `nsd_undefined`, a count."""
         return {"nsd": self._mean(), "nsd_undefined": self.excluded.clone()}

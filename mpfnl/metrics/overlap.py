@@ -18,8 +18,8 @@ BooleanArray: TypeAlias = NDArray[np.bool_]
 def dice(prediction: Mask, reference: Mask) -> float:
     """Dice similarity coefficient of two masks, `2 |A and B| / (|A| + |B|)` (Dice 1945).
 
-    Two empty masks have no coefficient: the value is NaN, to be left out of a mean and counted. One empty mask
-    gives 0.
+    Two empty masks have no coefficient: the value is NaN, to be left out of a mean and counted. One empty
+    mask gives 0.
 
     Args:
         prediction: `(x, y, z)`, boolean, an array or a tensor.
@@ -41,7 +41,7 @@ def dice(prediction: Mask, reference: Mask) -> float:
     total = np.count_nonzero(a) + np.count_nonzero(b)
     if total == 0:
         return math.nan
-    return 2 * np.count_nonzero(a & b) / total
+    return float(2 * np.count_nonzero(a & b) / total)
 
 
 def mask_pair(prediction: Mask, reference: Mask) -> tuple[BooleanArray, BooleanArray]:

@@ -31,9 +31,9 @@ Mask = NDArray[np.bool_]
 class LeakRule:
     """Thresholds of a drift and depths of the zones in which it is measured.
 
-    20 HU is the threshold of true enhancement on CT: in the Bosniak classification, version 2019 (Silverman et
-    al., Radiology 2019;292:475-488), a rise of 20 HU or more is unequivocal, one of 10 to 19 is not. The other
-    numbers are judgement; none was fitted to scans.
+    20 HU is the threshold of true enhancement on CT: in the Bosniak classification, version 2019 (Silverman
+    et al., Radiology 2019;292:475-488), a rise of 20 HU or more is unequivocal, one of 10 to 19 is not. The
+    other numbers are judgement; none was fitted to scans.
 
     Args:
         least_drift_hu: Smallest drift that counts, in HU.
@@ -126,7 +126,7 @@ class OrganDrift:
             rule: Thresholds of a drift.
 
         Returns:
-            The fraction, below 0 if the drift leads away from that phase; NaN if the phases differ too little.
+            The fraction, negative if the drift leads away from that phase; NaN if the phases are too alike.
         """
         gap = self.others_hu[phase] - self.reference_hu
         return self.drift_hu / gap if abs(gap) >= (rule or LeakRule()).least_gap_hu else math.nan
@@ -174,12 +174,12 @@ class OrganZones:
     @property
     def core_ml(self) -> float:
         """Volume of the core in mL."""
-        return np.count_nonzero(self.core) * self.voxel_ml
+        return float(np.count_nonzero(self.core) * self.voxel_ml)
 
     @property
     def deep_ml(self) -> float:
         """Volume of the deep core in mL."""
-        return np.count_nonzero(self.deep) * self.voxel_ml
+        return float(np.count_nonzero(self.deep) * self.voxel_ml)
 
 
 def organ_zones(mask: Mask, spacing: Sequence[float], rule: LeakRule | None = None) -> OrganZones:
@@ -234,8 +234,8 @@ def organ_drift(
     """Measures the brightness of one organ in an enhanced scan, its reference and the other phases.
 
     All scans are clipped to the window first, as the network sees them: outside the window an enhanced scan
-    keeps its input's HU, which a degraded input may have lost there. The mean is linear, unlike the median, so
-    that the leak fraction of a mixture is exact even in an organ of two tissues, such as the kidney.
+    keeps its input's HU, which a degraded input may have lost there. The mean is linear, unlike the median:
+    the leak fraction of a mixture is exact even in an organ of two tissues, such as the kidney.
 
     Args:
         enhanced: HU (x, y, z) of the enhanced scan.

@@ -50,7 +50,8 @@ def normalized_surface_distance(
     surface, over the area of both. Elements are the marching-cubes pieces between voxel centres, weighted by
     their area in mm^2. A mask that reaches the border of the grid is closed there.
 
-    Two empty masks have no NSD: the value is NaN, to be left out of a mean and counted. One empty mask gives 0.
+    Two empty masks have no NSD: the value is NaN, to be left out of a mean and counted. One empty mask
+    gives 0.
 
     Args:
         prediction: `(x, y, z)`, boolean, an array or a tensor.

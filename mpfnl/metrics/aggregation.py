@@ -134,7 +134,7 @@ class DiceCoefficient(MeanOverVolumes):
         self._add(values, exclude=values.isnan())
 
     def compute(self) -> dict[str, Tensor]:
-        """`dice`, the mean over the volumes with a coefficient (NaN without any); `dice_undefined`, a count."""
+        """`dice`, the mean over volumes with a coefficient (NaN without any); `dice_undefined`, a count."""
         return {"dice": self._mean(), "dice_undefined": self.excluded.clone()}
 
 
@@ -177,5 +177,5 @@ class NormalizedSurfaceDistance(MeanOverVolumes):
         self._add(values, exclude=values.isnan())
 
     def compute(self) -> dict[str, Tensor]:
-        """`nsd`, the mean over the volumes with an NSD (NaN without any); `nsd_undefined`, a count."""
+        """`nsd`, the mean over volumes with an NSD (NaN without any); `nsd_undefined`, a count."""
         return {"nsd": self._mean(), "nsd_undefined": self.excluded.clone()}

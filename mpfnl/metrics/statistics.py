@@ -187,8 +187,8 @@ def bca_interval(
 
     >>> bca_interval([0.0, 1.0] * 50, resamples=999).low  # normal theory: 0.5 - 1.96 * 0.5 / 10 = 0.402
     0.41
-    >>> bca_interval([0.7, 0.7, 0.7])
-    ConfidenceInterval(low=0.7, high=0.7)
+    >>> bca_interval([0.5, 0.5, 0.5])
+    ConfidenceInterval(low=0.5, high=0.5)
     """
     sample = _finite_vector(values, "values")
     if not 0 < confidence < 1:

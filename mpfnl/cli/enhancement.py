@@ -58,7 +58,7 @@ def enhance(
     """
     from mpfnl.inference.enhancement import EnhanceOptions, open_study
     from mpfnl.models.loading import load_model
-    from mpfnl.networks.upscale import output_scale
+    from mpfnl.networks.capabilities import network_capabilities
     from mpfnl.phases import Phase
     from mpfnl.volumes.dicom.derived import check_derived_output, derived_series_writer
     from mpfnl.volumes.writing import check_output
@@ -74,7 +74,7 @@ def enhance(
     if not as_dicom:
         check_output(output, files.values())
     model = load_model(weights).to(chosen_device(device))
-    if as_dicom and output_scale(model.network) > 1:
+    if as_dicom and network_capabilities(model.network).scale > 1:
         raise InputError(
             f"{output}: a DICOM series is written on its source's grid, and the result of this"
             f" {type(model).__name__} lies on a finer one; give the name of a .nii.gz file"

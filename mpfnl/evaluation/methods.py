@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,7 +16,7 @@ from mpfnl.evaluation.folder import BASELINE, REFERENCE
 from mpfnl.inference.enhancement import Enhancer
 from mpfnl.inference.selection import select_phases
 from mpfnl.models.enhancement import EnhancementModule
-from mpfnl.networks.upscale import output_scale
+from mpfnl.networks.capabilities import network_capabilities
 from mpfnl.phases import Phase, PhaseName
 from mpfnl.window import Window
 
@@ -89,7 +89,7 @@ class _SubsetNetwork(nn.Module):
         super().__init__()
         self.network = network
         self.present = tuple(present)
-        self.scale = output_scale(network)
+        self.capabilities = replace(network_capabilities(network), missing_phases=False)
 
     def forward(self, phases: Tensor) -> Tensor:
         enhanced: Tensor = self.network(phases, self.present)
@@ -120,7 +120,7 @@ class Methods:
             if names.count(name) > 1:
                 raise OptionError(f"both a model and a folder are named {name!r}; give them two names")
         for name, model in self.models.items():
-            if (scale := output_scale(model.network)) > 1:
+            if (scale := network_capabilities(model.network).scale) > 1:
                 raise OptionError(
                     f"{name} has scale {scale}: methods are compared on the grid of their input scans; score"
                     " this model with mpfnl test"

@@ -11,7 +11,7 @@ from itertools import chain, product
 import torch
 from torch import Tensor, nn
 
-from mpfnl.networks.upscale import output_scale
+from mpfnl.networks.capabilities import network_capabilities
 from mpfnl.shapes import PhaseVolume, SpatialVolume
 
 GRAPH_FROM = 16
@@ -60,7 +60,7 @@ class TileRunner:
     ) -> None:
         options = options or RunOptions()
         self.device = device or network_device(network) or torch.device("cpu")
-        self.scale = output_scale(network)
+        self.scale = network_capabilities(network).scale
         self.precision = options.precision or preferred_precision(self.device)
         run = frozen_copy(network, self.precision)
         if options.present is not None:

@@ -9,8 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from mpfnl.networks import NonLocalBlock3D
-from mpfnl.networks.rcan3d import ChannelAttention
+from mpfnl.networks.capabilities import network_capabilities
 
 ALIGNED = 2
 """Tiles begin at multiples of this, but the last: the edge of the cubes that the non-local block folds by
@@ -154,8 +153,11 @@ def useful_halo(network: nn.Module) -> int:
     sum of independent steps, nearly a Gaussian with a variance of (k^2 - 1) / 12 for each kernel of k voxels
     (Luo et al., "Understanding the effective receptive field in deep convolutional neural networks",
     NeurIPS 2016). Two standard deviations of it are taken; the whole radius where that is less.
-    docs/whole_volumes.md has what lies beyond, as measured.
+    docs/whole_volumes.md has what lies beyond, as measured. A halo that the network states comes first.
     """
+    stated = network_capabilities(network).halo
+    if stated is not None:
+        return stated
     variance = sum(
         max(dilation**2 * (kernel**2 - 1) / 12 for kernel, dilation in _kernels(convolution))
         for convolution in _convolutions(network)
@@ -164,8 +166,8 @@ def useful_halo(network: nn.Module) -> int:
 
 
 def sees_whole_tile(network: nn.Module) -> bool:
-    """Whether each voxel depends on the whole tile: by the non-local block, or by channel attention."""
-    return any(isinstance(module, (NonLocalBlock3D, ChannelAttention)) for module in network.modules())
+    """Whether the network, or one of its modules, states that each voxel depends on the whole tile."""
+    return any(network_capabilities(module).whole_tile for module in network.modules())
 
 
 def network_tiling(network: nn.Module, tile: int | None = None, overlap: int | None = None) -> Tiling:

@@ -19,7 +19,7 @@ from mpfnl.metrics.aggregation import PeakSignalNoiseRatio3D, StructuralSimilari
 from mpfnl.models.rates import Interval, OptimizerFactory, SchedulerFactory, check_schedule, make_optimizer
 from mpfnl.models.trained import TrainedModule
 from mpfnl.models.validation_loss import MeanLoss
-from mpfnl.networks.upscale import output_scale
+from mpfnl.networks.capabilities import network_capabilities
 from mpfnl.phases import Phase, resolve_phases
 from mpfnl.samples import PhaseSource, StudyBatch
 from mpfnl.shapes import PhaseBatch, Scalar, TargetBatch
@@ -92,7 +92,7 @@ class EnhancementModule(TrainedModule):
             InputError: If it does not, with what to pass.
         """
         data: Any = getattr(self.trainer, "datamodule", None)
-        scale = output_scale(self.network)
+        scale = network_capabilities(self.network).scale
         if getattr(data, "scale", scale) != scale:
             raise InputError(
                 f"this {type(self).__name__} has scale {scale}, and the data module yields targets of scale"

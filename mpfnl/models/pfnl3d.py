@@ -11,7 +11,8 @@ from torch import nn
 from torch.optim import Adam
 
 from mpfnl.models.enhancement import EnhancementModule, Interval, OptimizerFactory, SchedulerFactory
-from mpfnl.networks import NonLocalMode, NonLocalModeName, PFNL3DNet
+from mpfnl.networks import PFNL3DNet
+from mpfnl.networks.nonlocal_block import NonLocalMode, NonLocalModeName
 from mpfnl.phases import Phase, PhaseName, resolve_phases
 from mpfnl.shapes import PhaseBatch, TargetBatch
 

@@ -9,6 +9,7 @@ from typing import Literal, TypeAlias
 from torch import nn
 from torch.nn import functional
 
+from mpfnl.networks.capabilities import Capabilities
 from mpfnl.ops.groups import select_groups, select_outputs
 from mpfnl.ops.nonlocal_attention import dot_product_attention, nonlocal_attention
 from mpfnl.ops.shuffle import depth_to_space, space_to_depth
@@ -16,7 +17,7 @@ from mpfnl.shapes import Features, Positions, Reshaped
 
 
 class NonLocalMode(StrEnum):
-    """How two positions are compared (Wang et al., CVPR 2018, section 3.2)."""
+    """Similarity of two positions (Wang et al., CVPR 2018, section 3.2)."""
 
     GAUSSIAN = "gaussian"
     EMBEDDED_GAUSSIAN = "embedded_gaussian"
@@ -40,9 +41,16 @@ class NonLocalBlock3D(nn.Module):
     Args:
         channels: Channels of the input; the number of phases in PFNL3D.
         factor: Edge of the folded cube in voxels.
-        mode: `gaussian` (theta = phi = the input itself), `embedded_gaussian` or `dot_product` (theta
-            and phi are 1x1x1 convolutions).
+        mode: Similarity of positions: `gaussian` (theta = phi = the input itself), `embedded_gaussian` or
+            `dot_product` (theta and phi are 1x1x1 convolutions).
+
+    >>> import torch
+    >>> volume = torch.rand(1, 3, 5, 4, 4)
+    >>> bool((NonLocalBlock3D(channels=3)(volume) == volume).all())
+    True
     """
+
+    capabilities = Capabilities(whole_tile=True)
 
     def __init__(
         self, channels: int, factor: int = 2, mode: NonLocalModeName = NonLocalMode.GAUSSIAN
@@ -63,12 +71,12 @@ class NonLocalBlock3D(nn.Module):
     def forward(self, volume: Features, present: Sequence[int] | None = None) -> Features:
         """Applies the block.
 
-        Where channels are absent, positions are compared by those that are there, and the 1x1x1 convolutions
-        are cut to them (`select_groups`).
+        Where channels are missing, positions are compared by the others, and the 1x1x1 convolutions are cut
+        to these (`select_groups`).
 
         Args:
-            volume: `(batch, channels, x, y, z)`, any size; only the channels that are there.
-            present: Which of the block's channels are there, ascending; None: all.
+            volume: Feature maps `(batch, channels, x, y, z)` of any size, without missing channels.
+            present: Ascending indices of the channels that `volume` holds; None: all.
 
         Returns:
             The same shape.
@@ -79,7 +87,7 @@ class NonLocalBlock3D(nn.Module):
         value = _positions(self._convolve(self.g, folded, present))
         query = _positions(self._convolve(self.theta, folded, present))
         gaussian = self.mode is NonLocalMode.GAUSSIAN
-        # One tensor: half of the work.
+        # One tensor halves the work.
         key = query if gaussian else _positions(self._convolve(self.phi, folded, present))
         attended = attend(query, key, value).transpose(1, 2).reshape(folded.shape)
         unfolded = depth_to_space(self._convolve(self.w, attended, present), self.factor)

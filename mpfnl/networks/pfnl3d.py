@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mpfnl.networks.checkpointing import run_blocks
+from mpfnl.networks.capabilities import Capabilities
+from mpfnl.networks.layers import DepthToSpace, check_scale, run_blocks
 from mpfnl.networks.nonlocal_block import NonLocalBlock3D, NonLocalMode, NonLocalModeName
-from mpfnl.networks.upscale import DepthToSpace, check_scale
+from mpfnl.networks.registry import register_network
 from mpfnl.ops.convolution import convolve_leaky_relu
 from mpfnl.ops.groups import add_to_groups, convolve_groups_leaky_relu, select_groups
 from mpfnl.shapes import Features, PhaseBatch, Reshaped, TargetBatch
@@ -45,8 +46,8 @@ class ProgressiveFusionBlock(nn.Module):
         """Applies the block.
 
         Args:
-            features: `(phases * batch, features, x, y, z)`, phase-major; only the phases that are there.
-            present: Which of the block's phases are there, ascending; None: all.
+            features: Feature maps `(phases * batch, features, x, y, z)`, phase-major, without missing phases.
+            present: Ascending indices of the phases that `features` holds; None: all.
 
         Returns:
             The same shape.
@@ -74,6 +75,7 @@ def _merge(
     )
 
 
+@register_network("PFNL3D")
 class PFNL3DNet(nn.Module):
     """Fuses the phases of a study into one better phase (arXiv 2501.14013, section II.D).
 
@@ -83,23 +85,28 @@ class PFNL3DNet(nn.Module):
     About 7.2 M parameters with the defaults. The output convolution starts at zero, so a new network
     returns the target phase as it came.
 
-    Any phase but the target may be missing. It is then not computed at all: the fusion's weights for it are
-    left out, and the merges over the phases are scaled up for those that are there (`select_groups`). A
-    network that was trained with phases left out at random makes use of what there is.
+    Any phase but the target may be missing. The fusion then leaves out its weights for that phase, and the
+    merges over the phases are scaled up for the others (`select_groups`). A network trained with phase
+    dropout uses whichever phases it receives.
 
     Args:
         phases: Number of phases P.
         target: Index of the phase to enhance.
         features: Channels of each phase in the trunk.
         blocks: Number of progressive fusion blocks.
-        nonlocal_mode: See `NonLocalBlock3D`; None leaves the block out.
-        nonlocal_factor: Edge of the block's folded cube, r.
-        scale: 1 (same grid), 2 or 4 (a grid so many times finer along each axis).
-        activation_checkpointing: In training, keep only what goes into each fusion block and compute the
+        nonlocal_mode: Similarity of positions in `NonLocalBlock3D`; None omits the block.
+        nonlocal_factor: Edge r of the non-local block's folded cube in voxels.
+        scale: Refinement of the output grid along each axis: 1 (the input's grid), 2 or 4.
+        activation_checkpointing: Whether training keeps only the input of each fusion block and computes the
             block again in the backward pass: about 0.4 of the memory, a third more time.
 
     Raises:
         ValueError: If the target is not one of the phases, or the scale is not 1, 2 or 4.
+
+    >>> network = PFNL3DNet(phases=3, target=2, features=8, blocks=1)
+    >>> phases = torch.rand(1, 3, 8, 8, 8)
+    >>> bool((network(phases) == phases[:, 2:]).all())  # a new network returns the target phase
+    True
     """
 
     def __init__(
@@ -122,6 +129,7 @@ class PFNL3DNet(nn.Module):
         self.phases = phases
         self.target = target
         self.scale = scale
+        self.capabilities = Capabilities(scale, missing_phases=True)
         self.activation_checkpointing = activation_checkpointing
         self.nonlocal_block = (
             nn.Identity()
@@ -152,8 +160,8 @@ class PFNL3DNet(nn.Module):
         """Enhances a batch.
 
         Args:
-            phases: `(batch, P, x, y, z)` in [0, 1], in stacking order; only the phases that are there.
-            present: Which of the network's phases are there, ascending, the target among them; None: all.
+            phases: Phases `(batch, P, x, y, z)` in [0, 1] in stacking order, without missing phases.
+            present: Ascending indices of the phases that `phases` holds, the target's among them; None: all.
 
         Returns:
             `(batch, 1, scale * x, scale * y, scale * z)`, not clipped.
@@ -172,7 +180,7 @@ class PFNL3DNet(nn.Module):
         return self._interpolate(skip) + 0.5 * residual
 
     def _check_present(self, given: int, present: Sequence[int] | None) -> tuple[int, ...] | None:
-        """Which phases are there; None for all."""
+        """Indices of the phases that are there; None for all."""
         there = tuple(range(self.phases) if present is None else present)
         if given != len(there):
             raise ValueError(f"this network fuses {len(there)} phases, not {given}")

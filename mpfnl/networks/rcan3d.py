@@ -8,8 +8,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from mpfnl.networks.checkpointing import run_blocks
-from mpfnl.networks.upscale import DepthToSpace, check_scale, doublings
+from mpfnl.networks.capabilities import Capabilities
+from mpfnl.networks.layers import DepthToSpace, check_scale, doublings, run_blocks
+from mpfnl.networks.registry import register_network
 from mpfnl.ops.convolution import convolve_leaky_relu
 from mpfnl.shapes import Features, PhaseBatch, Reshaped, TargetBatch
 
@@ -19,8 +20,10 @@ class ChannelAttention(nn.Module):
 
     Args:
         channels: Channels of the features.
-        reduction: By how much the weights' bottleneck is narrower.
+        reduction: Ratio of the channels to those of the bottleneck.
     """
+
+    capabilities = Capabilities(whole_tile=True)
 
     def __init__(self, channels: int, reduction: int) -> None:
         super().__init__()
@@ -49,7 +52,7 @@ class ResidualChannelAttentionBlock(nn.Module):
 
     Args:
         channels: Channels of the features.
-        reduction: See `ChannelAttention`.
+        reduction: Reduction of the channel attention.
     """
 
     def __init__(self, channels: int, reduction: int) -> None:
@@ -70,7 +73,7 @@ class ResidualGroup(nn.Module):
     Args:
         channels: Channels of the features.
         blocks: Number of attention blocks.
-        reduction: See `ChannelAttention`.
+        reduction: Reduction of the channel attention.
     """
 
     def __init__(self, channels: int, blocks: int, reduction: int) -> None:
@@ -86,6 +89,7 @@ class ResidualGroup(nn.Module):
         return self.conv(self.blocks(features)).add_(features)
 
 
+@register_network("RCAN3D")
 class RCAN3DNet(nn.Module):
     """Enhances one phase, from itself or from several phases as input channels.
 
@@ -98,13 +102,17 @@ class RCAN3DNet(nn.Module):
         channels: Channels of the features.
         groups: Number of residual groups.
         blocks: Number of attention blocks a group.
-        reduction: Of the channel attention.
-        scale: 1 (same grid), 2 or 4 (a grid so many times finer along each axis).
-        activation_checkpointing: In training, keep only what goes into each residual group and compute the
-            group again in the backward pass: less memory, a third more time.
+        reduction: Reduction of the channel attention.
+        scale: Refinement of the output grid along each axis: 1 (the input's grid), 2 or 4.
+        activation_checkpointing: Whether training keeps only the input of each residual group and computes
+            the group again in the backward pass: less memory, a third more time.
 
     Raises:
         ValueError: If the scale is not 1, 2 or 4.
+
+    >>> network = RCAN3DNet(phases=1, channels=8, groups=1, blocks=1, scale=2)
+    >>> tuple(network(torch.rand(1, 1, 6, 6, 6)).shape)
+    (1, 1, 12, 12, 12)
     """
 
     def __init__(
@@ -121,6 +129,7 @@ class RCAN3DNet(nn.Module):
         check_scale(scale)
         self.phases = phases
         self.scale = scale
+        self.capabilities = Capabilities(scale)
         self.activation_checkpointing = activation_checkpointing
         self.first = nn.Conv3d(phases, channels, 3, padding=1)
         self.groups = nn.Sequential(*(ResidualGroup(channels, blocks, reduction) for _ in range(groups)))
@@ -132,7 +141,7 @@ class RCAN3DNet(nn.Module):
         """Enhances a batch.
 
         Args:
-            phases: `(batch, P, x, y, z)` in [0, 1], in stacking order.
+            phases: Phases `(batch, P, x, y, z)` in [0, 1] in stacking order.
 
         Returns:
             `(batch, 1, scale * x, scale * y, scale * z)`, not clipped.

@@ -25,6 +25,7 @@ from mpfnl.inference.plan import Load, TileCost, predict
 from mpfnl.inference.sweep import tiled_forward
 from mpfnl.inference.tiling import Tiling, receptive_radius, stretches
 from mpfnl.networks import RCAN3DNet
+from mpfnl.networks.capabilities import Capabilities
 from mpfnl.phases import Phase
 from mpfnl.volumes import Volume, read_volume, write_volume
 from mpfnl.window import ABDOMEN, Window
@@ -39,10 +40,10 @@ class Interpolates(nn.Module):
 
     def __init__(self, scale: int) -> None:
         super().__init__()
-        self.scale = scale
+        self.capabilities = Capabilities(scale)
 
     def forward(self, phases: Tensor) -> Tensor:
-        return functional.interpolate(phases[:, :1], scale_factor=self.scale, mode="trilinear")
+        return functional.interpolate(phases[:, :1], scale_factor=self.capabilities.scale, mode="trilinear")
 
 
 @dataclass

@@ -91,7 +91,7 @@ def test_it_is_off_in_evaluation_and_without_gradients(make: Make, monkeypatch: 
         calls.append(block)
         return block(features, *shared)
 
-    monkeypatch.setattr("mpfnl.networks.checkpointing.checkpoint", counted)
+    monkeypatch.setattr("mpfnl.networks.layers.checkpoint", counted)
     x = torch.rand(1, 3, 6, 6, 6)
     network(x)
     assert len(calls) == 4

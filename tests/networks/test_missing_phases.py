@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from mpfnl.networks import NonLocalMode, PFNL3DNet
+from mpfnl.networks import PFNL3DNet
+from mpfnl.networks.nonlocal_block import NonLocalMode
 
 SUBSETS = [(0, 2), (1, 2), (2,)]
 MODES = [*NonLocalMode, None]

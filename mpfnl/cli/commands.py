@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, TypeAlias
 
-from mpfnl.errors import InputError
-
-Dataset: TypeAlias = Literal["vindr", "waw-tace"]
+from mpfnl.errors import OptionError
 
 
 def phantom(
@@ -19,26 +16,28 @@ def phantom(
     small: bool = False,
     dicom: bool = False,
 ) -> None:
-    """Write a cohort of phantoms: three phases, organ labels and a pancreas mask each, and the manifest.
+    """Write a cohort of phantoms: several phases, organ labels, a pancreas mask and the manifest.
 
-    They look like abdominal CT and are not: nothing that is shown on them is clinical evidence.
+    Phantoms resemble abdominal CT but are synthetic: results on them are not clinical evidence.
 
     Args:
-        output: The cohort's folder.
-        patients: How many.
-        seed: A patient depends on the seed and its number alone.
-        misalignment: How far the phases lie apart: 1 as measured before registration, 0 not at all.
-        small: Small volumes of about 3 mm, for tests and tries.
-        dicom: DICOM in the layout of VinDr-Multiphase, as scanners leave it: the number of slices differs
-            between the phases, some series are there twice, and one patient more lacks the arterial phase;
-            mpfnl manifest vindr makes the manifest.
+        output: Folder of the cohort.
+        patients: Number of patients.
+        seed: Seed of the cohort; a patient depends on the seed and the patient's number alone.
+        misalignment: Scale of the motion between the phases: 1 as measured before registration, 0 none.
+        small: Small volumes with voxels of about 3 mm, for tests and trials.
+        dicom: DICOM in the layout of VinDr-Multiphase: the phases differ in their number of slices, some
+            series exist twice, and one additional patient lacks the arterial phase; mpfnl manifest vindr
+            writes the manifest.
     """
     from dataclasses import replace
 
-    from mpfnl.phantoms import SMALL, PhantomConfig, write_cohort, write_vindr_cohort
+    from mpfnl.phantoms import PhantomConfig, write_cohort
+    from mpfnl.phantoms.config import SMALL
+    from mpfnl.phantoms.vindr import write_vindr_cohort
 
     if not misalignment >= 0:
-        raise InputError(f"--misalignment {misalignment}: give 0 or more")
+        raise OptionError(f"--misalignment {misalignment}: give 0 or more")
     config = replace(SMALL if small else PhantomConfig(), misalignment=misalignment)
     if dicom:
         print(write_vindr_cohort(output, patients, seed, config, lacking=1, progress=True))
@@ -47,30 +46,30 @@ def phantom(
 
 
 def manifest(
-    dataset: Dataset,
+    dataset: str,
     root: Path,
     *,
     output: Path,
     seed: int = 0,
     masks: Path | None = None,
 ) -> None:
-    """Write the manifest of a public dataset, with its patients split 80/10/10.
+    """Write the manifest of a public data set, with its patients split 80/10/10.
 
-    Beside it stand NAME.excluded.csv, the studies left out and why, and for VinDr NAME.series.csv, the series
-    picked for each phase and why.
+    NAME.excluded.csv beside it lists the studies left out with their reasons, and NAME.series.csv the DICOM
+    series selected for each phase.
 
     Args:
-        dataset: vindr (VinDr-Multiphase) or waw-tace (WAW-TACE).
-        root: The dataset's folder.
-        output: The manifest to write, NAME.csv.
-        seed: Of the splits.
-        masks: A folder with masks that you have, one folder a scan: SERIES/pancreas.nii.gz and labels.nii.gz.
+        dataset: Name of the data set.
+        root: Folder of the data set.
+        output: Path of the manifest, NAME.csv.
+        seed: Seed of the splits.
+        masks: Folder of your masks, one folder for each scan: SERIES/pancreas.nii.gz and labels.nii.gz.
     """
-    from mpfnl.datasets import check_table, find_vindr, find_waw_tace, write_found
+    from mpfnl.datasets import find_dataset
+    from mpfnl.datasets.cohort import check_output, write_cohort_tables
 
-    find = {"vindr": find_vindr, "waw-tace": find_waw_tace}[dataset]
-    check_table(output)
-    print(write_found(output, find(root, seed, masks)))
+    check_output(output)
+    print(write_cohort_tables(output, find_dataset(dataset).read(root, seed, masks)))
 
 
 def demo(*, output: Path = Path("demo"), seed: int = 0, fine_tune: bool = False) -> None:

@@ -15,6 +15,7 @@ from mpfnl.cli.enhancement import enhance
 from mpfnl.cli.evaluation import evaluate
 from mpfnl.cli.parsing import Command
 from mpfnl.cli.preparation import prepare
+from mpfnl.datasets import dataset_names
 from mpfnl.errors import IncompleteError, MpfnlError
 
 COMMANDS = {
@@ -34,7 +35,7 @@ COMMANDS = {
             evaluate,
             "mpfnl evaluate cohort.csv --models RCAN3D=rcan3d/ PFNL3D=pfnl3d/ --segment full -o evaluation",
         ),
-        Command(manifest, "mpfnl manifest vindr vindr-multiphase/ -o cohort.csv"),
+        Command(manifest, "mpfnl manifest vindr vindr-multiphase/ -o cohort.csv", {"dataset": dataset_names}),
         Command(prepare, "mpfnl prepare raw.csv -o prepared --jobs 4"),
         Command(phantom, "mpfnl phantom --patients 24 --seed 0 -o phantoms"),
     )

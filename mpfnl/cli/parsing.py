@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import argparse
 import inspect
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -47,10 +47,12 @@ class Command:
     Args:
         function: Function to run. Keyword-only parameters become options, the others positional arguments.
         example: Line that a person can copy.
+        choices: Functions that list the values of a parameter, by parameter name.
     """
 
     function: Callable[..., None]
     example: str
+    choices: Mapping[str, Callable[[], Iterable[str]]] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -74,6 +76,7 @@ class Command:
             formatter_class=_HelpFormatter,
         )
         hints = get_type_hints(self.function)
+        hints |= {name: Literal[tuple(values())] for name, values in self.choices.items()}
         for parameter in inspect.signature(self.function).parameters.values():
             _add(parser, parameter, hints[parameter.name], texts[parameter.name])
         if self._takes_phases:

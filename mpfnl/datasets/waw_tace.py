@@ -1,48 +1,49 @@
-"""WAW-TACE as Zenodo has it: one folder a patient, up to four NIfTI scans in it."""
+"""WAW-TACE, Zenodo's layout: one folder a patient with up to four NIfTI scans."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
-from mpfnl.datasets.found import Entry, Exclusion, FoundCohort, found_cohort
-from mpfnl.datasets.masks import check_masks, find_masks
-from mpfnl.errors import InputError
+from mpfnl.datasets.cohort import Cohort, Exclusion, SourceStudy, assemble_cohort, check_masks, find_masks
+from mpfnl.datasets.registry import register_dataset
+from mpfnl.errors import NotFoundError
 from mpfnl.phases import PHASES, Phase
 
 NUMBERS = {Phase.NONCONTRAST: 0, Phase.ARTERIAL: 1, Phase.PORTAL_VENOUS: 2, Phase.DELAYED: 3}
-"""The numbers in the files' names: native, late arterial, portal venous, delayed."""
+"""Phases that the data set holds (native, late arterial, portal venous, delayed) and their file numbers."""
 
 
-def find_waw_tace(root: Path, seed: int = 0, masks: Path | None = None) -> FoundCohort:
-    """Finds the patients of WAW-TACE who have the three phases, with the delayed one where it is there.
+@register_dataset("waw-tace", "WAW-TACE")
+def find_waw_tace(root: Path, seed: int = 0, masks: Path | None = None) -> Cohort:
+    """Finds the patients of WAW-TACE who have every required phase.
 
     Args:
-        root: The folder with `<pid>/<pid>_<0..3>_scan.nii.gz`.
-        seed: Of the splits.
-        masks: A folder with `<pid>_<0..3>/pancreas.nii.gz` and `labels.nii.gz`, where there are some.
+        root: Folder with `<pid>/<pid>_<0..3>_scan.nii.gz`.
+        seed: Seed of the splits.
+        masks: Folder with `<pid>_<0..3>/pancreas.nii.gz` and `labels.nii.gz`, if there is one.
 
     Raises:
-        InputError: The folder is no WAW-TACE, or no patient has the three phases.
+        InputError: The folder does not hold WAW-TACE, or no patient has every required phase.
     """
     if not root.is_dir():
-        raise InputError(f"{root}: there is no such folder; give the folder of WAW-TACE")
-    entries, excluded = [], []
+        raise NotFoundError(f"{root}: there is no such folder; give the folder of WAW-TACE")
+    studies, excluded = [], []
     for folder in sorted((path for path in root.iterdir() if _is_patient(path)), key=_natural):
-        problems = [f"{phase.label} phase {fault}" for phase in PHASES if (fault := _fault(folder, phase))]
+        faults = {phase: fault for phase in NUMBERS if (fault := _fault(folder, phase))}
+        problems = [f"{phase.label} phase {fault}" for phase, fault in faults.items() if phase in PHASES]
         if problems:
             excluded.append(Exclusion(folder.name, "; ".join(problems)))
             continue
-        there = [phase for phase in Phase if phase in PHASES or not _fault(folder, phase)]
-        files = {phase: _scan(folder, phase) for phase in there}
-        scans = {phase: f"{folder.name}_{NUMBERS[phase]}" for phase in there}
-        entries.append(Entry(folder.name, folder.name, files, find_masks(masks, scans)))
-    if not entries and not excluded:
-        raise InputError(
+        scans = {phase: _scan(folder, phase) for phase in NUMBERS if phase not in faults}
+        names = {phase: f"{folder.name}_{NUMBERS[phase]}" for phase in scans}
+        studies.append(SourceStudy(folder.name, folder.name, scans, find_masks(masks, names)))
+    if not studies and not excluded:
+        raise NotFoundError(
             f"{root}: holds no <pid>/<pid>_0_scan.nii.gz; give the folder with WAW-TACE's patient folders"
         )
-    cohort = found_cohort(root, seed, entries, excluded)
-    check_masks(masks, entries, "<pid>_<number>")
+    cohort = assemble_cohort(root, seed, studies, excluded)
+    check_masks(masks, studies, "<pid>_<number>")
     return cohort
 
 

@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mpfnl.data.manifest import Split
-from mpfnl.datasets import split_patients
+from mpfnl.data.manifest import Split, split_patients
 
 NAMES = st.lists(st.text("abc0123456789.", min_size=1, max_size=6), max_size=60, unique=True)
 SEEDS = st.integers(0, 2**32)

@@ -14,7 +14,8 @@ import pytest
 
 from mpfnl.cli.main import main
 from mpfnl.data.manifest import read_manifest
-from mpfnl.datasets import find_vindr
+from mpfnl.datasets.vindr import find_vindr
+from mpfnl.errors import ConflictError, FormatError, InputError, NotFoundError
 from mpfnl.phantoms.dicom import SliceHeader, encode_slice, make_uid
 from mpfnl.phases import PHASES, Phase
 
@@ -174,33 +175,35 @@ def test_masks_go_to_the_phase_that_they_lie_on(tmp_path: Path, capsys: pytest.C
     assert "--masks" in error_of(capsys, root, "--masks", str(tmp_path / "nowhere"))
 
 
+HEADER = "StudyInstanceUID,SeriesInstanceUID,Label\n"
+
+
 @pytest.mark.parametrize(
-    ("content", "message"),
+    ("content", "kind", "detail"),
     [
-        ("StudyInstanceUID,SeriesInstanceUID\n1,2\n", "no column Label"),
-        ("", "no column StudyInstanceUID"),
-        ("StudyInstanceUID,SeriesInstanceUID,Label\n", "names no series"),
-        ("StudyInstanceUID,SeriesInstanceUID,Label\n1.0,1.0.0,Venous\n1.0,1.0.1,Late\n", "row 3 .*'Late'"),
-        ("StudyInstanceUID,SeriesInstanceUID,Label\n1.0,,Venous\n", "row 2 is not complete"),
-        ("StudyInstanceUID,SeriesInstanceUID,Label\n1.0,../1,Venous\n", "row 2 .*cannot name a folder"),
-        (
-            "StudyInstanceUID,SeriesInstanceUID,Label\n1.0,1.1,Venous\n1.0,1.1,Other\n",
-            "row 3 .*another label",
-        ),
-        ("StudyInstanceUID,SeriesInstanceUID,Label\n1.0,1.1,Venous\n2.0,1.1,Venous\n", "row 3 .*or study"),
-        ('StudyInstanceUID,SeriesInstanceUID,Label\n1.0,"1.1,Venous\n', "not a CSV"),
+        ("StudyInstanceUID,SeriesInstanceUID\n1,2\n", FormatError, "Label"),
+        ("", FormatError, "StudyInstanceUID"),
+        (HEADER, FormatError, "labels.csv"),
+        (f"{HEADER}1.0,1.0.0,Venous\n1.0,1.0.1,Late\n", FormatError, "row 3 .*'Late'"),
+        (f"{HEADER}1.0,,Venous\n", FormatError, "row 2"),
+        (f"{HEADER}1.0,../1,Venous\n", FormatError, r"row 2 .*\.\./1"),
+        (f"{HEADER}1.0,1.1,Venous\n1.0,1.1,Other\n", ConflictError, r"row 3 .*1\.1"),
+        (f"{HEADER}1.0,1.1,Venous\n2.0,1.1,Venous\n", ConflictError, r"row 3 .*1\.1"),
+        (f'{HEADER}1.0,"1.1,Venous\n', FormatError, "CSV"),
     ],
 )
 def test_a_bad_table_is_named(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str, message: str
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str, kind: type[InputError], detail: str
 ) -> None:
     root = tmp_path / "vindr"
     write_study(root, "1.0")
     path = write_labels(root, [])
     path.write_text(content)
+    with pytest.raises(kind, match=detail):
+        find_vindr(root)
     line = error_of(capsys, root)
     assert str(path) in line
-    assert re.search(message, line)
+    assert re.search(detail, line)
 
 
 def test_what_is_no_such_dataset_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -209,7 +212,9 @@ def test_what_is_no_such_dataset_is_named(tmp_path: Path, capsys: pytest.Capture
 
 def test_labels_without_batches_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_labels(tmp_path / "vindr", [("1.0", "1.0.0", "Venous")])
-    assert "no batch folder" in error_of(capsys, tmp_path / "vindr")
+    assert str(tmp_path / "vindr" / "abdomen_phases") in error_of(capsys, tmp_path / "vindr")
+    with pytest.raises(NotFoundError):
+        find_vindr(tmp_path / "vindr")
 
 
 def test_a_study_in_two_batches_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -79,9 +79,9 @@ def test_the_seed_decides_the_splits(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        ("nowhere", "no such folder"),
-        ("empty", "holds no <pid>"),
-        ("none", "no study has the three phases"),
+        ("nowhere", "waw: "),
+        ("empty", "<pid>_0_scan.nii.gz"),
+        ("none", "1 arterial phase missing"),
         ("masks", "--masks"),
         ("seed", "--seed -1"),
     ],

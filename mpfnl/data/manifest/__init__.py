@@ -1,5 +1,6 @@
 """The manifest: a CSV with one row a study, its patient, its split and the files of its phases."""
 
+from mpfnl.data.manifest.splits import SplitCounts, split_patients
 from mpfnl.data.manifest.study import (
     MASK_COLUMNS,
     MASKS,
@@ -20,9 +21,11 @@ __all__ = [
     "Manifest",
     "Quality",
     "Split",
+    "SplitCounts",
     "Study",
     "mask_column",
     "mask_phase",
     "read_manifest",
+    "split_patients",
     "write_manifest",
 ]

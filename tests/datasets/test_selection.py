@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mpfnl.datasets.headers import SeriesHeader, sharp_kernel
-from mpfnl.datasets.picking import Candidate, pick_series, unusable
+from mpfnl.datasets.selection import Candidate, exclusion_reason, select_series
 
 GOOD = SeriesHeader(60, "CT", ("ORIGINAL", "PRIMARY", "AXIAL"), True, 5.0, "B30f")
 THIN = replace(GOOD, slices=240, spacing=1.25)
@@ -21,7 +21,7 @@ def named(**headers: SeriesHeader) -> list[Candidate]:
 
 
 def picked(candidates: list[Candidate], reference: SeriesHeader | None = None) -> tuple[str, str]:
-    choice = pick_series(candidates, reference)
+    choice = select_series(candidates, reference)
     assert choice is not None
     return choice.candidate.series, choice.reason
 
@@ -62,8 +62,8 @@ def test_copies_are_settled_by_their_uid() -> None:
 
 
 def test_no_usable_series_is_no_choice() -> None:
-    assert pick_series([]) is None
-    assert pick_series(named(a=replace(GOOD, axial=False))) is None
+    assert select_series([]) is None
+    assert select_series(named(a=replace(GOOD, axial=False))) is None
 
 
 HEADERS = st.builds(
@@ -83,18 +83,18 @@ def test_the_choice_is_usable_and_does_not_depend_on_the_order(
     headers: list[SeriesHeader], reference: SeriesHeader | None, random: object
 ) -> None:
     candidates = [Candidate(f"s{n}", Path(f"s{n}"), header) for n, header in enumerate(headers)]
-    choice = pick_series(candidates, reference)
-    usable = [header for header in headers if unusable(header) is None]
+    choice = select_series(candidates, reference)
+    usable = [header for header in headers if exclusion_reason(header) is None]
     assert (choice is None) == (not usable)
     shuffled = list(candidates)
     random.shuffle(shuffled)  # type: ignore[attr-defined]
-    assert pick_series(shuffled, reference) == choice
+    assert select_series(shuffled, reference) == choice
     if choice is not None:
         header = choice.candidate.header
         assert header in usable
         assert header.original or not any(other.original for other in usable)
         twin = Candidate("z", Path("z"), header)  # a copy that comes later changes nothing
-        again = pick_series([*candidates, twin], reference)
+        again = select_series([*candidates, twin], reference)
         assert again is not None
         assert again.candidate == choice.candidate
 

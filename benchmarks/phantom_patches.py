@@ -16,7 +16,8 @@ from skimage.transform import resize
 from torch import Tensor
 from torch.nn import functional
 
-from mpfnl.phantoms import SMALL, THREE_MM, PhantomConfig, generate_study
+from mpfnl.phantoms import PhantomConfig, generate_study
+from mpfnl.phantoms.config import SMALL, THREE_MM
 from mpfnl.phantoms.labels import NUMBERS
 from mpfnl.phases import Phase
 from mpfnl.segmentation.phantom_weights import SPACING_MM, STRUCTURES, TRAINING_SEED, Intensity

@@ -27,8 +27,10 @@ import torch
 from common import REPOSITORY, provenance, tests_pass, write_csv
 
 from mpfnl.metrics import dice
-from mpfnl.phantoms import SMALL, THREE_MM, PhantomStudy, generate_study
+from mpfnl.phantoms import generate_study
+from mpfnl.phantoms.config import SMALL, THREE_MM
 from mpfnl.phantoms.labels import NUMBERS
+from mpfnl.phantoms.study import PhantomStudy
 from mpfnl.phases import Phase
 from mpfnl.segmentation import TotalSegmentatorSegmenter
 from mpfnl.segmentation.phantom_weights import NOTICE, TRAINING_SEED, digest

@@ -39,7 +39,9 @@ from mpfnl.inference.hounsfield import noise_sd
 from mpfnl.metrics.phase_leak import WARNINGS, OrganDrift, OrganZones, Verdict, organ_drift, organ_zones
 from mpfnl.models.enhancement import EnhancementModule
 from mpfnl.models.loading import load_model
-from mpfnl.phantoms import SMALL, PhantomStudy, generate_study
+from mpfnl.phantoms import generate_study
+from mpfnl.phantoms.config import SMALL
+from mpfnl.phantoms.study import PhantomStudy
 from mpfnl.phases import Phase
 from mpfnl.transforms.degradation import find_preset
 from mpfnl.volumes import Volume

@@ -40,7 +40,9 @@ from common import provenance, tests_pass, write_csv
 from mpfnl.data.manifest import Quality
 from mpfnl.errors import InputError
 from mpfnl.files import atomic_file
-from mpfnl.phantoms import SMALL, PhantomConfig, PhantomStudy, generate_study
+from mpfnl.phantoms import PhantomConfig, generate_study
+from mpfnl.phantoms.config import SMALL
+from mpfnl.phantoms.study import PhantomStudy
 from mpfnl.phases import Phase
 from mpfnl.prepare.alignment import Alignment
 from mpfnl.prepare.quality import PhaseQuality, measure, study_verdict

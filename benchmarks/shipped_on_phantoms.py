@@ -22,6 +22,7 @@ import numpy as np
 from common import provenance, tests_pass, write_csv
 from train_phantom_models import SECOND_SEED, SEED, cohort
 
+from mpfnl.data.manifest import SplitCounts
 from mpfnl.evaluation import evaluate
 from mpfnl.evaluation.cases import METRICS, Case, values_by_method
 from mpfnl.evaluation.folder import BASELINE, REFERENCE
@@ -35,7 +36,6 @@ from mpfnl.inference.tiling import Tiling
 from mpfnl.metrics.statistics import paired_wilcoxon
 from mpfnl.models import PFNL3D
 from mpfnl.models.loading import load_model
-from mpfnl.phantoms import SplitCounts
 from mpfnl.phases import Phase
 from mpfnl.segmentation import TotalSegmentatorSegmenter
 from mpfnl.segmentation.phantom_weights import TRAINING_SEED

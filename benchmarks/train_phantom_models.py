@@ -24,13 +24,14 @@ import torch
 from common import REPOSITORY, write_csv
 from torch import nn
 
-from mpfnl.data.manifest import Manifest, read_manifest
+from mpfnl.data.manifest import Manifest, SplitCounts, read_manifest
 from mpfnl.experiments.budget import Machine, TrainingBudget
 from mpfnl.experiments.candidates import SMALL_CLIP, Candidate, LearningRate
 from mpfnl.experiments.training import METRICS, TrainingRun, TrainingSet
 from mpfnl.models import PFNL3D, RCAN3D, EnhancementModule, TrainingRecord
 from mpfnl.models.loading import load_model
-from mpfnl.phantoms import THREE_MM, SplitCounts, write_cohort
+from mpfnl.phantoms import write_cohort
+from mpfnl.phantoms.config import THREE_MM
 from mpfnl.transforms.degradation import find_preset
 
 SEED = 7107
@@ -93,7 +94,7 @@ def cohort(folder: Path, seed: int, patients: SplitCounts = PATIENTS) -> Manifes
     manifest = folder / "cohort.csv"
     if not manifest.exists():
         config = replace(THREE_MM, misalignment=MISALIGNMENT)
-        manifest = write_cohort(folder, len(patients.names()), seed, config, patients, progress=True)
+        manifest = write_cohort(folder, len(patients.assignment()), seed, config, patients, progress=True)
     return read_manifest(manifest)
 
 

@@ -153,7 +153,8 @@ def phantom() -> Tensor:
     """Three phases of a phantom with noise of 30 HU, correlated over about a voxel; `(3, x, y, z)`."""
     from scipy.ndimage import gaussian_filter
 
-    from mpfnl.phantoms import SMALL, generate_study
+    from mpfnl.phantoms import generate_study
+    from mpfnl.phantoms.config import SMALL
     from mpfnl.window import ABDOMEN
 
     study, rng = generate_study(5, 0, SMALL), np.random.default_rng(0)

@@ -20,10 +20,12 @@ from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import EMAWeightAveraging
 
 import mpfnl
+from mpfnl.data.manifest import SplitCounts
 from mpfnl.metrics import psnr
 from mpfnl.models import EnhancementModule, Score
 from mpfnl.models.fine_tuning import WarmUpCosine, start_from
-from mpfnl.phantoms import SMALL, SplitCounts, write_cohort
+from mpfnl.phantoms import write_cohort
+from mpfnl.phantoms.config import SMALL
 
 Scores: TypeAlias = Mapping[str, float]
 

@@ -16,7 +16,8 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 
 import mpfnl
 from mpfnl.models.montage import MontageCallback
-from mpfnl.phantoms import SMALL, write_cohort
+from mpfnl.phantoms import write_cohort
+from mpfnl.phantoms.config import SMALL
 
 
 def main() -> None:

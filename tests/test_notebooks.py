@@ -17,7 +17,8 @@ import torch
 
 import mpfnl
 from mpfnl.models.loading import load_model
-from mpfnl.phantoms import SMALL, write_cohort
+from mpfnl.phantoms import write_cohort
+from mpfnl.phantoms.config import SMALL
 from mpfnl.phases import PHASES
 from mpfnl.volumes import read_volume
 from mpfnl.volumes.grid import check_same_grid

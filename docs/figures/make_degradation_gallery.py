@@ -17,7 +17,8 @@ from nibabel.orientations import apply_orientation, io_orientation
 from torch import Tensor
 
 from mpfnl.metrics.image import psnr
-from mpfnl.phantoms import SMALL, PhantomConfig, generate_study
+from mpfnl.phantoms import PhantomConfig, generate_study
+from mpfnl.phantoms.config import SMALL
 from mpfnl.phases import Phase
 from mpfnl.plots.gallery import ENLARGED, Panel, PlaneName, Section, cut, gallery
 from mpfnl.plots.overlays import to_png

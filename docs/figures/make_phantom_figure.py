@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 mpl.use("Agg")
 import matplotlib.pyplot as plt
 
-from mpfnl.phantoms import LABELS, PhantomConfig, PhantomStudy, generate_study
+from mpfnl.phantoms import PhantomConfig, generate_study
+from mpfnl.phantoms.labels import LABELS
+from mpfnl.phantoms.study import PhantomStudy
 from mpfnl.phases import PHASES, Phase
 from mpfnl.window import ABDOMEN
 

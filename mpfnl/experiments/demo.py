@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from mpfnl.data.manifest import read_manifest
+from mpfnl.data.manifest import SplitCounts, read_manifest
 from mpfnl.errors import InputError, MissingExtraError
 from mpfnl.evaluation import evaluate
 from mpfnl.evaluation.scoring import EvaluateOptions
@@ -22,7 +22,8 @@ from mpfnl.models import PFNL3D, RCAN3D
 from mpfnl.models.configuration import read_config
 from mpfnl.models.loading import load_model
 from mpfnl.models.sources import find_weights
-from mpfnl.phantoms import THREE_MM, SplitCounts, write_cohort
+from mpfnl.phantoms import write_cohort
+from mpfnl.phantoms.config import THREE_MM
 from mpfnl.segmentation import Segmenter, TotalSegmentatorSegmenter
 from mpfnl.transforms.degradation import Preset, find_preset
 
@@ -88,7 +89,7 @@ def run_demo(folder: Path, seed: int = 0, settings: DemoSettings | None = None) 
     console.rule("1 of 3: phantoms")
     config = replace(THREE_MM, misalignment=settings.misalignment)
     manifest = write_cohort(
-        folder / "cohort", len(settings.patients.names()), seed, config, settings.patients, progress=True
+        folder / "cohort", len(settings.patients.assignment()), seed, config, settings.patients, progress=True
     )
     console.rule("2 of 3: training")
     data = TrainingSet(read_manifest(manifest), settings.degradation)

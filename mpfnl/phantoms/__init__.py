@@ -1,24 +1,24 @@
-"""Phantom cohorts: multiphase abdominal CT studies made of mathematics, for trials without patients.
+"""Digital phantoms: synthetic multiphase abdominal CT studies, for trials without patient data.
 
-What is shown on them is no evidence about patients.
+Results on phantoms are not evidence about patients.
 """
 
-from __future__ import annotations
+from typing import TYPE_CHECKING
 
-from mpfnl.phantoms.cohort import SplitCounts, write_cohort
-from mpfnl.phantoms.config import SMALL, THREE_MM, PhantomConfig
-from mpfnl.phantoms.labels import LABELS
-from mpfnl.phantoms.study import PhantomStudy, generate_study
-from mpfnl.phantoms.vindr import write_vindr_cohort
+from mpfnl.lazy import all_names, lazy_names
 
-__all__ = [
-    "LABELS",
-    "SMALL",
-    "THREE_MM",
-    "PhantomConfig",
-    "PhantomStudy",
-    "SplitCounts",
-    "generate_study",
-    "write_cohort",
-    "write_vindr_cohort",
-]
+if TYPE_CHECKING:
+    from mpfnl.phantoms.cohort import write_cohort
+    from mpfnl.phantoms.config import PhantomConfig
+    from mpfnl.phantoms.study import generate_study
+
+__all__ = ["PhantomConfig", "generate_study", "write_cohort"]
+
+_HOMES = {
+    "PhantomConfig": "mpfnl.phantoms.config",
+    "generate_study": "mpfnl.phantoms.study",
+    "write_cohort": "mpfnl.phantoms.cohort",
+}
+
+__getattr__ = lazy_names(__name__, _HOMES)
+__dir__ = all_names(__name__, _HOMES)

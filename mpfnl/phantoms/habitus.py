@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mpfnl.phantoms.fields import Array
+from mpfnl.phantoms.texture import Array
 
 _ATLAS_CAVITY = (131.0, 92.0)  # half-width of the cavity, and its depth in front of the spine, in mm
 BODY_POWER = 2.22  # a trunk's section is a little squarer than an ellipse

@@ -15,8 +15,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from mpfnl.phantoms.fields import Array, SmoothField
 from mpfnl.phantoms.habitus import Habitus
+from mpfnl.phantoms.texture import Array, SmoothField
 from mpfnl.phases import Phase
 
 MeanSd: TypeAlias = tuple[float, float]

@@ -1,4 +1,4 @@
-"""A canvas in the patient's coordinates: shapes as signed distances, painted with soft edges."""
+"""The scene in patient coordinates: organs as signed distances, painted with partial-volume edges."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.interpolate import CubicSpline, PchipInterpolator
 
-from mpfnl.phantoms.fields import Array
+from mpfnl.phantoms.enhancement import Phases
+from mpfnl.phantoms.habitus import Habitus
+from mpfnl.phantoms.labels import NUMBERS
+from mpfnl.phantoms.texture import Array, Texture
 
 Box: TypeAlias = tuple[slice, slice, slice]
 Hu: TypeAlias = Sequence["float | Array"]
@@ -59,7 +62,7 @@ def curve(
 
 
 class Scene:
-    """The clean image of all phases while it is painted.
+    """The noise-free image of all phases while organs are painted.
 
     Args:
         axes: Coordinates in mm of the voxels along x, y and z.
@@ -182,6 +185,69 @@ class Scene:
             target += cover * (value - target)
         if label is not None:
             self.labels[region.box][region.distance < 0] = label
+
+
+@dataclass
+class Anatomy:
+    """A patient whose anatomy is being painted: the scene, the build, HU and textures.
+
+    Args:
+        scene: Painted image of all phases.
+        habitus: Build of the patient.
+        hu: HU of each tissue in each phase.
+        rng: Source of random numbers for positions and sizes.
+        texture: Random fields on the grid.
+    """
+
+    scene: Scene
+    habitus: Habitus
+    hu: dict[str, Phases]
+    rng: np.random.Generator
+    texture: Texture
+
+    def place(self, points: ArrayLike, jitter: float = 0.0) -> NDArray[np.float64]:
+        """Atlas points moved to the patient, each off by a normal error of `jitter` mm."""
+        placed = self.habitus.place(points)
+        return placed + self.rng.normal(0, 1, placed.shape) * jitter
+
+    def vessel(self, points: ArrayLike, radii: ArrayLike, jitter: float = 1.5) -> Region:
+        """A tube along a smooth line through atlas points, radii in mm."""
+        path, radius = curve(self.place(points, jitter), radii, 6.0)
+        return self.scene.tube(path, radius)
+
+    def textured(self, tissue: str, box: Box, fine: float, rough: float = 0.0) -> Hu:
+        """The tissue's HU with texture: standard deviations in HU at the 6 mm and the 10 mm scale."""
+        grain = np.float32(fine) * self.texture.fine[box]
+        if rough:
+            grain += np.float32(rough) * self.texture.rough[box]
+        return [np.float32(value) + grain for value in self.hu[tissue]]
+
+    def put(
+        self,
+        region: Region,
+        tissue: str,
+        name: str | None = None,
+        *,
+        fine: float = 0.0,
+        rough: float = 0.0,
+        claim: float | None = 0.0,
+    ) -> None:
+        """Paints a region with a tissue and takes its room (with a margin; None takes none)."""
+        self.scene.paint(
+            region, self.textured(tissue, region.box, fine, rough), None if name is None else NUMBERS[name]
+        )
+        if claim is not None:
+            self.scene.claim(region, claim)
+
+    def roughen(self, region: Region, low: float = 0.0, middle: float = 0.0, rough: float = 0.0) -> Region:
+        """The region with an irregular surface: amplitudes in mm at the three scales."""
+        box = region.box
+        bumps = np.float32(low) * self.texture.low[box]
+        if middle:
+            bumps = bumps + np.float32(middle) * self.texture.middle[box]
+        if rough:
+            bumps = bumps + np.float32(rough) * self.texture.rough[box]
+        return Region(box, region.distance + bumps)
 
 
 def ellipsoid_distance(local: tuple[Array, Array, Array], radii: ArrayLike) -> Array:

@@ -8,21 +8,27 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import label, map_coordinates, spline_filter
+from scipy.ndimage import label, map_coordinates
 
-from mpfnl.phantoms import gut, liver, organs, skeleton, trunk, vessels
-from mpfnl.phantoms.config import PhantomConfig, Range
+from mpfnl.phantoms import gut, organs, skeleton, trunk, vessels
+from mpfnl.phantoms.acquisition import (
+    Grid,
+    blurred,
+    correlated_noise,
+    noise_level,
+    resampled,
+    source_indices,
+    uniform,
+)
+from mpfnl.phantoms.config import PhantomConfig
 from mpfnl.phantoms.enhancement import draw_enhancement
-from mpfnl.phantoms.fields import Array, SmoothField
 from mpfnl.phantoms.habitus import Habitus
 from mpfnl.phantoms.labels import LABELS, NUMBERS
 from mpfnl.phantoms.motion import Motion, draw_motion
-from mpfnl.phantoms.noise import blurred, correlated_noise, noise_level
-from mpfnl.phantoms.scene import Region, Scene
-from mpfnl.phantoms.stage import Stage, Texture
+from mpfnl.phantoms.scene import Anatomy, Region, Scene
+from mpfnl.phantoms.texture import Array, SmoothField, Texture
 from mpfnl.phases import PHASES, Phase
 
-_FINEST_SLICE_MM = 3.0  # thicker slices are painted finer and averaged over the slice profile
 _STREAMS = ("grid", "habitus", "enhancement", "texture", "anatomy", "motion", "noise")
 
 
@@ -47,48 +53,6 @@ class PhantomStudy:
     truth: dict[str, Any]
 
 
-@dataclass(frozen=True)
-class _Grid:
-    """The scan's voxel centres, and the finer ones along z on which it is painted."""
-
-    axes: tuple[Array, Array, Array]
-    spacing: tuple[float, float, float]
-    factor: int
-
-    @classmethod
-    def draw(cls, rng: np.random.Generator, config: PhantomConfig, half_width: float) -> _Grid:
-        """Draws the voxels and a field of view that suits the patient's `half_width` (mm)."""
-        in_plane, thick = (
-            round(_uniform(rng, config.in_plane_mm), 3),
-            round(_uniform(rng, config.slice_mm), 2),
-        )
-        wide = float(np.clip(2 * half_width * rng.uniform(1.08, 1.2), *config.field_of_view_mm))
-        tall = _uniform(rng, config.coverage_mm)
-        middle = (0.0, 0.0, 4 + 0.03 * tall + rng.uniform(-4, 4))
-        spacing = (in_plane, in_plane, thick)
-        sizes = (wide / in_plane, config.depth_fraction * wide / in_plane, tall / thick)
-        counts = [max(8, round(n)) for n in sizes]
-        x, y, z = (
-            _f32((np.arange(n) - (n - 1) / 2) * s + m)
-            for n, s, m in zip(counts, spacing, middle, strict=True)
-        )
-        return cls((x, y, z), spacing, math.ceil(thick / _FINEST_SLICE_MM - 1e-6))
-
-    def fine(self, margin: float) -> tuple[tuple[Array, Array, Array], int]:
-        """Axes with `factor` voxels a slice, `margin` mm longer at both ends; the first slice's index."""
-        step = self.spacing[2] / self.factor
-        extra = math.ceil(margin / step)
-        count = (len(self.axes[2]) - 1) * self.factor + 1 + 2 * extra
-        z = float(self.axes[2][0]) + (np.arange(count) - extra) * step
-        return (self.axes[0], self.axes[1], _f32(z)), extra
-
-    def affine(self, origin: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Indices to RAS+ mm, with the patient lying somewhere in the scanner (`origin`, mm)."""
-        affine = np.diag([*self.spacing, 1.0])
-        affine[:3, 3] = [round(float(a[0]) + o, 3) for a, o in zip(self.axes, origin, strict=True)]
-        return affine
-
-
 def generate_study(seed: int, patient: int, config: PhantomConfig | None = None) -> PhantomStudy:
     """Makes one phantom patient.
 
@@ -109,7 +73,7 @@ def generate_study(seed: int, patient: int, config: PhantomConfig | None = None)
     rng = _streams(seed, patient)
     widest = 0.47 * config.field_of_view_mm[1]
     habitus = Habitus.draw(rng["habitus"], widest, widest * config.depth_fraction)
-    grid = _Grid.draw(rng["grid"], config, habitus.width)
+    grid = Grid.draw(rng["grid"], config, habitus.width)
     motions: dict[Phase, Motion] = {
         phase: draw_motion(rng["motion"], habitus, phase, config.misalignment)
         for phase in PHASES
@@ -119,23 +83,23 @@ def generate_study(seed: int, patient: int, config: PhantomConfig | None = None)
     margin = 2 * grid.spacing[2] + max(float(np.abs(move[2]).max()) for move in moves.values())
     axes, first = grid.fine(margin)
     enhancement = draw_enhancement(rng["enhancement"])
-    stage = _anatomy(rng, axes, grid, habitus, enhancement.hu, config)
-    mean_sd = _uniform(rng["noise"], config.noise_hu)
+    anatomy = _paint_anatomy(rng, axes, grid, habitus, enhancement.hu, config)
+    mean_sd = uniform(rng["noise"], config.noise_hu)
     level = noise_level(habitus.body_distance(*_open(grid.axes)), mean_sd)
 
     slices = slice(first, first + (len(grid.axes[2]) - 1) * grid.factor + 1, grid.factor)
-    labels = _one_piece(np.ascontiguousarray(stage.scene.labels[:, :, slices]), NUMBERS["pancreas"])
+    labels = _one_piece(np.ascontiguousarray(anatomy.scene.labels[:, :, slices]), NUMBERS["pancreas"])
     phases, phase_labels = {}, {}
     for channel, phase in enumerate(PHASES):
-        clean = blurred(stage.scene.hu[channel], grid.spacing, grid.factor)
+        clean = blurred(anatomy.scene.hu[channel], grid.spacing, grid.factor)
         still = phase not in moves or not moves[phase].any()
         phase_labels[phase] = labels
         if still:
             scan = clean[:, :, slices]
         else:
-            where = _whereabouts(moves[phase], grid, first)
-            scan = _moved(clean, where)
-            moved = map_coordinates(stage.scene.labels, where, order=0, mode="nearest")
+            indices = source_indices(moves[phase], grid, first)
+            scan = resampled(clean, indices)
+            moved = map_coordinates(anatomy.scene.labels, indices, order=0, mode="nearest")
             phase_labels[phase] = _one_piece(moved, NUMBERS["pancreas"])
         scan = scan + level * correlated_noise(rng["noise"], labels.shape, grid.spacing[0])
         phases[phase] = np.clip(np.rint(scan), -1024, 3071).astype(np.int16)
@@ -157,38 +121,38 @@ def generate_study(seed: int, patient: int, config: PhantomConfig | None = None)
     return PhantomStudy(phases, labels, phase_labels, grid.affine(origin), grid.spacing, truth)
 
 
-def _anatomy(
+def _paint_anatomy(
     rng: dict[str, np.random.Generator],
     axes: tuple[Array, Array, Array],
-    grid: _Grid,
+    grid: Grid,
     habitus: Habitus,
     hu: dict[str, tuple[float, float, float]],
     config: PhantomConfig,
-) -> Stage:
+) -> Anatomy:
     """Paints everything, the important first: what comes later keeps clear of it."""
     texture = Texture.draw(rng["texture"], axes)
     # The lean have organs that touch here and there, the obese have fat all around them.
     planes = np.clip(0.2 + 0.9 * habitus.visceral + 0.5 * texture.middle, -0.4, 2).astype(np.float32)
     scene = Scene(axes, grid.spacing[0], _warp(rng["texture"], axes, habitus), planes)
-    stage = Stage(scene, habitus, hu, rng["anatomy"], texture)
-    shell = trunk.build_shell(stage)
-    _table(stage)
-    skeleton.build_back(stage, shell)
-    roads = vessels.build_great_vessels(stage)
-    gut.build_oesophagus(stage)
-    organs.build_kidneys(stage)
-    gut.build_duodenum(stage)
-    organs.build_pancreas(stage, roads)
-    organs.build_adrenals(stage)
-    gut.build_stomach(stage)
-    underside = liver.Underside.draw(stage)
-    organs.build_gallbladder(stage, liver.gallbladder_fossa(stage, underside))
-    organs.build_spleen(stage)
-    distance = liver.build_liver(stage, underside, roads, config.liver_lesion_probability)
-    vessels.build_liver_vessels(stage, roads, distance)
-    gut.build_colon(stage, underside)
-    gut.build_small_bowel(stage)
-    return stage
+    anatomy = Anatomy(scene, habitus, hu, rng["anatomy"], texture)
+    shell = trunk.build_shell(anatomy)
+    _table(anatomy)
+    skeleton.build_back(anatomy, shell)
+    landmarks = vessels.build_great_vessels(anatomy)
+    gut.build_oesophagus(anatomy)
+    organs.build_kidneys(anatomy)
+    gut.build_duodenum(anatomy)
+    organs.build_pancreas(anatomy, landmarks)
+    organs.build_adrenals(anatomy)
+    gut.build_stomach(anatomy)
+    underside = organs.Underside.draw(anatomy)
+    organs.build_gallbladder(anatomy, organs.gallbladder_fossa(anatomy, underside))
+    organs.build_spleen(anatomy)
+    distance = organs.build_liver(anatomy, underside, landmarks, config.liver_lesion_probability)
+    vessels.build_liver_vessels(anatomy, landmarks, distance)
+    gut.build_colon(anatomy, underside)
+    gut.build_small_bowel(anatomy)
+    return anatomy
 
 
 def _warp(rng: np.random.Generator, axes: tuple[Array, Array, Array], habitus: Habitus) -> Array:
@@ -203,36 +167,15 @@ def _warp(rng: np.random.Generator, axes: tuple[Array, Array, Array], habitus: H
     return out
 
 
-def _table(stage: Stage) -> None:
+def _table(anatomy: Anatomy) -> None:
     """The patient table: a thin bent shell behind the back."""
-    scene = stage.scene
+    scene = anatomy.scene
     x, y, _ = scene.coordinates(scene.everywhere, rigid=True)
-    depth = stage.habitus.depth
+    depth = anatomy.habitus.depth
     sheet = np.abs(y + depth + 6 - (x / 60) ** 2 * 2.2) - 1.0
     shape = np.broadcast_to(np.where(np.abs(x) < 215, sheet, 9), scene.shape).astype(np.float32)
-    outside = np.maximum(shape, 3 - stage.habitus.body_distance(*_open(scene.axes)))
+    outside = np.maximum(shape, 3 - anatomy.habitus.body_distance(*_open(scene.axes)))
     scene.paint(Region(scene.everywhere, outside), (-480.0, -480.0, -480.0))
-
-
-def _whereabouts(move: Array, grid: _Grid, first: int) -> Array:
-    """Where each voxel's tissue lay in another phase, as indices of the fine grid (3, x, y, z)."""
-    steps = (grid.spacing[0], grid.spacing[1], grid.spacing[2] / grid.factor)
-    where = np.empty_like(move)
-    for axis in range(3):
-        shape = [1, 1, 1]
-        shape[axis] = -1
-        scale, start = (grid.factor, first) if axis == 2 else (1, 0)
-        index = np.arange(len(grid.axes[axis]), dtype=np.float32) * scale + start
-        where[axis] = move[axis] / np.float32(steps[axis]) + index.reshape(shape)
-    return where
-
-
-def _moved(clean: Array, where: Array) -> Array:
-    """The clean image of one phase, looked up at indices of the fine grid."""
-    smooth = spline_filter(clean, order=3, output=np.float32, mode="nearest")
-    return np.asarray(
-        map_coordinates(smooth, where, order=3, mode="nearest", prefilter=False), dtype=np.float32
-    )
 
 
 def _one_piece(labels: NDArray[np.uint8], number: int) -> NDArray[np.uint8]:
@@ -265,14 +208,6 @@ def _streams(seed: int, patient: int) -> dict[str, np.random.Generator]:
             raise ValueError(f"the {name} is {value}; it must lie in 0 ... 2**32 - 1")
     children = np.random.SeedSequence([seed, patient]).spawn(len(_STREAMS))
     return {name: np.random.default_rng(child) for name, child in zip(_STREAMS, children, strict=True)}
-
-
-def _uniform(rng: np.random.Generator, limits: Range) -> float:
-    return float(rng.uniform(*limits))
-
-
-def _f32(values: NDArray[Any]) -> Array:
-    return np.asarray(values, dtype=np.float32)
 
 
 def _open(axes: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:

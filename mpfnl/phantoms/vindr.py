@@ -1,4 +1,4 @@
-"""Phantom studies as DICOM in the layout of VinDr-Multiphase, with what makes real studies awkward."""
+"""Phantom studies as DICOM in the layout of VinDr-Multiphase, with the irregularities of clinical studies."""
 
 from __future__ import annotations
 
@@ -6,74 +6,74 @@ import csv
 import io
 import os
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mpfnl.errors import InputError
+from mpfnl.data.manifest import MASKS
+from mpfnl.errors import OptionError
 from mpfnl.files import write_text
+from mpfnl.phantoms.cohort import claim_folder, cohort_settings, patient_numbers, write_record, write_scans
 from mpfnl.phantoms.config import PhantomConfig
-from mpfnl.phantoms.dicom import SliceHeader, encode_slice, make_uid
-from mpfnl.phantoms.folder import claim_folder, cohort_settings, numbered, write_record, write_scans
+from mpfnl.phantoms.dicom import SliceHeader, phantom_uid, write_slice
 from mpfnl.phantoms.labels import NUMBERS
 from mpfnl.phantoms.study import PhantomStudy, generate_study
 from mpfnl.phases import PHASES, Phase
 
 LABELS = {Phase.NONCONTRAST: "Non-contrast", Phase.ARTERIAL: "Aterial", Phase.PORTAL_VENOUS: "Venous"}
-"""The dataset's labels; "Aterial" is its spelling."""
+"""Labels of the data set; "Aterial" is its spelling."""
 
-MASKS = ("pancreas", "labels")
-_STREAM = 20  # sets the draws below apart from the phantom's own
+_STREAM = 20  # random stream apart from the phantom's own
 _OTHER_SLICES = 6
 
 
-class Kind(Enum):
-    """What a series of a study is."""
+class SeriesKind(Enum):
+    """Kind of a series of a study."""
 
     SCAN = "scan"
-    """A phase as it was scanned."""
+    """A phase as scanned."""
     THICK = "thick"
-    """A phase again, with every second slice."""
+    """Every second slice of a phase."""
     COPY = "copy"
-    """A phase again, slice by slice."""
+    """The slices of a phase again."""
     OTHER = "other"
-    """A few slices, labelled "Other"."""
+    """A few slices with the label "Other"."""
 
 
 @dataclass(frozen=True)
 class Series:
-    """A series of a phantom study, before any voxel is made.
+    """A series of a phantom study.
 
     Args:
-        phase: The phase that it shows.
-        kind: What it is.
-        uid: Its SeriesInstanceUID.
-        number: Its SeriesNumber.
+        phase: Contrast phase.
+        kind: Kind of the series.
+        uid: SeriesInstanceUID.
+        number: SeriesNumber.
     """
 
     phase: Phase
-    kind: Kind
+    kind: SeriesKind
     uid: str
     number: int
 
     @property
     def label(self) -> str:
-        """Its label in labels.csv."""
-        return "Other" if self.kind is Kind.OTHER else LABELS[self.phase]
+        """The label in labels.csv."""
+        return "Other" if self.kind is SeriesKind.OTHER else LABELS[self.phase]
 
     @property
     def masked(self) -> bool:
-        """Whether masks are written for it."""
-        return self.kind is not Kind.OTHER
+        """Whether the series has masks."""
+        return self.kind is not SeriesKind.OTHER
 
 
 @dataclass(frozen=True)
-class _Plan:
-    """A patient's study: its UID and its series."""
+class _StudyPlan:
+    """The series of a patient's study, before any voxel is generated."""
 
     seed: int
     patient: int
@@ -81,7 +81,7 @@ class _Plan:
 
     @property
     def study(self) -> str:
-        return make_uid(self.seed, self.patient)
+        return phantom_uid(self.seed, self.patient)
 
 
 def write_vindr_cohort(
@@ -92,34 +92,36 @@ def write_vindr_cohort(
     lacking: int = 0,
     progress: bool = False,
 ) -> Path:
-    """Writes phantom studies as DICOM, laid out as VinDr-Multiphase is.
+    """Writes phantom studies as DICOM in the layout of VinDr-Multiphase.
 
-    `abdomen_phases/labels.csv` names the phase of each series ("Aterial" as the dataset spells it), and
-    `abdomen_phases/batch_1/<StudyUID>/<SeriesUID>/<SOPUID>.dcm` are its slices. Each phase has a range of
-    slices of its own, which always holds its pancreas. Of three patients one has a phase a second time with
-    every second slice and one has a phase a second time as it is; every other patient has a short series
-    labelled "Other". `masks/<SeriesUID>/pancreas.nii.gz` and `labels.nii.gz` tell what lies where in a phase.
+    `abdomen_phases/labels.csv` states the phase of each series ("Aterial" is the data set's spelling), and
+    `abdomen_phases/batch_1/<StudyUID>/<SeriesUID>/<SOPUID>.dcm` are the slices. The slice range differs
+    between phases and always includes the pancreas. Of three patients one has a second series with every
+    second slice of a phase, and one has a copy of a phase; every other patient has a short series labelled
+    "Other". `masks/<SeriesUID>/pancreas.nii.gz` and `labels.nii.gz` are the reference masks of a phase.
 
-    A study appears only when it is whole. A second run with the same settings goes on where the first
-    stopped; all files are the same, byte for byte. The patients are those of `write_cohort`.
+    A study appears only when it is complete. A second run with the same settings continues where the first
+    stopped; all files are equal byte for byte. The patients are those of `write_cohort`.
 
     Args:
-        folder: Where to write; made if it does not exist.
-        patients: How many patients with three phases, one study each.
-        seed: The cohort's seed.
-        config: The settings of the phantoms; as in `write_cohort`.
-        lacking: How many patients more have no arterial phase.
+        folder: Folder of the cohort, created if missing.
+        patients: Number of patients with every phase, one study each.
+        seed: Seed of the cohort.
+        config: Settings of the phantoms; the default is that of `write_cohort`.
+        lacking: Number of additional patients without an arterial phase.
         progress: Whether to show a progress bar.
 
     Returns:
         The folder.
 
     Raises:
-        InputError: The counts do not fit, or the folder holds something else already.
+        OptionError: The numbers do not fit.
+        OutputError: The folder holds other files.
+        ConflictError: The folder holds a cohort with other settings.
     """
     config = PhantomConfig() if config is None else config
     if lacking < 0:
-        raise InputError(f"{lacking} patients without an arterial phase were asked for: ask for zero or more")
+        raise OptionError(f"{lacking} patients without an arterial phase were requested; give 0 or more")
     folder = Path(folder)
     settings = cohort_settings(patients, seed, config, {"layout": "vindr", "lacking": lacking})
     claim_folder(folder, settings)
@@ -127,7 +129,7 @@ def write_vindr_cohort(
     for path in (batch, folder / "masks"):
         path.mkdir(parents=True, exist_ok=True)
     plans = [_plan(seed, patient, lacks=patient >= patients) for patient in range(patients + lacking)]
-    for patient in numbered(len(plans), progress):
+    for patient in patient_numbers(len(plans), progress):
         if not _complete(folder, plans[patient]):
             _write_study(folder, plans[patient], generate_study(seed, patient, config))
     write_record(folder, settings)
@@ -135,23 +137,23 @@ def write_vindr_cohort(
     return folder
 
 
-def _plan(seed: int, patient: int, lacks: bool) -> _Plan:
-    """The series of a patient, from the seed and the number alone."""
+def _plan(seed: int, patient: int, lacks: bool) -> _StudyPlan:
+    """The series of a patient; they depend on the seed and the number alone."""
     phases = [phase for phase in PHASES if not (lacks and phase is Phase.ARTERIAL)]
     again = phases[int(np.random.default_rng([seed, patient, _STREAM]).integers(len(phases)))]
-    kinds = [(phase, Kind.SCAN) for phase in phases]
+    kinds = [(phase, SeriesKind.SCAN) for phase in phases]
     if patient % 3 < 2:
-        kinds.append((again, (Kind.THICK, Kind.COPY)[patient % 3]))
+        kinds.append((again, (SeriesKind.THICK, SeriesKind.COPY)[patient % 3]))
     if patient % 2 == 0:
-        kinds.append((Phase.PORTAL_VENOUS, Kind.OTHER))
+        kinds.append((Phase.PORTAL_VENOUS, SeriesKind.OTHER))
     series = [
-        Series(phase, kind, make_uid(seed, patient, phase.value, kind.value), number)
+        Series(phase, kind, phantom_uid(seed, patient, phase.value, kind.value), number)
         for number, (phase, kind) in enumerate(kinds, 1)
     ]
-    return _Plan(seed, patient, tuple(series))
+    return _StudyPlan(seed, patient, tuple(series))
 
 
-def _complete(folder: Path, plan: _Plan) -> bool:
+def _complete(folder: Path, plan: _StudyPlan) -> bool:
     study = folder / "abdomen_phases" / "batch_1" / plan.study
     masks = [
         folder / "masks" / series.uid / f"{m}.nii.gz"
@@ -162,24 +164,23 @@ def _complete(folder: Path, plan: _Plan) -> bool:
     return all((study / series.uid).is_dir() for series in plan.series) and all(m.is_file() for m in masks)
 
 
-def _write_study(folder: Path, plan: _Plan, study: PhantomStudy) -> None:
-    """Writes under temporary names and renames, the study last: where it is, all of it is."""
+def _write_study(folder: Path, plan: _StudyPlan, study: PhantomStudy) -> None:
+    """Writes under temporary names and renames, the study last, so that a study is complete or absent."""
     ranges = _ranges(plan, study)
     batch = folder / "abdomen_phases" / "batch_1"
     with_slices = [(series, _slices(series, ranges[series.phase])) for series in plan.series]
     for series, slices in with_slices:
         if series.masked:
-            with _Whole(folder / "masks" / series.uid) as partial:
+            with _AtomicFolder(folder / "masks" / series.uid) as partial:
                 _write_masks(partial, study, series.phase, slices)
-    with _Whole(batch / plan.study) as partial:
+    with _AtomicFolder(batch / plan.study) as partial:
         for series, slices in with_slices:
             (partial / series.uid).mkdir()
-            for name, content in _files(plan, study, series, slices):
-                (partial / series.uid / name).write_bytes(content)
+            _write_series(partial / series.uid, plan, study, series, slices)
 
 
-class _Whole:
-    """A folder that appears when it is whole; what was there before is replaced."""
+class _AtomicFolder:
+    """A folder that appears when it is complete and replaces an earlier one."""
 
     def __init__(self, final: Path) -> None:
         self._final, self._partial = final, final.with_name(f".{final.name}.partial")
@@ -198,8 +199,8 @@ class _Whole:
         os.replace(self._partial, self._final)
 
 
-def _ranges(plan: _Plan, study: PhantomStudy) -> dict[Phase, range]:
-    """The slices that each phase keeps: up to a tenth is lost at each end, never any pancreas."""
+def _ranges(plan: _StudyPlan, study: PhantomStudy) -> dict[Phase, range]:
+    """The slice range of each phase: up to a tenth is cut at each end, never any pancreas."""
     rng = np.random.default_rng([plan.seed, plan.patient, _STREAM, 1])
     count = study.labels.shape[2]
     ranges = {}
@@ -211,36 +212,36 @@ def _ranges(plan: _Plan, study: PhantomStudy) -> dict[Phase, range]:
     return ranges
 
 
-def _slices(series: Series, kept: range) -> range:
-    if series.kind is Kind.THICK:
-        return kept[::2]
-    return kept[:_OTHER_SLICES] if series.kind is Kind.OTHER else kept
+def _slices(series: Series, scanned: range) -> range:
+    if series.kind is SeriesKind.THICK:
+        return scanned[::2]
+    return scanned[:_OTHER_SLICES] if series.kind is SeriesKind.OTHER else scanned
 
 
-def _files(plan: _Plan, study: PhantomStudy, series: Series, slices: range) -> Iterator[tuple[str, bytes]]:
-    """Name and content of each file; the slice nearest to the head has the number 1, as on scanners."""
+def _write_series(folder: Path, plan: _StudyPlan, study: PhantomStudy, series: Series, slices: range) -> None:
+    """Writes the slices; the one nearest to the head has InstanceNumber 1, as on scanners."""
     scan = _to_lps(study.phases[series.phase])
     x, y, _ = _origin(study)
     thick = study.spacing[2]
     for number, index in enumerate(reversed(slices), 1):
-        instance = make_uid(plan.seed, plan.patient, series.uid, number)
         header = SliceHeader(
             patient=f"phantom-{plan.seed}-{plan.patient:04d}",
             study=plan.study,
             series=series.uid,
-            instance=instance,
-            frame=make_uid(plan.seed, plan.patient, "frame"),
+            instance=phantom_uid(plan.seed, plan.patient, series.uid, number),
+            frame=phantom_uid(plan.seed, plan.patient, "frame"),
             series_number=series.number,
             number=number,
             position=(-x, -y, float(study.affine[2, 3]) + index * thick),
             spacing=study.spacing[:2],
             thickness=thick * slices.step,
         )
-        yield f"{instance}.dcm", encode_slice(np.ascontiguousarray(scan[:, :, index].T), header)
+        hu = np.ascontiguousarray(scan[:, :, index].T)
+        write_slice(folder / f"{header.instance}.dcm", hu, header)
 
 
 def _write_masks(folder: Path, study: PhantomStudy, phase: Phase, slices: range) -> None:
-    """Masks voxel by voxel on the series' grid as DICOM has it."""
+    """Writes the masks of a phase on the grid of its series."""
     labels = np.ascontiguousarray(
         _to_lps(study.phase_labels[phase])[:, :, slices.start : slices.stop : slices.step]
     )
@@ -252,18 +253,18 @@ def _write_masks(folder: Path, study: PhantomStudy, phase: Phase, slices: range)
     write_scans(folder, dict(zip(MASKS, (pancreas, labels), strict=True)), affine)
 
 
-def _to_lps(scan: NDArray[np.generic]) -> NDArray[np.generic]:
-    """The scan with x to the patient's left and y to the back, as DICOM counts."""
+def _to_lps(scan: NDArray[Any]) -> NDArray[Any]:
+    """The scan with x to the patient's left and y to the back, DICOM's orientation."""
     return scan[::-1, ::-1]
 
 
 def _origin(study: PhantomStudy) -> NDArray[np.float64]:
-    """Where the first voxel of the turned scan lies, in RAS+ mm."""
+    """Position of the first voxel of the LPS scan, in RAS+ mm."""
     corner = np.array([study.labels.shape[0] - 1, study.labels.shape[1] - 1, 0, 1.0])
     return np.asarray((study.affine @ corner)[:3], dtype=np.float64)
 
 
-def _write_labels(path: Path, plans: list[_Plan]) -> None:
+def _write_labels(path: Path, plans: list[_StudyPlan]) -> None:
     rows = [(plan.study, series.uid, series.label) for plan in plans for series in plan.series]
     text = io.StringIO(newline="")
     csv.writer(text, lineterminator="\n").writerows(

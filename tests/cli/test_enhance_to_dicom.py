@@ -12,7 +12,8 @@ import torch
 
 import mpfnl
 from mpfnl.cli import main
-from mpfnl.phantoms import SMALL, write_vindr_cohort
+from mpfnl.phantoms.config import SMALL
+from mpfnl.phantoms.vindr import write_vindr_cohort
 from mpfnl.volumes import read_volume
 
 

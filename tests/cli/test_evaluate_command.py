@@ -12,9 +12,10 @@ from skimage.metrics import peak_signal_noise_ratio
 
 import mpfnl
 from mpfnl.cli import main
-from mpfnl.data.manifest import read_manifest, write_manifest
+from mpfnl.data.manifest import SplitCounts, read_manifest, write_manifest
 from mpfnl.evaluation.cases import read_cases
-from mpfnl.phantoms import THREE_MM, SplitCounts, write_cohort
+from mpfnl.phantoms import write_cohort
+from mpfnl.phantoms.config import THREE_MM
 from mpfnl.phases import Phase
 from mpfnl.segmentation import process
 from mpfnl.volumes import read_volume, write_volume

@@ -16,7 +16,7 @@ from mpfnl.cli.main import main
 from mpfnl.data.manifest import read_manifest
 from mpfnl.datasets.vindr import find_vindr
 from mpfnl.errors import ConflictError, FormatError, InputError, NotFoundError
-from mpfnl.phantoms.dicom import SliceHeader, encode_slice, make_uid
+from mpfnl.phantoms.dicom import SliceHeader, phantom_uid, write_slice
 from mpfnl.phases import PHASES, Phase
 
 PHASE_LABELS = ("Non-contrast", "Aterial", "Venous")
@@ -31,7 +31,7 @@ def write_series(folder: Path, slices: int = 24, thick: float = 5.0, **changes: 
             patient=f"Doe {folder.parent.name}",
             study=folder.parent.name,
             series=folder.name,
-            instance=make_uid(folder.name, index),
+            instance=phantom_uid(folder.name, index),
             frame="2.25.1",
             series_number=1,
             number=slices - index,
@@ -39,8 +39,9 @@ def write_series(folder: Path, slices: int = 24, thick: float = 5.0, **changes: 
             spacing=(0.8, 0.8),
             thickness=thick,
         )
-        content = encode_slice(np.full((4, 4), -1000, np.int16), replace(header, **changes))
-        (folder / f"{header.instance}.dcm").write_bytes(content)
+        write_slice(
+            folder / f"{header.instance}.dcm", np.full((4, 4), -1000, np.int16), replace(header, **changes)
+        )
 
 
 def write_study(root: Path, study: str, batch: str = "batch_1", **changes: Any) -> list[Row]:
@@ -79,7 +80,7 @@ def test_studies_series_and_exclusions(tmp_path: Path, capsys: pytest.CaptureFix
     batch = root / "abdomen_phases" / "batch_1"
     rows = [row for n in range(4) for row in write_study(root, f"1.{n}")]
     rows += write_study(root, "1.9", batch="batch_02")
-    write_series(batch / "1.0" / "1.0.7", image_type="DERIVED\\SECONDARY\\AXIAL")
+    write_series(batch / "1.0" / "1.0.7", image_type=("DERIVED", "SECONDARY", "AXIAL"))
     write_series(batch / "1.0" / "1.0.8", orientation=(1, 0, 0, 0, 0, -1))
     rows += [("1.0", "1.0.7", "ARTERIAL"), ("1.0", "1.0.8", " arterial "), ("1.0", "1.0.6", "other")]
     rows.append(("1.1", "1.1.5", "venous"))  # not downloaded

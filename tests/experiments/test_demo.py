@@ -11,12 +11,11 @@ from pathlib import Path
 import pytest
 
 from mpfnl.cli import main
-from mpfnl.data.manifest import Split, read_manifest
+from mpfnl.data.manifest import Split, SplitCounts, read_manifest
 from mpfnl.experiments import demo
 from mpfnl.experiments.demo import SHIPPED, DemoSettings, run_demo
 from mpfnl.models import shipped_weights
 from mpfnl.models.loading import load_model
-from mpfnl.phantoms import SplitCounts
 from mpfnl.segmentation import process
 
 QUICK = (sys.executable, str(Path(__file__).parents[1] / "support" / "quick_worker.py"))

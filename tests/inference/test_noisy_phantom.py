@@ -11,7 +11,9 @@ import torch
 from scipy import ndimage
 
 from mpfnl.inference.enhancement import enhance_study
-from mpfnl.phantoms import LABELS, SMALL, generate_study
+from mpfnl.phantoms import generate_study
+from mpfnl.phantoms.config import SMALL
+from mpfnl.phantoms.labels import LABELS
 from mpfnl.phases import Phase
 from mpfnl.volumes import Volume
 from mpfnl.window import ABDOMEN, Window

@@ -19,7 +19,7 @@ EVALUATE = ["evaluate", "cohort.csv", "-o", "out", "--split", "val"]
 SCHEDULER = ["--scheduler", "tcp://127.0.0.1:9"]
 DEMO = """
 from pathlib import Path
-from mpfnl.phantoms import SplitCounts
+from mpfnl.data.manifest import SplitCounts
 from mpfnl.experiments.demo import DemoSettings, run_demo
 patients = SplitCounts(train=1, val=1, test=1)
 small = DemoSettings(patients, epochs=1, patches_per_study=1, batch_size=1, patch_size=16)

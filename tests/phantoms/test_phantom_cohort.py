@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -12,8 +13,10 @@ import numpy as np
 import pytest
 import SimpleITK
 
-from mpfnl.errors import InputError
-from mpfnl.phantoms import LABELS, PhantomConfig, SplitCounts, cohort, generate_study, write_cohort
+from mpfnl.data.manifest import SplitCounts
+from mpfnl.errors import ConflictError, OptionError, OutputError
+from mpfnl.phantoms import PhantomConfig, cohort, generate_study, write_cohort
+from mpfnl.phantoms.labels import LABELS
 from mpfnl.phases import PHASES
 
 TINY = PhantomConfig(
@@ -142,7 +145,7 @@ def test_other_settings_in_the_same_folder_are_refused(
     written: Path, patients: int, seed: int, config: PhantomConfig, splits: SplitCounts | None
 ) -> None:
     before = contents(written)
-    with pytest.raises(InputError, match="other settings") as caught:
+    with pytest.raises(ConflictError, match=re.escape(str(written))) as caught:
         write_cohort(written, patients, seed, config, splits)
     assert "\n" not in str(caught.value)
     assert contents(written) == before
@@ -150,12 +153,12 @@ def test_other_settings_in_the_same_folder_are_refused(
 
 def test_a_folder_with_something_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "cohort.csv").write_text("study_id\n")
-    with pytest.raises(InputError, match="other than a phantom cohort"):
+    with pytest.raises(OutputError, match=re.escape(str(tmp_path))):
         write_cohort(tmp_path, 1, config=TINY)
-    with pytest.raises(InputError, match="is a file"):
+    with pytest.raises(OutputError, match=r"cohort\.csv: is a file"):
         write_cohort(tmp_path / "cohort.csv", 1, config=TINY)
     (tmp_path / "phantom.json").write_text("no json")
-    with pytest.raises(InputError, match="not a phantom cohort's record"):
+    with pytest.raises(OutputError, match=r"phantom\.json"):
         write_cohort(tmp_path, 1, config=TINY)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["cohort.csv", "phantom.json"]
 
@@ -166,7 +169,7 @@ def test_a_folder_with_something_else_is_refused(tmp_path: Path) -> None:
 def test_impossible_counts_are_refused(
     tmp_path: Path, patients: int, seed: int, splits: SplitCounts | None
 ) -> None:
-    with pytest.raises(InputError):
+    with pytest.raises(OptionError):
         write_cohort(tmp_path / "new", patients, seed, TINY, splits)
     assert not (tmp_path / "new").exists()
 
@@ -174,7 +177,7 @@ def test_impossible_counts_are_refused(
 @pytest.mark.parametrize("patients", [1, 2, 3, 5, 10, 24, 180])
 def test_default_splits_hold_everybody_once(patients: int) -> None:
     splits = SplitCounts.default(patients)
-    assert len(splits.names()) == patients
+    assert len(splits.assignment()) == patients
     assert splits.train >= 1
     if patients >= 3:
         assert min(splits.val, splits.test) >= 1

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mpfnl.phantoms import PhantomConfig, generate_study
-from mpfnl.phantoms.noise import KERNEL_MM, correlated_noise
+from mpfnl.phantoms.acquisition import KERNEL_MM, correlated_noise
 from mpfnl.phases import PHASES
 
 CONFIG = PhantomConfig(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from hashlib import sha256
 
 import nibabel
 import numpy as np
@@ -12,7 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import binary_dilation, binary_erosion, label
 
-from mpfnl.phantoms import LABELS, SMALL, PhantomConfig, PhantomStudy, generate_study
+from mpfnl.phantoms import PhantomConfig, generate_study
+from mpfnl.phantoms.cohort import GENERATOR
+from mpfnl.phantoms.config import SMALL
+from mpfnl.phantoms.labels import LABELS
+from mpfnl.phantoms.study import PhantomStudy
 from mpfnl.phases import PHASES, Phase
 
 TINY = PhantomConfig(
@@ -66,6 +71,19 @@ def test_same_seed_same_bytes_and_another_seed_another_patient() -> None:
     for stranger in (other, sibling):
         assert stranger.truth["hu"] != first.truth["hu"]
         assert stranger.truth["half_width_mm"] != first.truth["half_width_mm"]
+
+
+def test_voxels_of_a_seed_are_those_of_generator_1() -> None:
+    """Other digests mean another generator: `mpfnl.phantoms.cohort.GENERATOR` must then be raised."""
+    assert GENERATOR == 1
+    study = generate_study(3, 1, TINY)
+    digests = [sha256(study.phases[phase].tobytes()).hexdigest()[:16] for phase in PHASES]
+    assert digests == ["14955870a058e203", "337d1e77f3b2aafd", "cc8c10117961826b"]
+    assert [int((study.labels == NUMBER[name]).sum()) for name in ("liver", "spleen", "pancreas")] == [
+        4038,
+        468,
+        189,
+    ]
 
 
 @settings(max_examples=8, deadline=None)

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
+import warnings
 from collections import defaultdict
 from pathlib import Path
 
 import nibabel
 import numpy as np
+import pydicom
 import pytest
 import SimpleITK as sitk
+from pydicom import config
 
 from mpfnl.cli.main import main
 from mpfnl.data.manifest import read_manifest
-from mpfnl.errors import InputError
-from mpfnl.phantoms import PhantomConfig, PhantomStudy, generate_study, vindr, write_vindr_cohort
+from mpfnl.errors import ConflictError, OptionError
+from mpfnl.phantoms import PhantomConfig, generate_study, vindr
 from mpfnl.phantoms.labels import NUMBERS
+from mpfnl.phantoms.study import PhantomStudy
+from mpfnl.phantoms.vindr import write_vindr_cohort
 from mpfnl.phases import PHASES, Phase
 
 TINY = PhantomConfig(
@@ -26,6 +32,20 @@ TINY = PhantomConfig(
 SEED, PATIENTS, LACKING = 9, 3, 1
 PHASE_OF = {"Non-contrast": Phase.NONCONTRAST, "Aterial": Phase.ARTERIAL, "Venous": Phase.PORTAL_VENOUS}
 FLIP = np.diag([-1.0, -1.0, 1.0])  # RAS+ to LPS+
+
+
+# Elements of a CT image that must be present (PS3.3, A.3), and those that must have a value.
+TYPE_1 = (
+    "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID",
+    "Modality", "ImageType", "Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit",
+    "PixelRepresentation", "SamplesPerPixel", "PhotometricInterpretation", "PixelSpacing",
+    "ImagePositionPatient", "ImageOrientationPatient", "RescaleIntercept", "RescaleSlope", "PixelData",
+)  # fmt: skip
+TYPE_1_AND_2 = (
+    *TYPE_1, "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime",
+    "StudyID", "AccessionNumber", "ReferringPhysicianName", "SeriesNumber", "InstanceNumber", "Manufacturer",
+    "KVP", "AcquisitionNumber", "SliceThickness", "PositionReferenceIndicator", "PatientPosition",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +140,27 @@ def test_headers_say_what_a_scanner_says(written: Path) -> None:
     assert len(instances) == len(list(written.rglob("*.dcm")))
 
 
+def test_every_uid_is_valid_and_every_element_keeps_its_value_representation(written: Path) -> None:
+    """PS3.5, section 9.1: digits and dots, no leading zero in a component, at most 64 characters."""
+    component = r"(0|[1-9][0-9]*)"
+    for row in labels(written):
+        for path in series_folder(written, row).iterdir():
+            with warnings.catch_warnings(), config.strict_reading():
+                warnings.simplefilter("error")
+                data = pydicom.dcmread(path)
+                assert {element.tag for element in data.iterall()}  # reads each value
+            uids = [str(element.value) for element in data.iterall() if element.VR == "UI"]
+            uids += [str(element.value) for element in data.file_meta if element.VR == "UI"]
+            assert len(uids) >= 5
+            for uid in uids:
+                assert re.fullmatch(rf"{component}(\.{component})+", uid), uid
+                assert len(uid) <= 64
+            assert data.file_meta.MediaStorageSOPInstanceUID == data.SOPInstanceUID
+            missing = [name for name in TYPE_1_AND_2 if name not in data]
+            assert not missing
+            assert all(data[name].value not in (None, "") for name in TYPE_1)
+
+
 def test_the_cohort_is_as_awkward_as_promised(written: Path) -> None:
     studies = list(by_study(written).values())
     named = [[row["Label"] for row in rows] for rows in studies]
@@ -198,10 +239,10 @@ def test_a_study_without_its_masks_is_made_again(written: Path, tmp_path: Path) 
 
 
 def test_other_settings_and_the_other_layout_are_refused(written: Path) -> None:
-    with pytest.raises(InputError, match="other settings"):
+    with pytest.raises(ConflictError, match="lacking"):
         write_vindr_cohort(written, PATIENTS, SEED, TINY, lacking=0)
     assert main(["phantom", "-o", str(written), "--patients", "3", "--seed", "9"]) == 2
-    with pytest.raises(InputError, match="without an arterial phase"):
+    with pytest.raises(OptionError, match="-1"):
         write_vindr_cohort(written, PATIENTS, SEED, TINY, lacking=-1)
 
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from mpfnl.phantoms import SMALL
+from mpfnl.phantoms.config import SMALL
 from mpfnl.plots.gallery import DETAIL_MM, ENLARGED, Cut, Panel, PlaneName, Section, cut, gallery
 from mpfnl.plots.overlays import ACROSS, to_png
 from mpfnl.transforms.degradation import newest_presets

@@ -9,7 +9,8 @@ import pytest
 from scipy import ndimage
 
 from mpfnl.errors import IntensityError
-from mpfnl.phantoms import SMALL, generate_study
+from mpfnl.phantoms import generate_study
+from mpfnl.phantoms.config import SMALL
 from mpfnl.phantoms.labels import NUMBERS
 from mpfnl.phases import Phase
 from mpfnl.prepare.cropping import abdomen_box, body_mask, box_around, find_body, lung_base

@@ -11,7 +11,8 @@ from preparation import MOVING, pancreas_dice, zeros_outside
 
 from mpfnl.cli import main
 from mpfnl.data.manifest import Manifest, read_manifest
-from mpfnl.phantoms import PhantomConfig, write_vindr_cohort
+from mpfnl.phantoms import PhantomConfig
+from mpfnl.phantoms.vindr import write_vindr_cohort
 from mpfnl.phases import Phase
 from mpfnl.volumes import read_volume
 

@@ -21,7 +21,9 @@ from skimage.metrics import normalized_mutual_information as skimage_nmi
 
 from mpfnl.data.manifest import Quality
 from mpfnl.metrics.overlap import dice
-from mpfnl.phantoms import SMALL, PhantomStudy, generate_study
+from mpfnl.phantoms import generate_study
+from mpfnl.phantoms.config import SMALL
+from mpfnl.phantoms.study import PhantomStudy
 from mpfnl.phases import Phase
 from mpfnl.prepare.alignment import (
     BINS,

@@ -15,7 +15,8 @@ from scipy.ndimage import zoom
 
 from mpfnl.errors import InputError
 from mpfnl.metrics import dice
-from mpfnl.phantoms import SMALL, generate_study
+from mpfnl.phantoms import generate_study
+from mpfnl.phantoms.config import SMALL
 from mpfnl.phantoms.labels import NUMBERS
 from mpfnl.phases import Phase
 from mpfnl.segmentation import phantom_weights

@@ -19,7 +19,8 @@ import pytest
 
 from mpfnl.errors import InputError, SegmentationError
 from mpfnl.metrics import dice
-from mpfnl.phantoms import THREE_MM, generate_study
+from mpfnl.phantoms import generate_study
+from mpfnl.phantoms.config import THREE_MM
 from mpfnl.phases import Phase
 from mpfnl.segmentation import TotalSegmentatorSegmenter, process
 from mpfnl.volumes import Volume

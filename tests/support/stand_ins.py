@@ -16,7 +16,8 @@ import mpfnl
 from mpfnl.cli.main import main
 from mpfnl.data.manifest import read_manifest, write_manifest
 from mpfnl.models.enhancement import EnhancementModule
-from mpfnl.phantoms import SMALL, write_vindr_cohort
+from mpfnl.phantoms.config import SMALL
+from mpfnl.phantoms.vindr import write_vindr_cohort
 from mpfnl.phases import Phase
 from mpfnl.volumes import read_volume, write_volume
 

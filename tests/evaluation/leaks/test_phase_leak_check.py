@@ -12,14 +12,15 @@ import numpy as np
 import pytest
 from scipy.ndimage import distance_transform_edt, gaussian_filter, median_filter
 
-from mpfnl.data.manifest import Study, read_manifest
+from mpfnl.data.manifest import SplitCounts, Study, read_manifest
 from mpfnl.errors import NotFoundError
 from mpfnl.evaluation.folder import volume_files
 from mpfnl.evaluation.leaks import check
 from mpfnl.evaluation.leaks.check import ORGANS, OrganMasks, read_organs
 from mpfnl.evaluation.leaks.table import LeakRow, leak_warnings, summarize_leaks, unchecked
 from mpfnl.metrics.phase_leak import Verdict
-from mpfnl.phantoms import SMALL, SplitCounts, write_cohort
+from mpfnl.phantoms import write_cohort
+from mpfnl.phantoms.config import SMALL
 from mpfnl.phases import PHASES, Phase
 from mpfnl.volumes import Volume, read_volume, write_volume
 from mpfnl.volumes.reading import read_label_volume

@@ -15,7 +15,8 @@ import pydicom
 import pytest
 from pydicom.data import get_testdata_file
 
-from mpfnl.phantoms import SMALL, write_vindr_cohort
+from mpfnl.phantoms.config import SMALL
+from mpfnl.phantoms.vindr import write_vindr_cohort
 from mpfnl.volumes import read_volume
 from mpfnl.volumes.dicom.derivation import Derivation
 from mpfnl.volumes.dicom.derived import write_derived_series

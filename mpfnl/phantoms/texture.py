@@ -1,4 +1,4 @@
-"""Smooth random fields on a lattice that is fixed in the patient, whatever the voxel grid."""
+"""Texture: smooth random fields on a lattice fixed in the patient, independent of the voxel grid."""
 
 from __future__ import annotations
 
@@ -55,3 +55,19 @@ class SmoothField:
             out = term if out is None else np.add(out, term, out=out)
         assert out is not None
         return out
+
+
+@dataclass(frozen=True)
+class Texture:
+    """Random fields on the whole grid, unit variance, named by the size of their structure."""
+
+    low: Array  # 40 mm
+    middle: Array  # 18 mm
+    rough: Array  # 10 mm
+    fine: Array  # 6 mm
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator, axes: tuple[Array, Array, Array]) -> Texture:
+        """Draws all four on the grid spanned by `axes` (mm)."""
+        fields = [SmoothField.draw(rng, size) for size in (40.0, 18.0, 10.0, 6.0)]
+        return cls(*(field.on(axes) for field in fields))

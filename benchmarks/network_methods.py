@@ -17,7 +17,7 @@ from naive_ports import NaivePFNL3D, NaiveRCAN3D
 from timing import peak_above, sample
 from torch import Tensor, nn
 
-from mpfnl.inference.memory import freed_memory_kept
+from mpfnl.inference.memory import freed_memory_reused
 from mpfnl.inference.runner import GraphedNetwork, frozen_copy
 from mpfnl.inference.sweep import tiled_forward
 from mpfnl.inference.tiling import Tiling
@@ -186,7 +186,7 @@ def prepare(variant: Variant, job: Job, batch: int) -> Prepared:
     keeps = variant.frozen and job.device == "cpu"
 
     def forward() -> Tensor:
-        keep = freed_memory_kept() if keeps else nullcontext()
+        keep = freed_memory_reused() if keeps else nullcontext()
         with torch.no_grad(), autocast(job.device, variant.dtype), keep:
             return run(phases)
 

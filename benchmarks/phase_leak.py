@@ -119,7 +119,7 @@ def honest_scans(
     for preset in PRESETS:
         yield f"degraded, {preset}", degraded_scan(study, name, preset), None
     degraded = degraded_scan(study, name, PRESETS[0])
-    sigma = noise_sd(degraded)
+    sigma = noise_sd(degraded, ABDOMEN)
     yield "Gaussian 2 mm", gaussian_filter(degraded, [2.0 / step for step in study.spacing]), degraded
     yield "median 3x3x3", median_filter(degraded, 3), degraded
     denoised = denoise_nl_means(

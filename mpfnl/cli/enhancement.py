@@ -95,7 +95,7 @@ def enhance(
     with open_study(model, sources, options, keeps_result=False) as study:
         print("\n".join(study.lines), flush=True)
         if as_dicom:
-            about = _derivation(model, weights, study.used.used, self_ensemble=self_ensemble)
+            about = _derivation(model, weights, study.selection.phases, self_ensemble=self_ensemble)
             with derived_series_writer(output, files[model.target], about) as writer:
                 for _, slab in study.slabs():
                     writer.write(slab)

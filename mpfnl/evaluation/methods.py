@@ -61,7 +61,7 @@ class PhaseSubset:
         used = select_phases(model, named)
         self._model = model
         self._network = model.network if used.present is None else _SubsetNetwork(model.network, used.present)
-        self.phases = used.used
+        self.phases = used.phases
         self.target = model.target
         self.window: Window = model.window
         self.optional_phases: tuple[Phase, ...] = ()

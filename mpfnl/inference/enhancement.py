@@ -1,4 +1,4 @@
-"""One study through a model: scans in HU in, the enhanced scan in HU out, in memory or slab by slab."""
+"""Enhancement of one study: scans in HU in, the enhanced scan in HU out, in memory or slab by slab."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from mpfnl.errors import InputError
+from mpfnl.errors import DamagedError
 from mpfnl.inference.hounsfield import REACH, NoiseMeter, Restorer
 from mpfnl.inference.memory import allowed, highest, resident
-from mpfnl.inference.plan import Load, Plan, TileCost, make_plan, tile_cost
+from mpfnl.inference.plan import Plan, TileCost, Workload, make_plan, tile_cost
 from mpfnl.inference.runner import RunOptions, TileRunner
-from mpfnl.inference.selection import LOGGER, PhaseSelection, select_phases, warn_once
+from mpfnl.inference.selection import LOGGER, PhaseModel, PhaseSelection, select_phases, warn_once
 from mpfnl.inference.sweep import Box, sweep
 from mpfnl.inference.tiling import Tiling, network_tiling, sees_whole_tile, smaller_tilings
 from mpfnl.phases import Phase
@@ -31,57 +31,45 @@ from mpfnl.volumes.slabs import MovingSlab
 from mpfnl.volumes.writing import check_output, volume_writer
 from mpfnl.window import Window
 
-Source: TypeAlias = str | Path | Volume
-"""A phase's scan: a file or folder that `read_volume` takes, or a volume in memory."""
+ScanSource: TypeAlias = str | Path | Volume
+"""Scan of one phase: a file or folder that `read_volume` takes, or a volume in memory."""
 
 
-class Enhancer(Protocol):
-    """What a model must say of itself to enhance a study."""
+class Enhancer(PhaseModel, Protocol):
+    """Attributes of a model that enhances studies."""
 
     @property
     def network(self) -> nn.Module:
-        """Takes `(1, P, x, y, z)` in [0, 1], returns `(1, 1, x, y, z)`.
+        """Network from `(1, P, x, y, z)` in [0, 1] to `(1, 1, x, y, z)`.
 
-        Where the result's grid is finer, an attribute `scale` says how many times.
-        Where there are optional phases it also takes `present=`, the indices of those that are there.
+        An attribute `scale` is the factor by which the result's grid is finer. A model with optional phases
+        has a network that also takes `present=`, the indices of the available phases.
         """
 
     @property
-    def phases(self) -> Sequence[Phase]:
-        """The phases that the network takes, in stacking order."""
-
-    @property
     def target(self) -> Phase:
-        """The phase that it restores."""
+        """Phase that the model restores; never optional."""
 
     @property
     def window(self) -> Window:
-        """The HU window of its input."""
-
-    @property
-    def optional_phases(self) -> tuple[Phase, ...]:
-        """The phases that it can do without; never the target."""
-
-    @property
-    def trained_without_phases(self) -> bool:
-        """Whether phases were left out in its training."""
+        """HU window of the network's input."""
 
     @property
     def patch_size(self) -> int | None:
-        """The edge of its training patches in voxels; None if unknown."""
+        """Edge of the training patches in voxels; None if unknown."""
 
 
 @dataclass(frozen=True)
 class EnhanceOptions:
-    """How a study is enhanced.
+    """Options of an enhancement.
 
     Args:
         tiling: Tile, overlap and halo in voxels; if None those that suit the model (see `network_tiling`), or
-            smaller ones where memory does not suffice.
-        precision: Of the convolutions; chosen by the device if None.
-        progress: Show a progress bar.
-        self_ensemble: Take the mean over eight orientations of each tile: eight times the work.
-        max_memory: Bytes that this process may hold; what it holds and 0.8 of what is free if None.
+            smaller ones if memory is short.
+        precision: Number type of the convolutions; the device's preferred one if None.
+        progress: Display of a progress bar.
+        self_ensemble: Mean over eight orientations of each tile; eight times the work.
+        max_memory: Bytes that this process may use; its present memory and 0.8 of the free memory if None.
     """
 
     tiling: Tiling | None = None
@@ -93,24 +81,24 @@ class EnhanceOptions:
 
 def enhance_study(
     model: Enhancer,
-    sources: Mapping[Phase, Source],
+    sources: Mapping[Phase, ScanSource],
     output: str | Path | None = None,
     options: EnhanceOptions | None = None,
 ) -> Volume:
-    """Enhances the target phase of one study, and returns it in memory.
+    """Enhances the target phase of one study and returns it in memory.
 
-    A long scan that is only to be written takes less memory by `open_study(...)` and `write`.
+    For a long scan that is only to be written, `open_study(...)` and `write` take less memory.
 
     Args:
-        model: A model of this package, or anything that has its attributes.
-        sources: A scan for each phase that the model takes, but those that it can do without; others are not
+        model: Model of this package, or an object with its attributes.
+        sources: Scan of each phase that the model takes; optional phases may be missing, other phases are not
             read.
-        output: Where to write the result (`.nii` or `.nii.gz`); not written if None.
-        options: How.
+        output: File for the result (`.nii` or `.nii.gz`); not written if None.
+        options: Tiles, precision and memory.
 
     Returns:
-        The enhanced scan in HU: the target phase's number type, on its grid, or on one that is finer if the
-        network's is.
+        Enhanced scan in HU: the target phase's number type, on its grid or, for a network with a `scale`, on
+        the finer one.
 
     Raises:
         InputError: If a phase is missing that the model needs, a file cannot be used, the phases lie on
@@ -125,47 +113,50 @@ def enhance_study(
 @contextmanager
 def open_study(
     model: Enhancer,
-    sources: Mapping[Phase, Source],
+    sources: Mapping[Phase, ScanSource],
     options: EnhanceOptions | None = None,
     *,
     keeps_result: bool = True,
 ) -> Iterator[StudyEnhancement]:
-    """Checks a study, and plans how it is enhanced; `write` or `volume` of what is yielded does it.
+    """Checks a study and plans its enhancement; `write` or `volume` of the yielded object runs it.
 
-    Every file is gone through once. The memory is predicted; `lines` tells it, and which phases are used.
+    Every file is read once. The log, and `lines` of the yielded object, name the phases used and the
+    predicted memory.
 
     Args:
-        model: As for `enhance_study`, and so the others.
-        sources: A scan for each phase.
-        options: How.
-        keeps_result: Whether memory for the whole result is to be reckoned with, as `volume` takes it.
+        model: Model, as for `enhance_study`.
+        sources: Scan of each phase, as for `enhance_study`.
+        options: Tiles, precision and memory.
+        keeps_result: Whether the prediction includes memory for the whole result, as `volume` needs it.
 
     Raises:
         InputError: As for `enhance_study`.
     """
     options = options or EnhanceOptions()
     network = model.network
-    used = select_phases(model, sources.keys())
+    selection = select_phases(model, sources.keys())
     with ExitStack() as stack:
         meter = NoiseMeter(model.window)
         scans = {}
-        for phase in used.used:
+        for phase in selection.phases:
             scans[phase] = open_scan(sources[phase], phase, meter if phase is model.target else None)
             stack.callback(scans[phase].close)
         target = scans[model.target]
         check_same_grid(target, [scan for scan in scans.values() if scan is not target])
         stack.callback(network.train, network.training)
         network.eval()
-        runner = TileRunner(network, RunOptions(options.precision, used.present, options.self_ensemble))
+        runner = TileRunner(network, RunOptions(options.precision, selection.present, options.self_ensemble))
         plan = _plan(model, runner, list(scans.values()), target, options, keeps_result)
         _warn_of_other_tile(model, plan.tiling)
         restorer = Restorer(target.grid.shape, meter.sd, model.window, plan.slices, runner.scale)
         slabs = {phase: MovingSlab(scan) for phase, scan in scans.items()}
         tiles = ScanTiles(list(slabs.values()), slabs[model.target], model.window)
-        job = StudyEnhancement(type(model).__name__, tiles, runner, restorer, used, plan, options.progress)
-        for line in job.lines:
+        study = StudyEnhancement(
+            type(model).__name__, tiles, runner, restorer, selection, plan, options.progress
+        )
+        for line in study.lines:
             LOGGER.info(line)
-        yield job
+        yield study
 
 
 def _plan(
@@ -178,7 +169,7 @@ def _plan(
 ) -> Plan:
     tiling = options.tiling or network_tiling(model.network, model.patch_size)
     cost = tile_cost(runner, len(scans))
-    load = Load(
+    workload = Workload(
         sides=target.grid.shape,
         streamed=[scan.dtype.itemsize for scan in scans if not scan.in_memory],
         result=target.dtype.itemsize if keeps_result else 0,
@@ -188,26 +179,26 @@ def _plan(
         highest=highest(),
     )
     tilings = chain([tiling], smaller_tilings(model.network, tiling))
-    return make_plan(load, tilings, allowed(options.max_memory), fixed=options.tiling is not None)
+    return make_plan(workload, tilings, allowed(options.max_memory), fixed=options.tiling is not None)
 
 
 def _warn_of_other_tile(model: Enhancer, tiling: Tiling) -> None:
-    """Says so where a network that looks at the whole tile is shown other tiles than in its training."""
+    """Warns once if a network that depends on the whole tile gets tiles of another size than in training."""
     if not sees_whole_tile(model.network) or model.patch_size in (None, tiling.tile):
         return
     warn_once(
-        f"tiles of {tiling.tile} voxels: this {type(model).__name__} looks at whole tiles and was trained on"
-        f" patches of {model.patch_size}, so its result may differ; --tile {model.patch_size} is as trained"
+        f"tiles of {tiling.tile} voxels: the result of this {type(model).__name__} depends on the tile size, and"
+        f" it was trained on patches of {model.patch_size}; use --tile {model.patch_size}"
     )
 
 
 @dataclass(frozen=True, eq=False)
 class ScanTiles:
-    """Tiles of scans that are read slab by slab, windowed.
+    """Tiles of scans on disk or in memory, under the window; a `TileSource`.
 
     Args:
-        slabs: The phases in stacking order, on one grid.
-        target: The one of them whose slices are kept a little longer, since HU are taken from it.
+        slabs: Phases in stacking order, on one grid.
+        target: Phase that is enhanced; a few more of its slices stay in memory for the conversion to HU.
         window: HU window of the network.
     """
 
@@ -217,7 +208,7 @@ class ScanTiles:
 
     @property
     def sides(self) -> tuple[int, int, int]:
-        """The number of voxels along x, y and z."""
+        """Voxels along x, y and z."""
         return self.target.scan.grid.shape
 
     @property
@@ -234,56 +225,56 @@ class ScanTiles:
         return torch.stack([self.window.normalize(torch.from_numpy(each)) for each in hu])
 
     def drop(self, before: int) -> None:
-        """Slices before this one will not be asked for again."""
+        """Frees the slices before this one."""
         for slab in self.slabs:
             slab.drop(before - REACH if slab is self.target else before)
 
 
 @dataclass(frozen=True, eq=False)
 class StudyEnhancement:
-    """A study that was checked and is ready to be enhanced; see `open_study`.
+    """The checked and planned enhancement of one study; see `open_study`.
 
     Args:
-        model: The model's name.
-        tiles: The study's phases.
-        runner: Runs the network on a tile.
-        restorer: Maps slabs back to HU.
-        used: Which phases are used.
-        plan: How the work is cut, and the memory that it takes.
-        progress: Show a progress bar.
+        model: Name of the model.
+        tiles: Tiles of the study's phases.
+        runner: Runner of the network on one tile.
+        restorer: Conversion of slabs to HU.
+        selection: Phases used.
+        plan: Tiles, steps and predicted memory.
+        progress: Display of a progress bar.
     """
 
     model: str
     tiles: ScanTiles
     runner: TileRunner
     restorer: Restorer
-    used: PhaseSelection
+    selection: PhaseSelection
     plan: Plan
     progress: bool = False
 
     @property
     def target(self) -> Scan:
-        """The scan that is enhanced."""
+        """Scan that is enhanced."""
         return self.tiles.target.scan
 
     @property
     def grid(self) -> Grid:
-        """The grid of the enhanced scan: the target's, or one that is finer."""
+        """Grid of the enhanced scan: the target's, or a finer one."""
         return self.target.grid.finer(self.runner.scale)
 
     @property
     def lines(self) -> list[str]:
-        """What to tell before the start: which phases are used, and the memory that it takes."""
-        return [self.used.line, self.plan.line]
+        """Phases used and predicted memory, one line each."""
+        return [self.selection.line, self.plan.line]
 
     def write(self, output: str | Path) -> None:
-        """Writes the enhanced scan slab by slab; it is never in memory whole.
+        """Writes the enhanced scan slab by slab; the whole is never in memory.
 
         Args:
             output: The `.nii.gz` or `.nii` file; it appears whole at the end, or not at all.
 
         Raises:
-            InputError: The network gives NaN, or the file cannot be written.
+            InputError: If the network gives NaN or the file cannot be written.
         """
         with volume_writer(output, self.grid, self.target.storage) as writer:
             for _, slab in self.slabs():
@@ -293,7 +284,7 @@ class StudyEnhancement:
         """The enhanced scan in HU, in memory: on `grid`, the target's number type.
 
         Args:
-            output: A file to write it into, too.
+            output: File for the result; not written if None.
 
         Raises:
             InputError: As for `write`.
@@ -308,18 +299,18 @@ class StudyEnhancement:
         return Volume(data, grid, scan.path, scan.phase, scan.storage)
 
     def slabs(self) -> Iterator[tuple[int, Voxels]]:
-        """Enhances the study, once.
+        """Enhances the study; to be called once.
 
         Yields:
-            The first slice of a slab, and the slab `(x, y, n)` in HU; in their order.
+            First slice of each slab and the slab `(x, y, n)` in HU, in order.
 
         Raises:
-            InputError: The network gives NaN.
+            DamagedError: If the network gives NaN.
         """
         progress = _progress if self.progress else None
         for first, unit in sweep(self.runner, self.tiles, self.plan.tiling, progress, self.plan.room):
             if torch.isnan(unit).any():
-                raise InputError(
+                raise DamagedError(
                     f"this {self.model} gives NaN: its weights are damaged or its training diverged"
                 )
             yield from self.restorer.slabs(self.tiles.target.read, first, unit.numpy())

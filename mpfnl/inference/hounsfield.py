@@ -1,8 +1,8 @@
-"""From the network's [0, 1] back to HU, with the input's HU kept where the scan truly leaves the window."""
+"""Network output in [0, 1] back in HU; the input's HU where the scan truly lies outside of the window."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -12,57 +12,63 @@ from numpy.typing import NDArray
 from scipy.ndimage import correlate1d, gaussian_filter
 from torch.nn import functional
 
-from mpfnl.window import ABDOMEN, Window
-
-__all__ = ["Restorer", "enhanced_share", "noise_sd", "restore_hu"]
+from mpfnl.window import Window
 
 MARGIN_HU = 50.0
-"""Over this many HU beyond the window's ends the output passes from enhanced to input."""
+"""Width in HU of the transition from enhanced to input beyond each end of the window."""
 
 GUARD_HU = 0.01
-"""The band ends this much earlier, so that the rounding of a mean over 27 voxels cannot matter."""
+"""Reduction of that width, so that the rounding of a mean over 27 voxels cannot matter."""
 
 NOISE_LIMIT = 6.0
-"""Noise does not throw a voxel further out of the window than this many of its standard deviations."""
+"""Largest deviation of a voxel that counts as noise, in standard deviations."""
 
 BROAD_SIGMA, FINE_SIGMA = 2.0, 0.7  # voxels
 BROAD_RADIUS, FINE_RADIUS = 8, 3  # 4 sigma
 REACH = BROAD_RADIUS + 1
-"""Slices to either side of a slab that it depends on; the last one where the result's grid is finer."""
+"""Slices on either side of a slab that its result depends on; the last one for finer output grids only."""
+
 SLAB_VOXELS = 1 << 23
 
-BYTES_A_VOXEL = 42
-"""Memory for each voxel of a slab and its halo while it is restored, as measured; int16 or float32 HU."""
+BYTES_PER_VOXEL = 42
+"""Measured memory per voxel of a slab and its margin during the conversion; int16 or float32 HU."""
 
-FINER_BYTES_A_VOXEL = 28
-"""Memory beside it for each voxel of a result on a finer grid: input and share there, and the mixture."""
+FINER_BYTES_PER_VOXEL = 28
+"""Additional memory per voxel of a result on a finer grid: input, share and blend."""
+
+NOISE_SLICES = 64  # measured at most
+NOISE_BIN_HU, NOISE_BINS = 0.25, 8192
 
 ReadSlices: TypeAlias = Callable[[int, int], NDArray[Any]]
-"""Gives slices of the input scan in HU, `(x, y, n)`, from the first to before the last."""
+"""Reads slices `(x, y, stop - start)` of the input scan in HU, given start and stop."""
 
 
-def restore_hu(input_hu: NDArray[Any], enhanced_unit: NDArray[Any], window: Window = ABDOMEN) -> NDArray[Any]:
+def restore_hu(input_hu: NDArray[Any], enhanced_unit: NDArray[Any], window: Window) -> NDArray[Any]:
     """Maps an enhanced scan back to HU.
 
-    Inside the window the output is the enhanced scan. Where the scan truly lies outside (bone, gas, metal,
-    bright vessels) it is the input, unchanged; `enhanced_share` says how that is decided. The work goes in
-    slabs along z, so that little memory is taken beside the result, which does not depend on the slabs.
+    Inside the window the output is the enhanced scan. Where the scan truly lies outside of it (bone, gas,
+    metal, bright vessels) the output is the input, unchanged; see `enhanced_share`. The scan is processed in
+    slabs along z to save memory; the result does not depend on the slabs.
 
     Args:
-        input_hu: The input scan (x, y, z) in HU, integer or floating point, finite.
-        enhanced_unit: The network's output (x, y, z) in [0, 1]; clipped to it. On a grid that is finer by a
-            whole number along all axes the input and its share are interpolated linearly.
-        window: The HU window of the network.
+        input_hu: Input scan (x, y, z) in HU, integer or floating point, finite.
+        enhanced_unit: Network output (x, y, z); clipped to [0, 1]. Its grid may be finer by a whole number
+            along all axes: then the input and its share are interpolated linearly.
+        window: HU window of the network.
 
     Returns:
-        The enhanced scan (x, y, z) in HU, of the output's shape and the input's type (rounded for integers).
+        Enhanced scan (x, y, z) in HU, of the output's shape and the input's type (rounded for integers).
 
     Raises:
-        ValueError: The shapes do not fit, or the network's output has NaN.
+        ValueError: If the shapes do not fit or the network output has NaN.
+
+    >>> scan = np.full((4, 4, 4), 60, np.int16)
+    >>> restore_hu(scan, np.full((4, 4, 4), 0.6, np.float32), Window(level=60, width=150))[0, 0, 0]
+    np.int16(75)
     """
     scale = max(1, enhanced_unit.shape[0] // input_hu.shape[0]) if input_hu.ndim == 3 else 0
     if tuple(scale * side for side in input_hu.shape) != enhanced_unit.shape:
-        raise ValueError(f"the input is {input_hu.shape}, the network's output {enhanced_unit.shape}")
+        raise ValueError(f"the input has shape {input_hu.shape}, the network output {enhanced_unit.shape}")
     output = np.empty_like(input_hu, shape=enhanced_unit.shape)
     restorer = Restorer(input_hu.shape, noise_sd(input_hu, window), window, scale=scale)
     for start, slab in restorer.slabs(lambda first, stop: input_hu[:, :, first:stop], 0, enhanced_unit):
@@ -72,44 +78,43 @@ def restore_hu(input_hu: NDArray[Any], enhanced_unit: NDArray[Any], window: Wind
 
 @dataclass(frozen=True)
 class Restorer:
-    """Maps slabs of an enhanced scan back to HU, as `restore_hu` does the whole; however they are cut.
+    """Maps slabs of an enhanced scan back to HU, with the same result as `restore_hu` for the whole.
 
     Args:
-        shape: Of the whole input scan, (x, y, z).
-        noise: The standard deviation of the input's noise in HU, see `noise_sd`.
-        window: The HU window of the network.
-        slices: How many of the input to restore at a time; so many that they become 8 million voxels if
-            None.
-        scale: How many times finer the result's grid is.
+        shape: Shape (x, y, z) of the whole input scan.
+        noise: Standard deviation of the input's noise in HU, see `noise_sd`.
+        window: HU window of the network.
+        slices: Input slices per step; as many as give 8 million voxels if None.
+        scale: Factor by which the result's grid is finer.
     """
 
     shape: tuple[int, ...]
     noise: float
-    window: Window = ABDOMEN
+    window: Window
     slices: int | None = None
     scale: int = 1
 
     @property
     def step(self) -> int:
-        """How many slices of the input are restored at a time."""
-        return self.slices or max(1, SLAB_VOXELS // max(1, self.shape[0] * self.shape[1] * self.scale**3))
+        """Input slices per step."""
+        return self.slices or slices_per_step(self.shape, self.scale)
 
     def slabs(
         self, read: ReadSlices, first: int, enhanced_unit: NDArray[Any]
     ) -> Iterator[tuple[int, NDArray[Any]]]:
-        """Restores a slab, a part at a time.
+        """Converts a slab in steps.
 
         Args:
-            read: Gives the input's slices; is asked for at most `REACH` more than the slab to either side,
-                where the scan has them.
-            first: The slab's first slice on the result's grid; whole slices of the input, as are the others.
-            enhanced_unit: The network's output there, `(x, y, n)` in [0, 1].
+            read: Reader of the input's slices; asked for at most `REACH` slices beyond the slab on either
+                side.
+            first: First slice of the slab on the result's grid; a multiple of `scale`, as is its length.
+            enhanced_unit: Network output of the slab, `(x, y, n)` in [0, 1].
 
         Yields:
-            The first slice of a part on the result's grid, and the part in HU, of the input's type.
+            First slice of each part on the result's grid, and the part in HU, of the input's type.
 
         Raises:
-            ValueError: The network's output has NaN.
+            ValueError: If the network output has NaN.
         """
         scale = self.scale
         end = (first + enhanced_unit.shape[2]) // scale
@@ -122,9 +127,9 @@ class Restorer:
     def _input(
         self, read: ReadSlices, start: int, stop: int
     ) -> tuple[NDArray[Any], NDArray[np.float32], np.dtype[Any]]:
-        """Slices of the input in HU and the share of the enhanced scan, on the result's grid; its type."""
+        """Input slices in HU and the share of the enhanced scan, on the result's grid; the input's type."""
         finer, depth = self.scale > 1, self.shape[2]
-        low, high = max(0, start - finer), min(depth, stop + finer)  # what is interpolated between
+        low, high = max(0, start - finer), min(depth, stop + finer)  # neighbours for the interpolation
         before, after = max(0, low - BROAD_RADIUS), min(depth, high + BROAD_RADIUS)
         near, within = read(before, after), slice(low - before, high - before)
         share = enhanced_share(near, self.noise, self.window)[:, :, within]
@@ -136,28 +141,34 @@ class Restorer:
         return _as(near.dtype, scan), share, near.dtype
 
 
-def enhanced_share(input_hu: NDArray[Any], noise: float, window: Window = ABDOMEN) -> NDArray[np.float32]:
+def slices_per_step(shape: Sequence[int], scale: int = 1) -> int:
+    """Input slices that give 8 million voxels of the result."""
+    return max(1, SLAB_VOXELS // max(1, shape[0] * shape[1] * scale**3))
+
+
+def enhanced_share(input_hu: NDArray[Any], noise: float, window: Window) -> NDArray[np.float32]:
     """The share of the enhanced scan in the output, from 0 (the input is kept) to 1.
 
-    With m the mean over 3x3x3 voxels, b and f the input under Gaussians of 2 and 0.7 voxels, and a ramp that
-    is 1 inside the window and falls to 0 over 50 HU beyond it:
+    With m the mean over 3x3x3 voxels, b and f the input smoothed by Gaussians of 2 and 0.7 voxels, and a ramp
+    that is 1 inside the window and falls to 0 over 50 HU beyond it:
 
     - where m is more than 50 HU outside the window, the share is 0;
-    - else it is max(ramp(m), ramp(b)): a soft-tissue voxel thrown out by noise is inside under one of the
-      two. Above the window ramp(b) fades out over the last 25 HU of the band, or else a vessel of 325 HU
-      would be speckled where its noisy m crosses the band's end;
-    - times max(ramp(f), ramp of the voxel itself with 6 standard deviations of the noise to spare): what
-      noise cannot explain and what holds under slight smoothing, such as thin cortical bone, is kept.
+    - elsewhere it is max(ramp(m), ramp(b)): a soft-tissue voxel that only noise puts outside is inside under
+      one of the two. Above the window ramp(b) fades out over the last 25 HU of the band; otherwise a vessel
+      of 50 HU beyond the window would be speckled where its noisy m crosses the end of the band;
+    - multiplied by max(ramp(f), ramp of the voxel itself with a tolerance of 6 standard deviations of the
+      noise): values that noise cannot explain and that persist under slight smoothing, such as thin cortical
+      bone, are kept.
 
     Args:
-        input_hu: The input scan (x, y, z) in HU.
-        noise: The standard deviation of its noise in HU, see `noise_sd`.
-        window: The HU window of the network.
+        input_hu: Input scan (x, y, z) in HU.
+        noise: Standard deviation of its noise in HU, see `noise_sd`.
+        window: HU window of the network.
 
     Returns:
         Shares (x, y, z).
     """
-    scan = input_hu.astype(np.float32, order="C")  # which is what SciPy's filters give
+    scan = input_hu.astype(np.float32, order="C")  # as SciPy's filters return it
     mean = mean_of_27(scan)
     broad = gaussian_filter(scan, BROAD_SIGMA, mode="nearest", radius=BROAD_RADIUS)
     fine = gaussian_filter(scan, FINE_SIGMA, mode="nearest", radius=FINE_RADIUS)
@@ -170,14 +181,14 @@ def enhanced_share(input_hu: NDArray[Any], noise: float, window: Window = ABDOME
 
 
 def _interpolated(scan: NDArray[Any], scale: int) -> NDArray[np.float32]:
-    """A scan (x, y, z) on a grid so many times finer, linearly; the finer voxels fill the coarse ones."""
+    """A scan (x, y, z) on a finer grid, linearly; the finer voxels fill the coarse ones."""
     voxels = torch.from_numpy(np.asarray(scan, dtype=np.float32, order="C"))
     finer = functional.interpolate(voxels[None, None], scale_factor=scale, mode="trilinear")
     return finer[0, 0].numpy()
 
 
-def _ramp(hu: NDArray[np.float32], window: Window, spare: float = 0.0) -> NDArray[np.float32]:
-    outside = np.maximum(window.lower - hu, hu - window.upper) - np.float32(spare)
+def _ramp(hu: NDArray[np.float32], window: Window, tolerance: float = 0.0) -> NDArray[np.float32]:
+    outside = np.maximum(window.lower - hu, hu - window.upper) - np.float32(tolerance)
     return np.asarray((1.0 - outside / np.float32(MARGIN_HU)).clip(0.0, 1.0), dtype=np.float32)
 
 
@@ -189,38 +200,34 @@ def _blend(
     dtype: np.dtype[Any],
 ) -> NDArray[Any]:
     if np.isnan(enhanced_unit).any():
-        raise ValueError("the network's output has NaN")
+        raise ValueError("the network output has NaN")
     enhanced = window.denormalize(enhanced_unit.astype(np.float32).clip(0.0, 1.0))
     mixed = share * enhanced + (1.0 - share) * input_hu
     return np.where(share > 0.0, _as(dtype, mixed), input_hu)
 
 
 def _as(dtype: np.dtype[Any], hu: NDArray[Any]) -> NDArray[Any]:
-    """HU as another type; rounded for integers."""
+    """HU in another type; rounded for integers."""
     return (np.rint(hu) if dtype.kind in "iu" else hu).astype(dtype)
 
 
-NOISE_SLICES = 64
-NOISE_BIN_HU, NOISE_BINS = 0.25, 8192
-
-
 class NoiseMeter:
-    """Measures the noise of a scan that is shown to it slab by slab; see `noise_sd`.
+    """Noise of a scan that is read slab by slab; see `noise_sd`.
 
     Args:
-        window: Only voxels whose mean lies in this window count.
+        window: HU window; only voxels whose local mean lies inside count.
     """
 
-    def __init__(self, window: Window = ABDOMEN) -> None:
+    def __init__(self, window: Window) -> None:
         self._window = window
         self._near: dict[int, NDArray[np.float32]] = {}
         self._counts = np.zeros(NOISE_BINS, dtype=np.int64)
 
     def __call__(self, start: int, slab: NDArray[Any], depth: int) -> None:
-        """Takes the next slab.
+        """Adds the next slab.
 
         Args:
-            start: Its first slice.
+            start: First slice of the slab.
             slab: HU `(x, y, slices)`.
             depth: Number of slices of the whole scan.
         """
@@ -236,7 +243,7 @@ class NoiseMeter:
 
     @property
     def sd(self) -> float:
-        """The standard deviation in HU, to 0.2 HU; 0 where nothing lies in the window."""
+        """Standard deviation in HU, to 0.2 HU; 0 if no voxel lies in the window."""
         total = np.cumsum(self._counts)
         if not total[-1]:
             return 0.0
@@ -252,19 +259,23 @@ class NoiseMeter:
         self._counts += np.bincount(bins, minlength=NOISE_BINS)
 
 
-def noise_sd(input_hu: NDArray[Any], window: Window = ABDOMEN) -> float:
-    """A robust estimate of a scan's noise: its deviation from its mean over 3x3x3 voxels, within the window.
+def noise_sd(input_hu: NDArray[Any], window: Window) -> float:
+    """A robust estimate of a scan's noise: its deviation from the mean over 3x3x3 voxels, within the window.
 
-    The median of the absolute deviation over 0.6745, the standard deviation if the noise is Gaussian.
-    Correlated noise is underestimated, because the mean follows it. About 64 slices spread over the scan are
-    measured.
+    The estimate is the median absolute deviation over 0.6745, the standard deviation of Gaussian noise.
+    Correlated noise is underestimated because the mean follows it. About 64 slices, evenly spread over the
+    scan, are measured.
 
     Args:
-        input_hu: The scan (x, y, z) in HU.
-        window: Only voxels whose mean lies in this window count.
+        input_hu: Scan (x, y, z) in HU.
+        window: HU window; only voxels whose local mean lies inside count.
 
     Returns:
-        The standard deviation in HU, to 0.2 HU; 0 where nothing lies in the window.
+        Standard deviation in HU, to 0.2 HU; 0 if no voxel lies in the window.
+
+    >>> scan = np.random.default_rng(0).normal(50.0, 20.0, (24, 24, 8))
+    >>> round(noise_sd(scan, Window(level=50, width=450)))
+    20
     """
     meter = NoiseMeter(window)
     meter(0, input_hu, input_hu.shape[2])
@@ -272,7 +283,7 @@ def noise_sd(input_hu: NDArray[Any], window: Window = ABDOMEN) -> float:
 
 
 def mean_of_27(scan: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The mean over 3x3x3 voxels; beyond the border the nearest voxel continues."""
+    """The mean over 3x3x3 voxels; the nearest voxel continues beyond the border."""
     # SciPy's uniform_filter keeps a running sum, whose rounding depends on where a slab begins.
     for axis in range(3):
         scan = correlate1d(scan, (1.0, 1.0, 1.0), axis=axis, mode="nearest")

@@ -1,4 +1,4 @@
-"""Memory of this process: what it holds, what it may still take, and how glibc reuses it."""
+"""Memory of this process: its size, its limit, and the reuse of freed memory by glibc."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ from functools import cache
 from pathlib import Path
 
 SHARE = 0.8
-"""Of the memory that is free, what is taken by default: the rest is for other programs."""
+"""Default share of the free memory that an enhancement may use."""
 
 GB = 1_000_000_000
 ROOT = Path("/")
 
 
 def resident() -> int:
-    """Bytes that this process holds now; 0 where the system does not tell."""
+    """Present memory of this process in bytes; 0 if the system does not tell."""
     return _field(ROOT / "proc/self/status", "VmRSS") or 0
 
 
 def highest() -> int:
-    """Bytes that this process held at most so far; 0 where the system does not tell."""
+    """Peak memory of this process so far in bytes; 0 if the system does not tell."""
     return _field(ROOT / "proc/self/status", "VmHWM") or _highest_by_usage()
 
 
 def available(root: Path = ROOT) -> int | None:
-    """Bytes that programs can still take, within the limits of this process' control groups.
+    """Free memory in bytes, within the limits of this process' control groups.
 
     Args:
-        root: Where the file system's root lies.
+        root: Root of the file system.
 
     Returns:
-        The bytes; None where the system does not tell.
+        Bytes; None if the system does not tell.
     """
     system = _field(root / "proc/meminfo", "MemAvailable")
     free = _free_pages() if system is None and root == ROOT else system
@@ -44,10 +44,13 @@ def available(root: Path = ROOT) -> int | None:
 
 
 def allowed(max_bytes: int | None) -> int | None:
-    """Bytes that this process may hold at most: those given, else what it holds and a share of what is free.
+    """Memory limit of this process in bytes.
+
+    Args:
+        max_bytes: Limit; the present memory and 0.8 of the free memory if None.
 
     Returns:
-        The bytes; None for no limit, where none is given and the system does not tell what is free.
+        Bytes; None for no limit, if none is given and the system does not tell the free memory.
     """
     if max_bytes is not None:
         return max_bytes
@@ -74,7 +77,7 @@ def _highest_by_usage() -> int:
 
 
 def _free_pages() -> int | None:
-    """Where there is no /proc: the pages that nothing uses."""
+    """Bytes of unused pages, for systems without /proc."""
     try:
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):
@@ -82,7 +85,7 @@ def _free_pages() -> int | None:
 
 
 def _left_in_groups(root: Path) -> Iterator[int]:
-    """What each control group above this process still allows; version 2 and version 1."""
+    """Free bytes of each control group above this process; versions 1 and 2."""
     try:
         lines = (root / "proc/self/cgroup").read_text().splitlines()
     except OSError:
@@ -105,31 +108,29 @@ def _left(mount: Path, path: str, limit: str, usage: str, cache: str) -> Iterato
             bound = (folder / limit).read_text().strip()
             used = int((folder / usage).read_text())
             stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
-        except (OSError, ValueError):  # the root has none, a container may not see those above it
+        except (OSError, ValueError):  # the root has no limit; a container may not see the groups above it
             continue
         if bound != "max":
-            yield int(bound) - used + int(stat.get(cache, 0))  # cached files make room
+            yield int(bound) - used + int(stat.get(cache, 0))  # cached files can be dropped
 
 
 # glibc's malloc.h
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4
 MMAP_MAX = 65536  # glibc's default
-LARGEST_MMAP_THRESHOLD = 32 * 2**20  # to which glibc's own rule lets it grow
+LARGEST_MMAP_THRESHOLD = 32 * 2**20  # largest that glibc sets by itself
 
 
 @contextmanager
-def freed_memory_kept() -> Iterator[None]:
-    """Large blocks that are freed serve the next allocation, while this lasts.
+def freed_memory_reused() -> Iterator[None]:
+    """Context in which glibc reuses large freed blocks; without effect on other C libraries.
 
-    glibc maps blocks of more than 32 MB anew at every allocation, so that each feature map of a large tile
-    starts as pages that the system must find and clear, one by one. On a CPU that costs more than all
-    activations and sums of a network. Afterwards what is free goes back to the system, and the thresholds
-    are those that glibc itself reaches after large blocks were freed.
+    Otherwise glibc maps blocks of more than 32 MB anew at every allocation, and the system must find and
+    clear the pages of each feature map of a large tile. On a CPU that costs more than all activations and
+    sums of a network. At the end free memory returns to the system, and the thresholds are those that glibc
+    itself reaches after large blocks were freed.
 
-    It does nothing where the C library is not glibc.
-
-    What is kept grows where blocks of many sizes come and go, as in convolutions that PyTorch unfolds: then
-    `give_back` now and then.
+    Blocks of many sizes, as in convolutions that PyTorch unfolds, let the free memory grow; `give_back`
+    returns it to the system.
     """
     libc = _glibc()
     if libc is None:
@@ -147,7 +148,7 @@ def freed_memory_kept() -> Iterator[None]:
 
 
 def give_back() -> None:
-    """Memory that is free goes back to the system; does nothing where the C library is not glibc."""
+    """Returns free memory to the system; without effect if the C library is not glibc."""
     libc = _glibc()
     if libc is not None:
         libc.malloc_trim(0)

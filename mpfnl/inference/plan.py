@@ -1,4 +1,4 @@
-"""Prediction of memory before the start, and a plan of the work that stays within the limit."""
+"""Plan of an enhancement within a memory limit: predicted memory, tiles and steps."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from mpfnl.errors import InputError
-from mpfnl.inference.hounsfield import BYTES_A_VOXEL, FINER_BYTES_A_VOXEL, REACH, Restorer
+from mpfnl.errors import OptionError
+from mpfnl.inference.hounsfield import BYTES_PER_VOXEL, FINER_BYTES_PER_VOXEL, REACH, slices_per_step
 from mpfnl.inference.memory import GB
 from mpfnl.inference.runner import TileRunner
 from mpfnl.inference.tiling import Tiling
@@ -22,27 +22,26 @@ from mpfnl.inference.tiling import Tiling
 SUM_BYTES = 4  # float32
 
 UNSEEN = 64_000_000
-"""Memory of the libraries beneath, which no tensor shows: code, thread stacks, buffers; as measured."""
+"""Measured memory of libraries that no tensor shows: code, thread stacks, buffers."""
 
 
 SPLIT = 1.5
-"""How often the second matrix of an unfolded convolution is reckoned with beside the first, which is so large
-that it is sometimes split when it is freed, and room for the next is found elsewhere: as measured,
-between never and four times."""
+"""Factor of the second largest matrix of unfolded convolutions, which adds to the largest one. The largest is
+sometimes split when it is freed, so that the next one takes other memory; measured between 0 and 4 times."""
 
 
 @dataclass(frozen=True)
-class Load:
-    """What there is to do.
+class Workload:
+    """Sizes that determine the memory of an enhancement.
 
     Args:
         sides: Voxels of the volume along x, y and z.
-        streamed: Bytes a voxel of each scan that is read slab by slab; scans in memory count as held.
-        result: Bytes a voxel of a result that is kept in memory; 0 where it is written slab by slab.
-        tile: What the network takes for a tile, where it works in this process' memory.
-        held: Bytes that the process holds before the start.
-        highest: Bytes that it held at most so far.
-        scale: How many times finer the result's grid is.
+        streamed: Bytes per voxel of each scan that is read slab by slab; scans in memory count as held.
+        result: Bytes per voxel of a result in memory; 0 if it is written slab by slab.
+        tile: Memory of the network for a tile, if it runs in this process' memory.
+        held: Memory of the process before the start, in bytes.
+        highest: Peak memory of the process so far, in bytes.
+        scale: Factor by which the result's grid is finer.
     """
 
     sides: tuple[int, int, int]
@@ -56,14 +55,14 @@ class Load:
 
 @dataclass(frozen=True)
 class Plan:
-    """How the work is cut, and the memory that it takes at most.
+    """Tiles and steps of an enhancement, and its peak memory.
 
     Args:
-        tiling: The tiles.
-        slices: How many of the input are mapped back to HU at a time.
-        peak: Bytes that the process will hold at most.
-        room: Bytes of them that the network takes for a tile.
-        limit: Bytes that it may hold; None for no limit.
+        tiling: Tile, overlap and halo.
+        slices: Input slices that are converted to HU per step.
+        peak: Predicted peak memory of the process, in bytes.
+        room: Part of it for the network on one tile, in bytes.
+        limit: Memory limit of the process in bytes; None for no limit.
     """
 
     tiling: Tiling
@@ -74,7 +73,7 @@ class Plan:
 
     @property
     def line(self) -> str:
-        """The prediction in a line."""
+        """The plan in one line."""
         limit = "" if self.limit is None else f", of {in_gb(self.limit)} allowed"
         tiling = self.tiling
         return (
@@ -83,19 +82,19 @@ class Plan:
         )
 
 
-def make_plan(load: Load, tilings: Iterable[Tiling], limit: int | None, fixed: bool) -> Plan:
-    """Takes the first tiling that stays within the limit, and as many slices at a time as do.
+def make_plan(workload: Workload, tilings: Iterable[Tiling], limit: int | None, fixed: bool) -> Plan:
+    """Chooses the first tiling within the memory limit, and as many slices per step as fit.
 
     Args:
-        load: What there is to do.
-        tilings: The one that is wanted, then others that take less.
-        limit: Bytes that the process may hold; None for no limit.
-        fixed: Whether the first tiling must be kept: the others are then only advised.
+        workload: Sizes of volume, scans and tile.
+        tilings: Preferred tiling, then smaller ones.
+        limit: Memory limit of the process in bytes; None for no limit.
+        fixed: Whether the first tiling is obligatory; the message then suggests one of the others.
 
     Raises:
-        InputError: None does; says what to do.
+        OptionError: If no tiling fits; the message names the option to change.
     """
-    plans = [_with_most_slices(load, tiling, limit) for tiling in tilings]
+    plans = [_with_most_slices(workload, tiling, limit) for tiling in tilings]
     first = plans[0]
     fitting = [plan for plan in plans if _fits(plan)]
     if fitting and (not fixed or fitting[0] is first):
@@ -103,46 +102,50 @@ def make_plan(load: Load, tilings: Iterable[Tiling], limit: int | None, fixed: b
     assert limit is not None
     least = min(plans, key=lambda plan: plan.peak)
     if fitting:
-        advice = f"take --tile {fitting[0].tiling.tile} ({in_gb(fitting[0].peak)})"
+        advice = f"use --tile {fitting[0].tiling.tile} ({in_gb(fitting[0].peak)})"
     else:
-        advice = f"the least, with --tile {least.tiling.tile}, is {in_gb(least.peak)}"
-    sides = "x".join(map(str, load.sides))
-    raise InputError(
-        f"to enhance {sides} voxels with tiles of {first.tiling.tile} takes {in_gb(first.peak)} of memory,"
-        f" {in_gb(limit)} are allowed; {advice}, or allow more with --max-memory GB"
+        advice = f"the minimum, with --tile {least.tiling.tile}, is {in_gb(least.peak)}"
+    sides = "x".join(map(str, workload.sides))
+    raise OptionError(
+        f"{sides} voxels with tiles of {first.tiling.tile} need {in_gb(first.peak)} of memory, the limit is"
+        f" {in_gb(limit)}; {advice}, or a larger --max-memory GB"
     )
 
 
-def predict(load: Load, tiling: Tiling, slices: int) -> int:
-    """Bytes that the process will hold at most.
+def predict(workload: Workload, tiling: Tiling, slices: int) -> int:
+    """Predicted peak memory of the process in bytes.
 
-    The scans' slabs, of which one is moved at a time; the sums of a layer of tiles, and those that are done;
-    a tile in the network; and the slices that are mapped back to HU. The last two are never needed at once,
-    but what the one frees is not all fit for the other.
+    The sum of the scans' slabs, of which one is moved at a time; the weighted sums of a layer of tiles and
+    its finished slices; a tile in the network; and the slices that are converted to HU. The last two are
+    never needed at once, but the freed memory of one does not always fit the other.
     """
-    x, y, z = load.sides
+    x, y, z = workload.sides
     layer = min(tiling.tile, z)
     slab = min(layer + REACH, z)
-    finer = load.scale**3
-    scans = x * y * slab * (sum(load.streamed) + max(load.streamed, default=0))
+    finer = workload.scale**3
+    scans = x * y * slab * (sum(workload.streamed) + max(workload.streamed, default=0))
     sums = 2 * x * y * layer * SUM_BYTES * finer
-    restored = x * y * min(min(slices, layer) + 2 * REACH, z) * BYTES_A_VOXEL
+    restored = x * y * min(min(slices, layer) + 2 * REACH, z) * BYTES_PER_VOXEL
     if finer > 1:
-        restored += x * y * min(slices + 2, layer) * FINER_BYTES_A_VOXEL * finer
-    result = x * y * z * load.result * finer
-    tile = load.tile.of(tiling, load.sides) + int(SPLIT * load.tile.matrices(tiling, load.sides)[1])
+        restored += x * y * min(slices + 2, layer) * FINER_BYTES_PER_VOXEL * finer
+    result = x * y * z * workload.result * finer
+    tile = workload.tile.of(tiling, workload.sides) + int(
+        SPLIT * workload.tile.matrices(tiling, workload.sides)[1]
+    )
     work = scans + sums + tile + restored + result
-    return max(load.highest, load.held + UNSEEN + work)
+    return max(workload.highest, workload.held + UNSEEN + work)
 
 
 def in_gb(count: float) -> str:
-    """Bytes as messages show them: "1.84 GB"."""
+    """Bytes in words, as in "1.84 GB"."""
     return f"{count / GB:.3g} GB"
 
 
-def _with_most_slices(load: Load, tiling: Tiling, limit: int | None) -> Plan:
-    room = load.tile.of(tiling, load.sides)
-    plans = (Plan(tiling, slices, predict(load, tiling, slices), room, limit) for slices in _slices(load))
+def _with_most_slices(workload: Workload, tiling: Tiling, limit: int | None) -> Plan:
+    room = workload.tile.of(tiling, workload.sides)
+    plans = (
+        Plan(tiling, slices, predict(workload, tiling, slices), room, limit) for slices in _slices(workload)
+    )
     smallest = next(plans)
     for plan in [smallest, *plans]:
         smallest = plan
@@ -151,8 +154,8 @@ def _with_most_slices(load: Load, tiling: Tiling, limit: int | None) -> Plan:
     return smallest
 
 
-def _slices(load: Load) -> Iterator[int]:
-    slices = min(Restorer(load.sides, 0.0, scale=load.scale).step, load.sides[2])
+def _slices(workload: Workload) -> Iterator[int]:
+    slices = min(slices_per_step(workload.sides, workload.scale), workload.sides[2])
     while slices > 1:
         yield slices
         slices //= 2
@@ -163,28 +166,28 @@ def _fits(plan: Plan) -> bool:
     return plan.limit is None or plan.peak <= plan.limit
 
 
-SMALL, LARGE = 8, 16  # edges of the tiles that are tried, in voxels
+SMALL, LARGE = 8, 16  # edges of the measured tiles in voxels
 
 
 @dataclass(frozen=True)
 class Unfolded:
-    """A float32 convolution on a CPU, which PyTorch may do by unfolding its input into a matrix.
+    """A float32 convolution on a CPU, which PyTorch may compute by unfolding its input into a matrix.
 
     Args:
-        weight: The shape of its weight.
-        padding: Of its input.
+        weight: Shape of the weight.
+        padding: Padding of the input along x, y and z.
     """
 
     weight: tuple[int, ...]
     padding: tuple[int, ...]
 
     def bytes(self, sides: Sequence[int]) -> int:
-        """What the matrix takes for a tile; 0 where PyTorch leaves the convolution to oneDNN."""
+        """Bytes of the matrix for a tile; 0 if oneDNN computes the convolution."""
         _, channels, *kernel = self.weight
         number = torch.empty(1)
         tile, weight = number.expand(1, channels, *sides), number.expand(self.weight)
         ones, none = (1, 1, 1), (0, 0, 0)
-        # Private, and there is no public one: the rule depends on sizes and changes between versions.
+        # Private, since PyTorch has no public function; the rule depends on sizes and version.
         backend = torch._C._select_conv_backend(tile, weight, None, ones, self.padding, ones, False, none, 1)
         unfolds = str(backend).endswith("Slow3d")
         return channels * math.prod(kernel) * math.prod(sides) * tile.itemsize if unfolds else 0
@@ -192,25 +195,25 @@ class Unfolded:
 
 @dataclass(frozen=True)
 class TileCost:
-    """Bytes that are taken at once while a network works on a tile.
+    """Peak memory of a network on one tile.
 
     Args:
-        fixed: Of tensors, whatever the tile's size.
-        a_voxel: Of tensors, for each voxel.
-        unfolded: Every call of a convolution that may take more.
+        fixed: Bytes of tensors that do not depend on the tile's size.
+        per_voxel: Bytes of tensors per voxel.
+        unfolded: Calls of convolutions that PyTorch may unfold.
     """
 
     fixed: float = 0.0
-    a_voxel: float = 0.0
+    per_voxel: float = 0.0
     unfolded: tuple[Unfolded, ...] = ()
 
     def of(self, tiling: Tiling, sides: Sequence[int]) -> int:
         """Bytes for a tile of a volume with these sides."""
         voxels = math.prod(min(tiling.tile, side) for side in sides)
-        return int(self.fixed + self.a_voxel * voxels) + self.matrices(tiling, sides)[0]
+        return int(self.fixed + self.per_voxel * voxels) + self.matrices(tiling, sides)[0]
 
     def matrices(self, tiling: Tiling, sides: Sequence[int]) -> tuple[int, int]:
-        """Bytes of the largest matrix of an unfolded convolution, and of the one that comes next in size."""
+        """Bytes of the largest and the second largest matrix of unfolded convolutions."""
         tile = [min(tiling.tile, side) for side in sides]
         sizes = {convolution: convolution.bytes(tile) for convolution in set(self.unfolded)}
         largest = sorted((sizes[convolution] for convolution in self.unfolded), reverse=True)
@@ -220,15 +223,15 @@ class TileCost:
 
 @torch.inference_mode()
 def tile_cost(runner: TileRunner, phases: int) -> TileCost:
-    """Runs a network on two small tiles, and counts the bytes of all tensors that are alive at once.
+    """Peak memory of a network per tile, measured on two small tiles.
 
-    Feature maps, which are nearly all of it, grow with the tile's voxels; so does the attention of the
-    non-local block, which stores no matrix of pairs. What libraries beneath take is not seen, but for
-    unfolded convolutions.
+    The bytes of all live tensors are counted. Feature maps, nearly all of the memory, grow with the tile's
+    voxels; so does the attention of the non-local block, which stores no matrix of pairs. Memory inside
+    libraries is not counted, except for unfolded convolutions.
 
     Args:
-        runner: Runs the network.
-        phases: How many it is given.
+        runner: Runner of the network.
+        phases: Number of input phases.
     """
 
     def count(edge: int) -> _Counting:
@@ -239,24 +242,24 @@ def tile_cost(runner: TileRunner, phases: int) -> TileCost:
 
     with torch.compiler.set_stance("force_eager"):
         small, large = count(SMALL), count(LARGE)
-    a_voxel = (large.most - small.most) / (LARGE**3 - SMALL**3)
-    return TileCost(max(0.0, small.most - a_voxel * SMALL**3), a_voxel, tuple(large.unfolded))
+    per_voxel = (large.most - small.most) / (LARGE**3 - SMALL**3)
+    return TileCost(max(0.0, small.most - per_voxel * SMALL**3), per_voxel, tuple(large.unfolded))
 
 
 def live_bytes(run: Callable[[], object]) -> int:
-    """The most bytes that the tensors made in a call take at one time."""
+    """Peak bytes of the tensors that a call creates."""
     return counted(run).most
 
 
 def counted(run: Callable[[], object]) -> _Counting:
-    """Counts what is made in a call."""
+    """Tensors that a call creates."""
     with _Counting() as counting:
         run()
     return counting
 
 
 class _Counting(TorchDispatchMode):
-    """Adds up the storages that operations make, until each is freed; and notes convolutions."""
+    """Sum of the live storages that operations create, and their convolutions."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""A network made ready for many tiles: cast once, recorded as CUDA graphs, turned in eight orientations."""
+"""Runner of a network on tiles: precision, missing phases, self-ensemble and CUDA graphs. Torch only."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from mpfnl.networks.capabilities import network_capabilities
 from mpfnl.shapes import PhaseVolume, SpatialVolume
 
 GRAPH_FROM = 16
-"""Tiles from which on a CUDA graph is recorded: for fewer it takes longer than it saves."""
+"""Fewest tiles for which a CUDA graph is recorded; for fewer the recording takes longer than it saves."""
 
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How a network is run.
+    """Options of a network's forward pass.
 
     Args:
-        precision: Of the convolutions; chosen by the device if None.
-        present: Indices of the phases that are there, for networks that do without some; None: all.
-        self_ensemble: Take the mean over eight orientations, see `SelfEnsemble`.
+        precision: Number type of the convolutions; the device's preferred one if None.
+        present: Indices of the available phases, for networks with optional phases; None if all are there.
+        self_ensemble: Mean over eight orientations, see `SelfEnsemble`.
     """
 
     precision: torch.dtype | None = None
@@ -34,7 +34,7 @@ class RunOptions:
 
 
 def preferred_precision(device: torch.device) -> torch.dtype:
-    """bfloat16 where the device computes convolutions in it, float32 elsewhere."""
+    """bfloat16 if the device computes convolutions in it, else float32."""
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
     # The check is private to PyTorch and there is no public one; it exists where oneDNN does.
@@ -48,11 +48,11 @@ class TileRunner:
     """Runs a network on tiles, one at a time.
 
     Args:
-        network: Takes `(1, P, x, y, z)` in [0, 1], returns `(1, 1, x, y, z)`, on a grid that is `scale` times
-            finer where it has that attribute; put into evaluation mode by the caller. Where phases are
-            missing it is called with `present=`.
-        options: How it is run.
-        device: Where; the network's own by default.
+        network: Network from `(1, P, x, y, z)` in [0, 1] to `(1, 1, x, y, z)`, in evaluation mode. An
+            attribute `scale` is the factor by which the result's grid is finer. It is called with `present=`
+            if phases are missing.
+        options: Precision, phases and self-ensemble.
+        device: Device; the network's own if None.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class TileRunner:
         self._graphed: GraphedNetwork | None = None
 
     def expect(self, tiles: int) -> None:
-        """Says how many tiles will come: many are worth a CUDA graph."""
+        """Announces the number of tiles: for many of them a CUDA graph is recorded."""
         if self.device.type == "cuda" and tiles >= GRAPH_FROM and self._graphed is None:
             self._graphed = GraphedNetwork(self._network)
 
@@ -81,25 +81,25 @@ class TileRunner:
             phases: The tile `(P, x, y, z)` in [0, 1], on any device.
 
         Raises:
-            ValueError: The network's result lies on another grid than it says.
+            ValueError: If the result's grid does not match the network's `scale`.
         """
         tile = phases.unsqueeze(0).to(self.device)
         run = self._graphed or self._network
         with torch.autocast(self.device.type, self.precision, enabled=self.precision is not torch.float32):
             enhanced: Tensor = run(tile)
         if list(enhanced.shape[2:]) != [self.scale * side for side in tile.shape[2:]]:
-            made = f"{tuple(enhanced.shape)} of {tuple(tile.shape)}"
-            raise ValueError(f"the network made {made}: not its grid")
+            shapes = f"{tuple(tile.shape)} to {tuple(enhanced.shape)}"
+            raise ValueError(f"the network maps {shapes}: not its scale of {self.scale}")
         return enhanced[0, 0].float()
 
 
 def network_device(network: nn.Module) -> torch.device | None:
-    """Where a network's parameters are; None if it has none."""
+    """Device of a network's parameters; None if it has none."""
     return next((parameter.device for parameter in network.parameters()), None)
 
 
 class _WithPresent(nn.Module):
-    """A network together with which phases it is given."""
+    """A network with the indices of the available phases."""
 
     def __init__(self, network: nn.Module, present: Sequence[int]) -> None:
         super().__init__()
@@ -112,22 +112,22 @@ class _WithPresent(nn.Module):
 
 
 CAST = (nn.Conv3d, nn.ConvTranspose3d, nn.Linear)
-"""Modules whose weights autocast would cast at every call; of these types exactly, not subclasses."""
+"""Module types, without subclasses, whose weights autocast would cast at every call."""
 
 
 def frozen_copy(network: nn.Module, precision: torch.dtype) -> nn.Module:
-    """A copy for inference under autocast, with the weights of its convolutions already cast.
+    """A copy of a network for inference under autocast, with the weights of its convolutions already cast.
 
-    Under autocast the copy computes what the network computes: the inputs and the other parameters keep their
-    types. The weights of convolutions are laid out in `channels_last_3d`. All else is shared with the
-    network, which stays as it is; so nothing has to be put back, whatever happens.
+    Under autocast the copy computes the same as the network: inputs and other parameters keep their types.
+    The weights of convolutions have the layout `channels_last_3d`. All else is shared with the network, which
+    does not change.
 
     Args:
-        network: On any device. A scripted one is returned as it is.
-        precision: Autocast's type. For float32 there is nothing to do: the network is returned.
+        network: Network on any device. A scripted network is returned unchanged.
+        precision: Number type of autocast. For float32 the network is returned.
 
     Returns:
-        A module to be called, not to be trained. It does not follow later changes of the network's weights.
+        Module for inference only. It does not follow later changes of the network's weights.
     """
     if precision is torch.float32 or isinstance(network, torch.jit.ScriptModule):
         return network
@@ -135,10 +135,10 @@ def frozen_copy(network: nn.Module, precision: torch.dtype) -> nn.Module:
 
 
 def _copy(module: nn.Module, precision: torch.dtype, done: dict[nn.Module, nn.Module]) -> nn.Module:
-    if module in done:  # used in two places
+    if module in done:  # shared by two parents
         return done[module]
     copy = module.__new__(type(module))
-    # Past the modules' own __setattr__: that of a compiled module would change the network.
+    # Bypasses __setattr__, which a compiled module forwards to the network.
     copy.__dict__.update(module.__dict__)
     done[module] = copy
     copy.__dict__["_modules"] = {
@@ -160,17 +160,22 @@ def _cast(weight: Tensor | None, precision: torch.dtype) -> nn.Parameter | None:
 
 
 ORIENTATIONS = tuple(product((False, True), range(4)))
-"""The eight orientations in the plane of the slices: mirrored along x or not, then quarter turns."""
+"""Eight orientations in the axial plane: mirrored along x or not, then quarter turns."""
 
 
 class SelfEnsemble(nn.Module):
-    """Runs a network on a tile in eight orientations and takes the mean of the results, turned back.
+    """Test-time self-ensemble: the mean of a network's results over eight orientations of a tile.
 
-    In-plane quarter turns and mirror images; z is kept (Timofte et al., CVPR 2016, in 2D). What turns or
-    mirrors the input then turns or mirrors the result, whatever the network. It takes eight times as long.
+    The orientations are in-plane quarter turns and mirror images (Timofte et al., CVPR 2016, in 2D). The
+    result turns with the input, for any network. It takes eight times as long.
 
     Args:
-        network: Takes `(batch, P, x, y, z)`, returns `(batch, 1, x, y, z)`.
+        network: Network from `(batch, P, x, y, z)` to `(batch, 1, x, y, z)`.
+
+    >>> ensemble = SelfEnsemble(nn.Identity())
+    >>> tile = torch.rand(1, 1, 4, 4, 2)
+    >>> torch.allclose(ensemble(tile), tile)
+    True
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -188,12 +193,12 @@ class SelfEnsemble(nn.Module):
 
 
 def oriented(volume: Tensor, mirrored: bool, turns: int) -> Tensor:
-    """A volume `(..., x, y, z)` mirrored along x where asked for, then turned."""
+    """A volume `(..., x, y, z)`, mirrored along x on demand and then turned by quarter turns."""
     return torch.rot90(volume.flip(-3) if mirrored else volume, turns, (-3, -2)).contiguous()
 
 
 def oriented_back(volume: Tensor, mirrored: bool, turns: int) -> Tensor:
-    """Undoes `oriented`."""
+    """The inverse of `oriented`."""
     turned = torch.rot90(volume, -turns, (-3, -2))
     return turned.flip(-3) if mirrored else turned
 
@@ -202,22 +207,22 @@ LOGGER = logging.getLogger(__name__)
 
 
 class GraphedNetwork:
-    """Calls a network through a CUDA graph for each size of input.
+    """A network that is called through one CUDA graph for each input size.
 
-    The first calls with a size run the network as it is, on a side stream: kernels are compiled and chosen
-    then. The next one records a graph, and from then on every call copies its input to where the graph
-    reads, replays it, and returns a copy of what it wrote: a result is the caller's own, and stays as it is
-    in later calls. What cannot be recorded (a network that asks the GPU for a value, say) is called as it
-    is, and so is a network on a CPU, in training mode, or where gradients are taken.
+    The first calls of a size run the network eagerly on a side stream, while kernels are compiled and chosen.
+    The next call records a graph. Every later call copies its input into the graph's memory, replays the
+    graph and returns a copy of its output, which later calls do not change. A network that cannot be recorded
+    (for example because it reads a value from the GPU) runs eagerly, as does a network on a CPU, in training
+    mode or with gradients.
 
-    A graph holds the memory of one forward pass until it is dropped, and is recorded anew when the network's
-    tensors move. Values of weights that change in place are seen. Not for several threads at a time.
+    A graph holds the memory of one forward pass until it is dropped. It is recorded anew if the network's
+    tensors move, and follows in-place changes of their values. Not thread-safe.
 
     Args:
-        network: Takes one tensor and returns one. What it does depends on its input's size, type and device,
-            on its weights and on autocast alone.
-        warm_ups: Calls of a size before its graph is recorded.
-        sizes: How many sizes to keep graphs for; the one that was used longest ago is dropped.
+        network: Network from one tensor to one tensor. Its kernels depend only on the input's size, type and
+            device, on its weights and on autocast.
+        warm_ups: Eager calls of a size before its graph is recorded.
+        sizes: Largest number of graphs; the least recently used one is dropped.
     """
 
     def __init__(self, network: nn.Module, warm_ups: int = 2, sizes: int = 2) -> None:
@@ -226,11 +231,13 @@ class GraphedNetwork:
         self.network = network
         self.warm_ups = warm_ups
         self.sizes = sizes
-        self._known: OrderedDict[Hashable, _Graph | int] = OrderedDict()  # a graph, or how many calls so far
+        self._known: OrderedDict[Hashable, _Graph | int] = (
+            OrderedDict()
+        )  # a graph, or the number of calls so far
         self._refused = False
 
     def __call__(self, x: Tensor) -> Tensor:
-        """What the network returns for `x`; the caller's own tensor."""
+        """The network's result for `x`, in memory of its own."""
         if not self._recordable(x):
             return self.network(x)
         key = self._key(x)
@@ -265,17 +272,17 @@ class GraphedNetwork:
             return _Graph(self.network, x)
         except RuntimeError as error:
             self._refused = True
-            LOGGER.warning("no CUDA graph of this network, it runs without: %s", error)
+            LOGGER.warning("this network cannot be recorded as a CUDA graph and runs without: %s", error)
             return 0
 
 
 class _Graph:
     def __init__(self, network: nn.Module, x: Tensor) -> None:
-        with torch.inference_mode(False), torch.no_grad():  # to be written to in any mode
+        with torch.inference_mode(False), torch.no_grad():  # writable in any mode
             self.input = torch.empty(x.shape, dtype=x.dtype, device=x.device)
             self.input.copy_(x)
         self.graph = torch.cuda.CUDAGraph()
-        # Other threads, such as those that pin memory, may go on using CUDA meanwhile.
+        # Other threads, such as those that pin memory, may use CUDA meanwhile.
         with torch.cuda.device(x.device), torch.cuda.graph(self.graph, capture_error_mode="thread_local"):
             self.output = _call(network, self.input)
 
@@ -286,7 +293,7 @@ class _Graph:
 
 
 def _call(network: nn.Module, x: Tensor) -> Tensor:
-    # Not with autocast's cache of cast weights: they would be freed when autocast ends, and the graph not.
+    # Without autocast's cache of cast weights: it is freed when autocast ends, but the graph lives on.
     kind = x.device.type
     enabled, dtype = torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)
     with torch.autocast(kind, dtype, enabled=enabled, cache_enabled=False):

@@ -1,66 +1,69 @@
-"""Selection of the phases of a study that a model uses."""
+"""Selection of the phases of a study that a model takes, and warnings that appear once."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Protocol
 
-from mpfnl.errors import InputError
+from mpfnl.errors import NotFoundError
 from mpfnl.phases import Phase
 
+LOGGER = logging.getLogger("mpfnl.inference")
 
-class PhaseTaker(Protocol):
-    """What a model says of the phases that it takes."""
+
+class PhaseModel(Protocol):
+    """The phases of a model."""
 
     @property
     def phases(self) -> Sequence[Phase]:
-        """The phases that the network takes, in stacking order."""
+        """Input phases of the network, in stacking order."""
 
     @property
     def optional_phases(self) -> tuple[Phase, ...]:
-        """Those that it can do without: its network then takes `present=`, the indices of the others."""
+        """Phases that may be missing: the network then takes `present=`, the indices of the others."""
 
     @property
     def trained_without_phases(self) -> bool:
-        """Whether phases were left out in its training."""
+        """Whether phases were left out during training (phase dropout)."""
 
 
 @dataclass(frozen=True)
 class PhaseSelection:
-    """The phases that are used.
+    """The phases of one study that a model uses.
 
     Args:
-        used: In stacking order.
-        left_out: Phases that the model takes and that are missing.
-        present: Indices of the used ones in the model's stacking order; None: all.
+        phases: Available phases that the model takes, in stacking order.
+        missing: Phases that the model takes and the study lacks.
+        present: Indices of `phases` in the model's stacking order; None if no phase is missing.
     """
 
-    used: tuple[Phase, ...]
-    left_out: tuple[Phase, ...]
+    phases: tuple[Phase, ...]
+    missing: tuple[Phase, ...]
     present: tuple[int, ...] | None
 
     @property
     def line(self) -> str:
-        """Which phases are used, in a line."""
-        without = f"; without: {_listed(self.left_out)}" if self.left_out else ""
-        return f"phases used: {_listed(self.used)}{without}"
+        """The selection in one line."""
+        without = f"; without: {_listed(self.missing)}" if self.missing else ""
+        return f"phases used: {_listed(self.phases)}{without}"
 
 
-def select_phases(model: PhaseTaker, given: Collection[Phase]) -> PhaseSelection:
-    """The phases of a model that are there.
+def select_phases(model: PhaseModel, available: Collection[Phase]) -> PhaseSelection:
+    """Selects the phases that a model takes from those that are available.
 
-    Warns in one line, once, if the model was not trained with phases left out.
+    Logs one warning per process if a phase is missing and the model was not trained with missing phases.
 
     Args:
-        model: The model.
-        given: The phases that there are scans of.
+        model: Model that is to be run.
+        available: Phases of the study.
 
     Raises:
-        InputError: A phase is missing that the model cannot do without.
+        NotFoundError: If a phase is missing that the model needs.
     """
-    missing = tuple(phase for phase in model.phases if phase not in given)
+    missing = tuple(phase for phase in model.phases if phase not in available)
     if not missing:
         return PhaseSelection(tuple(model.phases), (), None)
     needed = [phase for phase in missing if phase not in model.optional_phases]
@@ -68,36 +71,26 @@ def select_phases(model: PhaseTaker, given: Collection[Phase]) -> PhaseSelection
         raise _lacking(model, needed)
     if not model.trained_without_phases:
         warn_once(
-            f"this {type(model).__name__} was not trained with phases left out: without"
+            f"this {type(model).__name__} was not trained with missing phases: without"
             f" {_listed(missing)} its result may be worse than the input"
         )
-    present = tuple(place for place, phase in enumerate(model.phases) if phase in given)
-    return PhaseSelection(tuple(model.phases[place] for place in present), missing, present)
+    present = tuple(index for index, phase in enumerate(model.phases) if phase in available)
+    return PhaseSelection(tuple(model.phases[index] for index in present), missing, present)
 
 
-def _lacking(model: PhaseTaker, needed: Sequence[Phase]) -> InputError:
-    named = " and ".join(f"the {phase.label} phase" for phase in needed)
+@cache
+def warn_once(message: str) -> None:
+    """Logs a warning, each message once per process; `warn_once.cache_clear()` forgets them."""
+    LOGGER.warning(message)
+
+
+def _lacking(model: PhaseModel, needed: Sequence[Phase]) -> NotFoundError:
+    names = " and ".join(f"the {phase.label} phase" for phase in needed)
     verb = "is" if len(needed) == 1 else "are"
     options = " ".join(f"--{phase.replace('_', '-')} FILE" for phase in needed)
     takes = f"this {type(model).__name__} takes {len(model.phases)} phases"
-    return InputError(f"{named} {verb} missing: {takes}; give {options}")
+    return NotFoundError(f"{names} {verb} missing: {takes}; give {options}")
 
 
 def _listed(phases: Sequence[Phase]) -> str:
-    return ", ".join(phase.replace("_", " ") for phase in phases)
-
-
-LOGGER = logging.getLogger("mpfnl.inference")
-_said: set[str] = set()
-
-
-def warn_once(message: str) -> None:
-    """Logs a warning; the same one not again in this process."""
-    if message not in _said:
-        _said.add(message)
-        LOGGER.warning(message)
-
-
-def forget_notices() -> None:
-    """Every warning may be said again."""
-    _said.clear()
+    return ", ".join(phase.label for phase in phases)

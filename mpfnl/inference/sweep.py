@@ -1,4 +1,4 @@
-"""A volume through a network in overlapping tiles, layer by layer, blended without seams. Torch only."""
+"""Sweep of a network over a volume in overlapping tiles, layer by layer, blended. Torch only."""
 
 from __future__ import annotations
 
@@ -11,34 +11,34 @@ from typing import Protocol, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from mpfnl.inference.memory import freed_memory_kept, give_back, resident
+from mpfnl.inference.memory import freed_memory_reused, give_back, resident
 from mpfnl.inference.runner import RunOptions, TileRunner, network_device
 from mpfnl.inference.tiling import Tiling, stretches
 from mpfnl.shapes import PhaseVolume, SpatialVolume
 
 Progress: TypeAlias = Callable[[Iterable[tuple[int, ...]], int], Iterable[tuple[int, ...]]]
-"""Wraps an iterable of known length and shows how far it is."""
+"""Progress bar: wraps an iterable, given its length."""
 
 Box: TypeAlias = tuple[slice, slice, slice]
-"""A part of a volume: along x, y and z."""
+"""Part of a volume along x, y and z."""
 
 
 class TileSource(Protocol):
-    """Where tiles come from."""
+    """Source of tiles."""
 
     @property
     def sides(self) -> tuple[int, int, int]:
-        """The number of voxels along x, y and z."""
+        """Voxels along x, y and z."""
 
     @property
     def device(self) -> torch.device:
-        """Where the sums are kept."""
+        """Device of the result."""
 
     def tile(self, box: Box) -> PhaseVolume:
         """The phases in a box, `(P, x, y, z)` in [0, 1]."""
 
     def drop(self, before: int) -> None:
-        """Slices before this one will not be asked for again."""
+        """Frees the slices before this one; they are not requested again."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,20 +46,20 @@ class TensorTiles:
     """Tiles of phases in memory.
 
     Args:
-        phases: `(P, x, y, z)` in [0, 1].
+        phases: Phases `(P, x, y, z)` in [0, 1].
     """
 
     phases: Tensor
 
     @property
     def sides(self) -> tuple[int, int, int]:
-        """The number of voxels along x, y and z."""
+        """Voxels along x, y and z."""
         x, y, z = self.phases.shape[1:]
         return x, y, z
 
     @property
     def device(self) -> torch.device:
-        """Where the phases are."""
+        """Device of the phases."""
         return self.phases.device
 
     def tile(self, box: Box) -> PhaseVolume:
@@ -67,7 +67,7 @@ class TensorTiles:
         return self.phases[:, *box].contiguous()
 
     def drop(self, before: int) -> None:
-        """Nothing."""
+        """Does nothing."""
 
 
 @torch.inference_mode()
@@ -80,20 +80,20 @@ def sweep(
 ) -> Iterator[tuple[int, SpatialVolume]]:
     """Runs a network over a volume in overlapping tiles, in layers along z.
 
-    Neighbouring tiles are blended with weights that fall linearly and end before the tile's border, so that
-    no tile border shows. As soon as the tiles of a layer are done, the slices that no later layer reaches
-    are given out. In memory are the sums of one layer; the source is asked for no slice before the layer.
+    Neighbouring tiles are blended with weights that fall linearly and reach 0 before the tile's border, so
+    that no seam shows. After each layer the slices that no later layer reaches are yielded. Memory holds the
+    weighted sums of one layer; the source is asked for no slice before the current layer.
 
     Args:
-        runner: Runs the network on a tile.
-        source: Where the tiles come from.
+        runner: Runner of the network on one tile.
+        source: Source of the tiles.
         tiling: Tile, overlap and halo.
-        progress: Wraps the tiles in a progress bar.
-        room: Bytes that may be kept from one tile to the next, where memory is kept; None for no limit.
+        progress: Progress bar over the tiles.
+        room: Bytes of freed memory that the allocator may keep between tiles on a CPU; None for no limit.
 
     Yields:
-        The first slice, and these slices `(x, y, n)`, float32, clipped to [0, 1]; in their order, each once.
-        They lie on the runner's output grid. The source still has them; it drops them afterwards.
+        Index of the first slice, and the slices `(x, y, n)`, float32, clipped to [0, 1], in order. They lie
+        on the runner's output grid. The source drops them afterwards.
     """
     scale = runner.scale
     along_x, along_y, along_z = (
@@ -128,14 +128,14 @@ def sweep(
 
 
 def _shift(total: Tensor, done: int) -> None:
-    """Moves what is not done to the front, and clears what is behind it."""
-    kept = total.shape[2] - done
-    total[:, :, :kept] = total[:, :, done:].clone()
-    total[:, :, kept:] = 0
+    """Moves the unfinished slices to the front and clears the rest."""
+    open_ = total.shape[2] - done
+    total[:, :, :open_] = total[:, :, done:].clone()
+    total[:, :, open_:] = 0
 
 
 def _reusing_memory(device: torch.device) -> AbstractContextManager[None]:
-    return freed_memory_kept() if device.type == "cpu" else nullcontext()
+    return freed_memory_reused() if device.type == "cpu" else nullcontext()
 
 
 def tiled_forward(
@@ -153,20 +153,26 @@ def tiled_forward(
     Volume and result stay on the volume's device; one tile at a time is on the network's.
 
     Args:
-        network: Takes `(1, P, x, y, z)`, returns `(1, 1, x, y, z)`, on a grid that is `scale` times finer
-            where it has that attribute; put into evaluation mode by the caller.
-        phases: `(P, x, y, z)` in [0, 1].
+        network: Network from `(1, P, x, y, z)` to `(1, 1, x, y, z)`, in evaluation mode. An attribute `scale`
+            is the factor by which the result's grid is finer.
+        phases: Phases `(P, x, y, z)` in [0, 1].
         tiling: Tile, overlap and halo.
-        precision: Of the convolutions; chosen by the device if None.
-        progress: Wraps the tiles in a progress bar.
-        present: Indices of the phases that are there, for networks that do without some; None: all.
-        self_ensemble: Take the mean over eight orientations of each tile.
+        precision: Number type of the convolutions; the device's preferred one if None.
+        progress: Progress bar over the tiles.
+        present: Indices of the available phases, for networks with optional phases; None if all are there.
+        self_ensemble: Mean over eight orientations of each tile.
 
     Returns:
-        `(scale * x, scale * y, scale * z)`, float32, clipped to [0, 1].
+        Enhanced volume `(scale * x, scale * y, scale * z)`, float32, clipped to [0, 1].
 
     Raises:
-        ValueError: If the network's result lies on another grid than it says.
+        ValueError: If the result's grid does not match the network's `scale`.
+
+    >>> mean = nn.Conv3d(1, 1, 3, padding=1, bias=False).eval()
+    >>> _ = nn.init.constant_(mean.weight, 1 / 27)
+    >>> volume = tiled_forward(mean, torch.full((1, 40, 40, 12), 0.5), Tiling(tile=24, overlap=8))
+    >>> volume.shape, round(float(volume[20, 20, 6]), 3)
+    (torch.Size([40, 40, 12]), 0.5)
     """
     device = network_device(network) or phases.device
     runner = TileRunner(network, RunOptions(precision, present, self_ensemble), device)

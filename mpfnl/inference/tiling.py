@@ -12,23 +12,28 @@ from torch import Tensor, nn
 from mpfnl.networks.capabilities import network_capabilities
 
 ALIGNED = 2
-"""Tiles begin at multiples of this, but the last: the edge of the cubes that the non-local block folds by
-default, so that it folds the same cubes in each tile."""
+"""Tiles except the last begin at multiples of this: the default edge of the cubes that the non-local block
+folds, so that it folds the same cubes in each tile."""
 
 
 @dataclass(frozen=True)
 class Tiling:
-    """How a volume is cut.
+    """Division of a volume into overlapping tiles.
 
     Args:
-        tile: Edge of a tile in voxels; sides shorter than it are taken whole.
-        overlap: Voxels shared by neighbouring tiles. Less than `tile`.
-        halo: Voxels cut off a tile where it has a neighbour, since the network sees too little beyond the
-            border there; at most half of the overlap. What is left of the overlap is blended linearly; where
-            nothing is left tiles are cropped and laid side by side. None: a quarter of the overlap.
+        tile: Edge of a tile in voxels; shorter sides of the volume are taken whole.
+        overlap: Voxels shared by neighbouring tiles, less than `tile`.
+        halo: Voxels discarded at each border with a neighbour, where the network lacks context; at most half
+            of the overlap. The rest of the overlap is blended linearly. None: a quarter of the overlap.
 
     Raises:
-        ValueError: They do not fit together.
+        ValueError: If the overlap or the halo is too large.
+
+    >>> tiling = Tiling(tile=64, overlap=16)
+    >>> tiling.cut, tiling.blended
+    (4, 8)
+    >>> tile_starts(100, tiling.tile, tiling.overlap)
+    [0, 36]
     """
 
     tile: int = 64
@@ -50,19 +55,18 @@ class Tiling:
 
     @property
     def blended(self) -> int:
-        """Over how many voxels neighbouring tiles are blended."""
+        """Voxels over which neighbouring tiles are blended."""
         return self.overlap - 2 * self.cut
 
 
 @dataclass(frozen=True, eq=False)
 class Stretch:
-    """What a tile covers along one axis.
+    """Extent of a tile along one axis.
 
     Args:
-        start: Its first voxel.
-        weight: With what each voxel of its result counts, `(scale * length,)`; over all tiles it adds up
-            to 1.
-        scale: How many times finer the result's grid is.
+        start: First voxel.
+        weight: Weight of each voxel of the result, `(scale * length,)`; over all tiles it adds up to 1.
+        scale: Factor by which the result's grid is finer.
     """
 
     start: int
@@ -71,20 +75,20 @@ class Stretch:
 
     @property
     def inside(self) -> slice:
-        """Its voxels."""
+        """Voxels of the tile."""
         return slice(self.start, self.start + len(self.weight) // self.scale)
 
     @property
     def result(self) -> slice:
-        """Its voxels on the result's grid."""
+        """Voxels of the tile on the result's grid."""
         start = self.start * self.scale
         return slice(start, start + len(self.weight))
 
 
 def tile_starts(side: int, tile: int, overlap: int) -> list[int]:
-    """Where the tiles begin along one axis: evenly spread, sharing at least `overlap` voxels.
+    """First voxels of the tiles along one axis: evenly spread, sharing at least `overlap` voxels.
 
-    All but the last begin at multiples of `ALIGNED`, if they can.
+    All but the last are multiples of `ALIGNED` if the step between tiles allows it.
     """
     if side <= tile:
         return [0]
@@ -99,12 +103,12 @@ def tile_starts(side: int, tile: int, overlap: int) -> list[int]:
 def stretches(side: int, tiling: Tiling, scale: int = 1) -> list[Stretch]:
     """The tiles along one axis, with weights that add up to 1 at each voxel of the result.
 
-    A volume's weights are the products of those of its axes: they add up to 1, too.
+    The weights of a volume are the products of those of its axes and add up to 1, too.
 
     Args:
         side: Voxels of the volume along the axis.
         tiling: Tile, overlap and halo.
-        scale: How many times finer the result's grid is.
+        scale: Factor by which the result's grid is finer.
     """
     starts = tile_starts(side, tiling.tile, tiling.overlap)
     length = min(side, tiling.tile)
@@ -118,7 +122,7 @@ def stretches(side: int, tiling: Tiling, scale: int = 1) -> list[Stretch]:
 
 
 def _ramp(length: int, tiling: Tiling, *, before: bool, after: bool) -> Tensor:
-    """1 inside; towards a neighbour it falls linearly and is 0 in the halo."""
+    """Weights of a tile: 1 inside, falling linearly towards a neighbour, 0 in the halo."""
     rise = (torch.arange(1, length + 1, dtype=torch.float32) - tiling.cut) / (tiling.blended + 1)
     rise = rise.clamp(0.0, 1.0)
     weight = torch.ones(length)
@@ -130,30 +134,31 @@ def _ramp(length: int, tiling: Tiling, *, before: bool, after: bool) -> Tensor:
 
 
 SIGMAS = 2.0
-"""Standard deviations of the sensitivity that a halo covers; see `useful_halo`."""
+"""Standard deviations of the effective receptive field that a halo covers; see `useful_halo`."""
 
 LEAST_TILE = 16
-"""A smaller tile is mostly border."""
+"""Edge of the smallest tile in voxels; a smaller one is mostly border."""
 
 
 def receptive_radius(network: nn.Module) -> int:
-    """How far from a voxel the input can change it through convolutions, in voxels.
+    """Radius of the receptive field of a network's convolutions, in voxels.
 
-    The sum over all of the network's convolutions of the distance that each reaches: exact for networks that
-    apply them one after the other on one grid, as those of this package do; else an upper bound. What
-    attention brings from the whole tile does not count, nor do operations that are not modules.
+    The sum of the radii of all convolutions: exact for networks that apply them one after the other on one
+    grid, as those of this package do; otherwise an upper bound. Attention over the whole tile and operations
+    that are not modules are not included.
     """
     return sum(max(_reaches(convolution)) for convolution in _convolutions(network))
 
 
 def useful_halo(network: nn.Module) -> int:
-    """The part of the receptive radius beyond which the input hardly matters, in voxels.
+    """Radius of the effective receptive field, in voxels.
 
     If each convolution averaged uniformly, a voxel's sensitivity to the input would be the distribution of a
     sum of independent steps, nearly a Gaussian with a variance of (k^2 - 1) / 12 for each kernel of k voxels
     (Luo et al., "Understanding the effective receptive field in deep convolutional neural networks",
-    NeurIPS 2016). Two standard deviations of it are taken; the whole radius where that is less.
-    docs/whole_volumes.md has what lies beyond, as measured. A halo that the network states comes first.
+    NeurIPS 2016). The halo is two standard deviations of it, or `receptive_radius` if that is less.
+    docs/whole_volumes.md shows the measured influence of voxels beyond it. A halo that the network states
+    takes precedence.
     """
     stated = network_capabilities(network).halo
     if stated is not None:
@@ -173,16 +178,19 @@ def sees_whole_tile(network: nn.Module) -> bool:
 def network_tiling(network: nn.Module, tile: int | None = None, overlap: int | None = None) -> Tiling:
     """The tiling that suits a network.
 
-    The halo is `useful_halo`, and an eighth of the tile is blended; but the overlap is at most half of a
-    tile, and at least two voxels of it are blended: then the halo is less.
+    The halo is `useful_halo`, and an eighth of the tile is blended. The overlap is at most half of the tile
+    and at least two voxels of it are blended; the halo shrinks accordingly.
 
     Args:
-        network: What is going to be run.
-        tile: Edge of a tile in voxels: the training patches', where it is known; 64 if None.
-        overlap: Voxels shared by neighbouring tiles, if they are to be so many.
+        network: Network that is to be run.
+        tile: Edge of a tile in voxels, best that of the training patches; 64 if None.
+        overlap: Voxels shared by neighbouring tiles; chosen from the halo if None.
 
     Raises:
-        ValueError: The overlap does not fit the tile.
+        ValueError: If the overlap does not fit the tile.
+
+    >>> network_tiling(nn.Sequential(*[nn.Conv3d(1, 1, 3, padding=1) for _ in range(8)]))
+    Tiling(tile=64, overlap=18, halo=5)
     """
     tile = Tiling.tile if tile is None else tile
     halo = useful_halo(network)
@@ -193,7 +201,7 @@ def network_tiling(network: nn.Module, tile: int | None = None, overlap: int | N
 
 
 def smaller_tilings(network: nn.Module, tiling: Tiling) -> Iterator[Tiling]:
-    """Tilings that suit a network and take less memory, the largest first."""
+    """Smaller tilings that suit a network, the largest first."""
     for tile in (128, 96, 64, 48, 32, 24, LEAST_TILE):
         if tile < tiling.tile:
             yield network_tiling(network, tile)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mpfnl.inference.memory import _glibc, freed_memory_kept
+from mpfnl.inference.memory import _glibc, freed_memory_reused
 
 LARGE = 96 * 2**20  # bytes; more than glibc keeps by itself
 
@@ -36,7 +36,7 @@ def test_large_blocks_are_used_again() -> None:
     outside = faults()
     if outside < 1000:
         pytest.skip("this system finds large blocks without many page faults")
-    with freed_memory_kept():
+    with freed_memory_reused():
         inside = min(faults() for _ in range(5))  # small blocks cut the first large ones that are freed
     assert inside < 0.1 * outside
 
@@ -45,7 +45,7 @@ def test_large_blocks_are_used_again() -> None:
 @pytest.mark.parametrize("error", [False, True])
 def test_freed_memory_goes_back_in_the_end(error: bool) -> None:
     before = resident()
-    with contextlib.suppress(KeyError), freed_memory_kept():
+    with contextlib.suppress(KeyError), freed_memory_reused():
         for _ in range(4):
             torch.ones(LARGE, dtype=torch.uint8)
         meanwhile = resident()
@@ -57,5 +57,5 @@ def test_freed_memory_goes_back_in_the_end(error: bool) -> None:
 
 def test_it_does_nothing_without_glibc(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mpfnl.inference.memory._glibc", lambda: None)
-    with freed_memory_kept():
+    with freed_memory_reused():
         assert torch.ones(3).sum() == 3

@@ -21,7 +21,7 @@ from mpfnl.cli import main
 from mpfnl.inference import hounsfield
 from mpfnl.inference.enhancement import EnhanceOptions, enhance_study, open_study
 from mpfnl.inference.hounsfield import restore_hu
-from mpfnl.inference.plan import Load, TileCost, predict
+from mpfnl.inference.plan import TileCost, Workload, predict
 from mpfnl.inference.sweep import tiled_forward
 from mpfnl.inference.tiling import Tiling, receptive_radius, stretches
 from mpfnl.networks import RCAN3DNet
@@ -170,7 +170,7 @@ def scan() -> np.ndarray:
 def test_what_lies_outside_of_the_window_is_the_interpolated_input(dtype: type) -> None:
     hu = scan().astype(dtype)
     unit = np.full([2 * side for side in SHAPE], 0.25, np.float32)
-    made = restore_hu(hu, unit)
+    made = restore_hu(hu, unit, ABDOMEN)
     interpolated = finer_by_scipy(hu, 2)
     assert made.dtype == dtype
     for outside in (np.s_[:6], np.s_[32:, :, 20:36]):
@@ -196,14 +196,14 @@ def test_cuts_leave_no_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, re
 def test_shapes_that_do_not_fit_are_refused() -> None:
     for shape in ((8, 8, 9), (8, 8, 4), (2, 2, 2), (6, 6, 6)):
         with pytest.raises(ValueError, match="the network's output"):
-            restore_hu(np.zeros((4, 4, 4), np.int16), np.zeros(shape, np.float32))
+            restore_hu(np.zeros((4, 4, 4), np.int16), np.zeros(shape, np.float32), ABDOMEN)
 
 
 def test_more_memory_is_predicted_for_a_finer_grid() -> None:
     """At least the sums of a layer, and the result."""
     sides, tiling = (100, 80, 60), Tiling(16, 4)
     peaks = {
-        scale: predict(Load(sides, [2], 2, TileCost(), held=0, highest=0, scale=scale), tiling, slices=4)
+        scale: predict(Workload(sides, [2], 2, TileCost(), held=0, highest=0, scale=scale), tiling, slices=4)
         for scale in (1, 2, 4)
     }
     least = 100 * 80 * (16 * 4 + 60 * 2)

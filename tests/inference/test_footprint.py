@@ -52,7 +52,7 @@ def test_small_tiles_tell_what_a_larger_one_takes(
     cost = tile_cost(runner, 3)
     tile = torch.rand(3, 28, 26, 30)
     seen = profiled(runner, tile) + tile.nbytes
-    assert cost.a_voxel > 50
+    assert cost.per_voxel > 50
     assert cost.of(Tiling(30, 0), (28, 26, 99)) == pytest.approx(seen, rel=0.15)
 
 

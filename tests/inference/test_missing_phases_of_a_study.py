@@ -79,7 +79,7 @@ def test_the_network_is_told_which_phases_there_are(
     model = Model(MeanOfThose())
     backwards = {phase: scans[phase] for phase in reversed(given)}
     with open_study(model, backwards, OPTIONS) as study:
-        assert study.used.used == given
+        assert study.selection.phases == given
         assert study.lines[0].startswith("phases used: ")
         assert ("without" in study.lines[0]) == (len(given) < 3)
         assert (study.volume().data == level).all()

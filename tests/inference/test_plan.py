@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from mpfnl.errors import InputError
 from mpfnl.inference.memory import GB
-from mpfnl.inference.plan import Load, Plan, TileCost, in_gb, make_plan, predict
+from mpfnl.inference.plan import Plan, TileCost, Workload, in_gb, make_plan, predict
 from mpfnl.inference.tiling import Tiling
 
-LOAD = Load((512, 512, 2350), (2, 2, 2), 0, TileCost(1e6, 500.0), held=700_000_000, highest=750_000_000)
+LOAD = Workload((512, 512, 2350), (2, 2, 2), 0, TileCost(1e6, 500.0), held=700_000_000, highest=750_000_000)
 TILINGS = [Tiling(64, 20, 6), Tiling(48, 18, 6), Tiling(32, 16, 6), Tiling(16, 8, 3)]
 
 

@@ -59,7 +59,7 @@ NOISES = pytest.mark.parametrize(
 @NOISES
 def test_noise_throws_no_soft_tissue_out(sd: float, correlation: tuple[float, float, float]) -> None:
     scan = noisy(sd, correlation)
-    output = restore_hu(scan, perfect())
+    output = restore_hu(scan, perfect(), ABDOMEN)
     outside = (output < ABDOMEN.lower) | (output > ABDOMEN.upper)
     assert not outside[deep(SOFT)].any()
     alone = outside & (ndimage.convolve(outside.astype(int), np.ones((3, 3, 3), int), mode="constant") == 1)
@@ -71,7 +71,7 @@ def test_noise_throws_no_soft_tissue_out(sd: float, correlation: tuple[float, fl
 @NOISES
 def test_outside_is_the_input_bit_by_bit(sd: float, correlation: tuple[float, float, float]) -> None:
     scan = noisy(sd, correlation)
-    output = restore_hu(scan, perfect())
+    output = restore_hu(scan, perfect(), ABDOMEN)
     kept = truly_outside(scan)
     assert np.array_equal(output[kept], scan[kept])
     for label in (BONE, AIR):
@@ -87,7 +87,7 @@ def test_a_bright_vessel_is_not_speckled() -> None:
     rng = np.random.default_rng(0)
     for hu in (300.0, 325.0, 350.0):
         scan = np.rint(hu + 30 * rng.standard_normal((24, 24, 24)))
-        output = restore_hu(scan, np.ones(scan.shape, np.float32))
+        output = restore_hu(scan, np.ones(scan.shape, np.float32), ABDOMEN)
         assert output.std() < 1.1 * scan.std()
 
 
@@ -96,7 +96,7 @@ def test_a_thin_sheet_stays_and_a_lone_voxel_goes(hu: int) -> None:
     scan = np.full((20, 20, 20), 40, np.int16)
     scan[5] = hu  # one voxel thick, as cortical bone on a coarse grid
     scan[14, 10, 10] = hu
-    output = restore_hu(scan, np.full(scan.shape, 0.5, np.float32))
+    output = restore_hu(scan, np.full(scan.shape, 0.5, np.float32), ABDOMEN)
     assert (output[5] == hu).all()
     assert output[14, 10, 10] == 50
 
@@ -105,7 +105,7 @@ def test_a_thin_sheet_stays_and_a_lone_voxel_goes(hu: int) -> None:
 def test_type_rounding_and_clipping(dtype: type) -> None:
     scan = np.full((5, 5, 5), 40, dtype)
     unit = np.linspace(-0.5, 1.5, 125, dtype=np.float32).reshape(5, 5, 5)
-    output = restore_hu(scan, unit)
+    output = restore_hu(scan, unit, ABDOMEN)
     assert output.dtype == dtype
     expected = np.clip(unit, 0, 1) * 450 - 175
     np.testing.assert_allclose(output, expected, atol=0.5 if np.issubdtype(dtype, np.integer) else 1e-3)
@@ -115,25 +115,25 @@ def test_type_rounding_and_clipping(dtype: type) -> None:
 def test_slabs_do_not_show(monkeypatch: pytest.MonkeyPatch, slices: int) -> None:
     scan = noisy(50.0, (0.75, 0.75, 0.75)) + np.random.default_rng(1).random(SHAPE)
     for voxels in (scan, scan.astype(np.float32), scan.astype(np.int16)):
-        whole = restore_hu(voxels, perfect())
+        whole = restore_hu(voxels, perfect(), ABDOMEN)
         with monkeypatch.context() as patch:
             patch.setattr(hounsfield, "SLAB_VOXELS", slices * SHAPE[0] * SHAPE[1])
-            assert np.array_equal(restore_hu(voxels, perfect()), whole)
+            assert np.array_equal(restore_hu(voxels, perfect(), ABDOMEN), whole)
 
 
 @pytest.mark.parametrize("sd", [10.0, 60.0])
 def test_noise_is_measured(sd: float) -> None:
     scan = 40 + sd * np.random.default_rng(0).standard_normal((40, 40, 40))
-    assert noise_sd(scan) == pytest.approx(sd, rel=0.05)
-    assert noise_sd(np.full((4, 4, 4), -1000)) == 0
+    assert noise_sd(scan, ABDOMEN) == pytest.approx(sd, rel=0.05)
+    assert noise_sd(np.full((4, 4, 4), -1000), ABDOMEN) == 0
 
 
 def test_refuses_what_a_programmer_got_wrong() -> None:
     scan = np.full((4, 4, 4), 40, np.int16)
     with pytest.raises(ValueError, match="network's output"):
-        restore_hu(scan, np.zeros((4, 4, 5), np.float32))
+        restore_hu(scan, np.zeros((4, 4, 5), np.float32), ABDOMEN)
     with pytest.raises(ValueError, match="NaN"):
-        restore_hu(scan, np.full((4, 4, 4), np.nan, np.float32))
+        restore_hu(scan, np.full((4, 4, 4), np.nan, np.float32), ABDOMEN)
 
 
 @pytest.mark.realdata
@@ -142,10 +142,12 @@ def test_refuses_what_a_programmer_got_wrong() -> None:
 )
 def test_real_scan(real_data: Path, name: str) -> None:
     scan = read_volume(real_data / name).data
-    output = restore_hu(scan, ABDOMEN.normalize(scan.astype(np.float32)))
+    output = restore_hu(scan, ABDOMEN.normalize(scan.astype(np.float32)), ABDOMEN)
     kept = truly_outside(scan)
     assert np.array_equal(output[kept], scan[kept])
     inside = (scan >= ABDOMEN.lower) & (scan <= ABDOMEN.upper)
     assert np.array_equal(output[inside], scan[inside])  # a network that changes nothing changes nothing
     bone = scan > 600
-    assert (scan - output)[bone].mean() < noise_sd(scan)  # bone at the window's edge is not thinned out
+    assert (scan - output)[bone].mean() < noise_sd(
+        scan, ABDOMEN
+    )  # bone at the window's edge is not thinned out

@@ -68,7 +68,7 @@ def test_slab_by_slab_is_the_whole_at_once(model: Model, files: dict[Phase, Path
     stacked = torch.stack([ABDOMEN.normalize(torch.as_tensor(volumes[p].data).float()) for p in PHASES])
     unit = tiled_forward(model.network, stacked, SLABS.tiling, torch.float32)
     target = volumes[Phase.PORTAL_VENOUS]
-    expected = restore_hu(target.data, unit.numpy())
+    expected = restore_hu(target.data, unit.numpy(), ABDOMEN)
     assert (expected != target.data).mean() > 0.3
     for sources in (files, volumes):
         assert np.array_equal(enhance_study(model, sources, options=SLABS).data, expected)

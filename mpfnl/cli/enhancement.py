@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mpfnl.cli.options import Precision, chosen_device, chosen_precision
-from mpfnl.errors import InputError
+from mpfnl.errors import OptionError, OutputError
+from mpfnl.phases import Phase
 
 if TYPE_CHECKING:
     from mpfnl.inference.tiling import Tiling
     from mpfnl.models.enhancement import EnhancementModule
-    from mpfnl.phases import Phase
     from mpfnl.volumes.dicom.derivation import Derivation
 
 IMAGE_SUFFIXES = (".nii", ".gz", ".nrrd", ".nhdr", ".mha", ".mhd", ".dcm", ".ima", ".hdr", ".img", ".raw")
@@ -21,10 +22,7 @@ def enhance(
     *,
     weights: str,
     output: Path,
-    portal_venous: Path | None = None,
-    arterial: Path | None = None,
-    noncontrast: Path | None = None,
-    delayed: Path | None = None,
+    phase: list[str] | None = None,
     tile: int | None = None,
     overlap: int | None = None,
     max_memory: float | None = None,
@@ -34,56 +32,48 @@ def enhance(
 ) -> None:
     """Enhance one patient's scan.
 
-    The result has the target phase's grid and number type, in HU, and opens on top of it. Bone, gas and
-    whatever else truly lies outside of the window [-175, 275] HU keep the input's values. Which phases are
-    used and how much memory it takes is said before the start. NIfTI files are read and written slab by slab,
-    however long they are.
+    The result has the target phase's grid and number type, in HU, and overlays it in any viewer. Bone, gas
+    and other voxels that truly lie outside of the model's HU window keep the input's values. The phases used
+    and the predicted memory are printed before the start. NIfTI files are read and written slab by slab, so
+    that their length hardly matters.
 
     Args:
-        weights: The model: a weights folder, a Lightning checkpoint, the name of shipped weights, or
-            owner/name on the Hugging Face Hub.
-        output: The enhanced scan to write: a .nii.gz or .nii file, or a folder for a DICOM series derived
-            from the scan that is enhanced, which must be DICOM then.
-        portal_venous: The portal venous scan in HU: NIfTI, NRRD, MetaImage or a DICOM folder.
-        arterial: The arterial scan on the same grid, where the model takes it.
-        noncontrast: The non-contrast scan on the same grid, where the model takes it.
-        delayed: The delayed scan on the same grid, where the model takes it.
-        tile: Edge of the tiles in voxels that the volume is cut into; if not given the size of the model's
-            training patches (64 where it is unknown), or less where memory does not suffice.
-        overlap: Voxels shared by neighbouring tiles; if not given as many as the model needs.
-        max_memory: GB (1e9 bytes) that this process may hold; if not given 0.8 of what is free.
-        self_ensemble: Take the mean over eight orientations of each tile; eight times the work.
-        device: auto, cpu, cuda or cuda:N; auto takes a GPU where there is one.
-        precision: auto, bf16 or fp32; auto takes bf16 where the device computes in it.
+        weights: Model: a weights folder, a Lightning checkpoint, the name of shipped weights, or owner/name
+            on the Hugging Face Hub.
+        output: Enhanced scan: a .nii.gz or .nii file, or a folder for a DICOM series; a series needs a DICOM
+            scan of the target phase, from which it is derived.
+        phase: Scan of each phase in HU as NAME=FILE, all on one grid: NIfTI, NRRD, MetaImage or a DICOM
+            folder. Phases that the model does not take are not read.
+        tile: Edge of the tiles in voxels; by default that of the model's training patches (64 if unknown), or
+            less if memory is short.
+        overlap: Voxels shared by neighbouring tiles; by default the number that suits the model.
+        max_memory: Memory limit of this process in GB (1e9 bytes); by default 0.8 of the free memory.
+        self_ensemble: Mean over eight orientations of each tile; eight times the work.
+        device: Device: auto, cpu, cuda or cuda:N; auto is a GPU if there is one.
+        precision: Number type: auto, bf16 or fp32; auto is bf16 if the device computes in it.
     """
     from mpfnl.inference.enhancement import EnhanceOptions, open_study
     from mpfnl.models.loading import load_model
     from mpfnl.networks.capabilities import network_capabilities
-    from mpfnl.phases import Phase
     from mpfnl.volumes.dicom.derived import check_derived_output, derived_series_writer
     from mpfnl.volumes.writing import check_output
 
-    given = {
-        Phase.NONCONTRAST: noncontrast,
-        Phase.ARTERIAL: arterial,
-        Phase.PORTAL_VENOUS: portal_venous,
-        Phase.DELAYED: delayed,
-    }
-    files = {phase: file for phase, file in given.items() if file is not None}
+    files = phase_files(phase or [])
     as_dicom = _is_folder(output)
     if not as_dicom:
         check_output(output, files.values())
     model = load_model(weights).to(chosen_device(device))
     if as_dicom and network_capabilities(model.network).scale > 1:
-        raise InputError(
+        raise OutputError(
             f"{output}: a DICOM series is written on its source's grid, and the result of this"
             f" {type(model).__name__} lies on a finer one; give the name of a .nii.gz file"
         )
     if as_dicom and model.target in files:
         check_derived_output(output, files[model.target])
-    unused = [phase for phase in files if phase not in model.phases]
-    if unused:
-        print(f"this {type(model).__name__} does not take: {', '.join(unused)}")
+    sources = {name: file for name, file in files.items() if name in model.phases}
+    if len(sources) < len(files):
+        unused = ", ".join(name.label for name in files if name not in sources)
+        print(f"this {type(model).__name__} does not take: {unused}")
     options = EnhanceOptions(
         _chosen_tiling(model, tile, overlap),
         chosen_precision(precision),
@@ -91,7 +81,6 @@ def enhance(
         self_ensemble=self_ensemble,
         max_memory=_bytes(max_memory),
     )
-    sources = {phase: file for phase, file in files.items() if phase not in unused}
     with open_study(model, sources, options, keeps_result=False) as study:
         print("\n".join(study.lines), flush=True)
         if as_dicom:
@@ -103,37 +92,65 @@ def enhance(
             study.write(output)
     sides = "x".join(map(str, study.grid.shape))
     kind = "DICOM series, with the source's patient data, " if as_dicom else ""
-    print(f"{output}: {kind}{model.target.replace('_', ' ')} phase, {sides} voxels")
+    print(f"{output}: {kind}{model.target.label} phase, {sides} voxels")
+
+
+def phase_files(words: Sequence[str]) -> dict[Phase, Path]:
+    """The scans of `--phase NAME=FILE ...` by phase.
+
+    Raises:
+        OptionError: If a word has another form, or a phase is unknown or named twice.
+
+    >>> phase_files(["arterial=a.nii.gz"])[Phase.ARTERIAL].name
+    'a.nii.gz'
+    """
+    files: dict[Phase, Path] = {}
+    for word in words:
+        name, equals, file = word.partition("=")
+        if not equals or not file:
+            raise OptionError(f"--phase {word}: give NAME=FILE")
+        if name not in list(Phase):
+            raise OptionError(f"--phase {word}: no such phase; the phases are {', '.join(Phase)}")
+        if Phase(name) in files:
+            raise OptionError(f"--phase {word}: the phase is named twice; the phases are {', '.join(Phase)}")
+        files[Phase(name)] = Path(file)
+    return files
 
 
 def _is_folder(output: Path) -> bool:
-    """Whether a name is meant for a folder: it ends like no image file."""
+    """Whether a name means a folder: it has no suffix of an image file."""
     return not output.name.lower().endswith(IMAGE_SUFFIXES)
 
 
 def _derivation(
     model: EnhancementModule, weights: str, phases: tuple[Phase, ...], *, self_ensemble: bool
 ) -> Derivation:
-    """What the DICOM series says of how it was made."""
+    """The derivation that the DICOM series states."""
     from mpfnl import __version__
-    from mpfnl.files import file_digest
-    from mpfnl.models.pretrained import WEIGHTS
-    from mpfnl.models.sources import find_weights
     from mpfnl.volumes.dicom.derivation import Derivation
 
-    path = Path(weights)
-    digest = file_digest(path if path.is_file() else find_weights(weights) / WEIGHTS)
     record = model.training_record
     remarks = [
         "Enhanced by a neural network",
         "mean over eight orientations" if self_ensemble else "",
         "trained on phantoms, not on patients" if record is not None and record.saw_phantoms else "",
     ]
-    return Derivation(type(model).__name__, digest, __version__, phases, ", ".join(filter(None, remarks)))
+    description = ", ".join(filter(None, remarks))
+    return Derivation(type(model).__name__, _digest(weights), __version__, phases, description)
+
+
+def _digest(weights: str) -> str:
+    """SHA-256 of the file that holds the weights."""
+    from mpfnl.files import file_digest
+    from mpfnl.models.pretrained import WEIGHTS
+    from mpfnl.models.sources import find_weights
+
+    path = Path(weights)
+    return file_digest(path if path.is_file() else find_weights(weights) / WEIGHTS)
 
 
 def _chosen_tiling(model: EnhancementModule, tile: int | None, overlap: int | None) -> Tiling | None:
-    """The tiling of `--tile` and `--overlap`; None leaves it to the model."""
+    """The tiling of `--tile` and `--overlap`; None for the model's own."""
     from mpfnl.inference.tiling import network_tiling
 
     if tile is None and overlap is None:
@@ -141,7 +158,7 @@ def _chosen_tiling(model: EnhancementModule, tile: int | None, overlap: int | No
     try:
         return network_tiling(model.network, model.patch_size if tile is None else tile, overlap)
     except ValueError as error:
-        raise InputError(f"--tile {tile} --overlap {overlap}: {error}") from None
+        raise OptionError(f"--tile {tile} --overlap {overlap}: {error}") from None
 
 
 def _bytes(gigabytes: float | None) -> int | None:
@@ -150,5 +167,5 @@ def _bytes(gigabytes: float | None) -> int | None:
     if gigabytes is None:
         return None
     if not gigabytes > 0:
-        raise InputError(f"--max-memory {gigabytes:g}: give more than 0 GB")
+        raise OptionError(f"--max-memory {gigabytes:g}: give more than 0 GB")
     return int(gigabytes * GB)

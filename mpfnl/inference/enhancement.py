@@ -187,8 +187,8 @@ def _warn_of_other_tile(model: Enhancer, tiling: Tiling) -> None:
     if not sees_whole_tile(model.network) or model.patch_size in (None, tiling.tile):
         return
     warn_once(
-        f"tiles of {tiling.tile} voxels: the result of this {type(model).__name__} depends on the tile size, and"
-        f" it was trained on patches of {model.patch_size}; use --tile {model.patch_size}"
+        f"tiles of {tiling.tile} voxels: the result of this {type(model).__name__} depends on the tile size,"
+        f" and it was trained on patches of {model.patch_size}; use --tile {model.patch_size}"
     )
 
 

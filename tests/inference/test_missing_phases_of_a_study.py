@@ -15,7 +15,7 @@ from torch import Tensor, nn
 import mpfnl
 from mpfnl.errors import InputError
 from mpfnl.inference.enhancement import EnhanceOptions, enhance_study, open_study
-from mpfnl.inference.selection import forget_notices
+from mpfnl.inference.selection import warn_once
 from mpfnl.inference.tiling import Tiling
 from mpfnl.phases import PHASES, Phase
 from mpfnl.volumes import Volume, write_volume
@@ -50,7 +50,7 @@ class Model:
 
 @pytest.fixture(autouse=True)
 def _said_nothing_yet() -> None:
-    forget_notices()
+    warn_once.cache_clear()
 
 
 @pytest.fixture

@@ -40,7 +40,7 @@ def test_a_folder_becomes_a_series_of_the_same_scan(
     series: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert enhance(weights, series, tmp_path / "enhanced") == 0
-    assert "DICOM series, with the source's patient data" in capsys.readouterr().out
+    assert "DICOM series" in capsys.readouterr().out
     assert enhance(weights, series, tmp_path / "enhanced.nii.gz") == 0
     made, as_nifti = (read_volume(tmp_path / name) for name in ("enhanced", "enhanced.nii.gz"))
     assert np.array_equal(made.data, np.maximum(as_nifti.data, -1024))
@@ -58,7 +58,7 @@ def test_what_is_no_dicom_gives_none(
     capsys.readouterr()
     assert enhance(weights, tmp_path / "pv.nii.gz", tmp_path / "folder") != 0
     (line,) = capsys.readouterr().err.splitlines()
-    assert "no DICOM series" in line
+    assert str(tmp_path / "pv.nii.gz") in line
     assert not (tmp_path / "folder").exists()
 
 
@@ -67,7 +67,7 @@ def test_a_mistyped_name_makes_no_folder(
     name: str, series: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert enhance(weights, series, tmp_path / name) != 0
-    assert "must end in .nii.gz or .nii" in capsys.readouterr().err
+    assert str(tmp_path / name) in capsys.readouterr().err
     assert not (tmp_path / name).exists()
 
 
@@ -76,5 +76,5 @@ def test_the_sources_folder_is_left_alone(
 ) -> None:
     before = sorted(series.iterdir())
     assert enhance(weights, series, series / "enhanced") != 0
-    assert "choose another" in capsys.readouterr().err
+    assert str(series / "enhanced") in capsys.readouterr().err
     assert sorted(series.iterdir()) == before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -120,7 +121,7 @@ def test_tiled_is_untiled_where_the_halo_covers_what_the_network_sees(scale: int
 
 
 def test_a_network_that_makes_another_grid_than_it_says_is_refused() -> None:
-    with pytest.raises(ValueError, match="not its grid"):
+    with pytest.raises(ValueError, match="scale of 1"):
         tiled_forward(Unsaid(), torch.rand(1, 8, 8, 8), precision=torch.float32)
 
 
@@ -195,7 +196,7 @@ def test_cuts_leave_no_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, re
 
 def test_shapes_that_do_not_fit_are_refused() -> None:
     for shape in ((8, 8, 9), (8, 8, 4), (2, 2, 2), (6, 6, 6)):
-        with pytest.raises(ValueError, match="the network's output"):
+        with pytest.raises(ValueError, match=re.escape(str(shape))):
             restore_hu(np.zeros((4, 4, 4), np.int16), np.zeros(shape, np.float32), ABDOMEN)
 
 
@@ -226,7 +227,7 @@ def test_the_command_writes_a_finer_scan_and_no_dicom(
     np.testing.assert_allclose(made.spacing, (0.75, 0.75, 1.25))
     assert main([*words, str(tmp_path / "series")]) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
-    assert "finer" in line
+    assert str(tmp_path / "series") in line
     assert ".nii.gz" in line
     assert not (tmp_path / "series").exists()
 
@@ -240,5 +241,6 @@ def test_an_evaluation_says_that_it_compares_on_one_grid(
     words = ["evaluate", str(cohort), "--models", f"fine={weights}", "-o", str(tmp_path / "evaluation")]
     assert main(words) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
-    assert "fine has scale 2" in line
+    assert "fine" in line
+    assert "2" in line
     assert not (tmp_path / "evaluation").exists()

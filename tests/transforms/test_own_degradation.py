@@ -6,7 +6,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar
 
 import nibabel as nib
 import numpy as np
@@ -38,7 +37,7 @@ SPACING = (0.8, 0.8, 2.5)
 
 
 @dataclass(frozen=True)
-class Cupping(Degradation):
+class Shading(Degradation):
     """HU that fall towards the middle of each slice, as beam hardening leaves them in a wide body.
 
     Args:
@@ -46,8 +45,8 @@ class Cupping(Degradation):
         power: Power of the distance from the middle.
     """
 
-    kind: ClassVar[str] = "cupping"
-    whole_slices: ClassVar[bool] = True
+    kind = "shading"
+    whole_slices = True
     depth_hu: float
     power: float = 2.0
 
@@ -58,19 +57,19 @@ class Cupping(Degradation):
 
 
 @dataclass(frozen=True)
-class CuppingStage(Stage):
-    """Cupping of a drawn depth."""
+class ShadingStage(Stage):
+    """Shading of a drawn depth."""
 
-    degradations: ClassVar[tuple[type[Degradation], ...]] = (Cupping,)
+    degradations = (Shading,)
     depth_hu: Range
 
     def sample(self, draws: Draws) -> list[Degradation]:
-        return [Cupping(uniform(self.depth_hu, draws.protocol))]
+        return [Shading(uniform(self.depth_hu, draws.protocol))]
 
 
-CUPPING = register_preset(
-    Preset("cupping-v1", 1, stages=(CuppingStage((20.0, 60.0)), LowDose(0.5, 0)), clip_to_window=True),
-    short_name="cupping",
+SHADING = register_preset(
+    Preset("shading-v1", 1, stages=(ShadingStage((20.0, 60.0)), LowDose(0.5, 0)), clip_to_window=True),
+    short_name="shading",
 )
 
 
@@ -81,9 +80,9 @@ def scan() -> Tensor:
 
 
 def test_it_is_sampled_recorded_and_replayed() -> None:
-    record = sample_parameters(find_preset("cupping"), 3)
-    assert record["preset"] == "cupping-v1"
-    assert [each["kind"] for each in record["operations"]] == ["clip", "cupping", "low_dose"]
+    record = sample_parameters(find_preset("shading"), 3)
+    assert record["preset"] == "shading-v1"
+    assert [each["kind"] for each in record["operations"]] == ["clip", "shading", "low_dose"]
     assert 20 <= record["operations"][1]["depth_hu"] <= 60
     degraded = apply_parameters(scan(), SPACING, record)
     assert torch.equal(apply_parameters(scan(), SPACING, json.loads(json.dumps(record))), degraded)
@@ -92,8 +91,8 @@ def test_it_is_sampled_recorded_and_replayed() -> None:
 
 
 def test_a_preset_takes_its_needs_from_its_stages() -> None:
-    assert CUPPING.whole_slices
-    assert replace(CUPPING, stages=(Clip(-100, 100),)).whole_slices is False
+    assert SHADING.whole_slices
+    assert replace(SHADING, stages=(Clip(-100, 100),)).whole_slices is False
 
 
 def test_a_fixed_degradation_keeps_its_numbers_and_gets_noise_of_each_scan() -> None:
@@ -108,7 +107,7 @@ def test_a_fixed_degradation_keeps_its_numbers_and_gets_noise_of_each_scan() -> 
 
 def test_its_name_is_valid_in_the_data_module(cohort: Path) -> None:
     options = {"batch_size": 2, "patch_size": 12, "patches_per_study": 2, "workers": 0, "seed": 5}
-    data = MultiphaseDataModule(cohort, degradation="cupping", **options)  # type: ignore[arg-type]
+    data = MultiphaseDataModule(cohort, degradation="shading", **options)  # type: ignore[arg-type]
     clean = MultiphaseDataModule(cohort, degradation=None, **options)  # type: ignore[arg-type]
     one, other = (next(iter(module.train_dataloader())) for module in (data, clean))
     assert not torch.equal(one["phases"], other["phases"])
@@ -119,7 +118,7 @@ def test_it_is_a_torchio_transform() -> None:
     subject = tio.Subject(
         arterial=tio.ScalarImage(tensor=scan()[None]), organs=tio.LabelMap(tensor=torch.ones(1, 20, 20, 8))
     )
-    degraded = RandomDegradation("cupping", seed=1)(subject)
+    degraded = RandomDegradation("shading", seed=1)(subject)
     assert torch.equal(degraded["organs"].data, subject["organs"].data)
     replayed = degraded.get_composed_history()(subject)
     assert torch.equal(replayed["arterial"].data, degraded["arterial"].data)
@@ -129,49 +128,49 @@ def test_it_is_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture
     source, output, record = (tmp_path / name for name in ("scan.nii.gz", "low.nii.gz", "record.json"))
     nib.save(nib.Nifti1Image(scan().numpy().astype(np.int16), np.diag([-1.5, -1.5, 2.5, 1])), source)
     words = ["degrade", str(source), "-o", str(output)]
-    assert main([*words, "--preset", "cupping", "--seed", "4", "--record", str(record)]) == 0
-    assert "cupping" in capsys.readouterr().out
+    assert main([*words, "--preset", "shading", "--seed", "4", "--record", str(record)]) == 0
+    assert "shading" in capsys.readouterr().out
     first = output.read_bytes()
     assert main([*words, "--replay", str(record)]) == 0
     assert output.read_bytes() == first
     with pytest.raises(SystemExit):
         main(["degrade", "--help"])
-    assert "cupping" in capsys.readouterr().out
+    assert "shading" in capsys.readouterr().out
 
 
 def test_a_name_stands_for_one_thing() -> None:
-    assert register_preset(CUPPING, short_name="cupping") is CUPPING
-    with pytest.raises(ConflictError, match="cupping-v1"):
-        register_preset(replace(CUPPING, clip_to_window=False))
+    assert register_preset(SHADING, short_name="shading") is SHADING
+    with pytest.raises(ConflictError, match="shading-v1"):
+        register_preset(replace(SHADING, clip_to_window=False))
     with pytest.raises(ConflictError, match="second-order-v1"):
-        register_preset(replace(CUPPING, name="second-order-v1"))
+        register_preset(replace(SHADING, name="second-order-v1"))
     with pytest.raises(ConflictError, match="'blur'"):
-        type("Other", (Cupping,), {"kind": "blur"})
-    later = register_preset(replace(CUPPING, name="cupping-v2", version=2), short_name="cupping")
-    assert find_preset("cupping") is later
-    assert newest_presets()["cupping"] is later
-    register_preset(CUPPING, short_name="cupping")
+        type("Other", (Shading,), {"kind": "blur"})
+    later = register_preset(replace(SHADING, name="shading-v2", version=2), short_name="shading")
+    assert find_preset("shading") is later
+    assert newest_presets()["shading"] is later
+    register_preset(SHADING, short_name="shading")
 
 
 def test_what_is_not_registered_is_refused() -> None:
     with pytest.raises(OptionError, match=r"'sharpening'.*paper"):
         find_preset("sharpening")
-    with pytest.raises(FormatError, match=r"'sharpening'.*cupping"):
+    with pytest.raises(FormatError, match=r"'sharpening'.*shading"):
         Degradation.from_json({"kind": "sharpening"})
-    with pytest.raises(FormatError, match=r"cupping.*depth_hu, power"):
-        Degradation.from_json({"kind": "cupping", "width": 3})
+    with pytest.raises(FormatError, match=r"shading.*depth_hu, power"):
+        Degradation.from_json({"kind": "shading", "width": 3})
 
 
 def test_the_clip_is_that_of_the_window() -> None:
     liver = Window(60, 150)
-    clip, *rest = CUPPING.sample(1, liver).degradations
+    clip, *rest = SHADING.sample(1, liver).degradations
     assert clip == Clip(-15, 135)
-    assert rest == list(CUPPING.sample(1).degradations[1:])
+    assert rest == list(SHADING.sample(1).degradations[1:])
     assert find_preset("paper").sample(1).degradations[0] == Clip(-175, 275)
-    assert (CUPPING.clip_window(liver), find_preset("motion").clip_window(liver)) == (liver, None)
+    assert (SHADING.clip_window(liver), find_preset("motion").clip_window(liver)) == (liver, None)
     subject = tio.Subject(
         arterial=tio.ScalarImage(tensor=torch.linspace(-1000, 1000, 512).reshape(1, 8, 8, 8))
     )
-    quiet = Preset("quiet", 1, (Cupping(0.0),), clip_to_window=True)
+    quiet = Preset("quiet", 1, (Shading(0.0),), clip_to_window=True)
     degraded = RandomDegradation(quiet, window=liver)(subject)["arterial"].data
     assert (float(degraded.min()), float(degraded.max())) == (-15, 135)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import ClassVar, Self
+from typing import Self
 
 from torch import Tensor
 
@@ -27,8 +27,8 @@ class Blur(Degradation):
         fwhm_mm: Full width at half maximum in mm along x, y, z.
     """
 
-    kind: ClassVar[str] = "blur"
-    margin: ClassVar[int] = 4
+    kind = "blur"
+    margin = 4
     fwhm_mm: Triple
 
     def __post_init__(self) -> None:

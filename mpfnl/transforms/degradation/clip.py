@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -26,7 +25,7 @@ class Clip(Degradation):
     [[[-175.0, 40.0, 275.0]]]
     """
 
-    kind: ClassVar[str] = "clip"
+    kind = "clip"
     lower_hu: float
     upper_hu: float
 

@@ -22,7 +22,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import ClassVar
 
 import numpy as np
 import torch
@@ -191,9 +190,9 @@ class LowDose(Degradation):
             dose the default adds the measured 66 HU.
     """
 
-    kind: ClassVar[str] = "low_dose"
-    whole_slices: ClassVar[bool] = True
-    axial: ClassVar[bool] = True
+    kind = "low_dose"
+    whole_slices = True
+    axial = True
     dose_fraction: float
     seed: int
     full_dose_sd_hu: float = FULL_DOSE_SD_HU
@@ -222,7 +221,7 @@ class LowDoseStage(Stage):
         probability: Probability of the stage.
     """
 
-    degradations: ClassVar[tuple[type[Degradation], ...]] = (LowDose,)
+    degradations = (LowDose,)
     dose_fraction: Range
     full_dose_sd_hu: float = FULL_DOSE_SD_HU
     probability: float = 1.0

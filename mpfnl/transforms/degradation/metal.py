@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 import torch
@@ -199,9 +198,9 @@ class MetalStreaks(Degradation):
         starvation: Share of photon noise in the streaks' variance; the rest is beam hardening.
     """
 
-    kind: ClassVar[str] = "metal_streaks"
-    whole_slices: ClassVar[bool] = True
-    axial: ClassVar[bool] = True
+    kind = "metal_streaks"
+    whole_slices = True
+    axial = True
     implants: tuple[Implant, ...]
     streak_hu: float
     seed: int
@@ -237,7 +236,7 @@ class MetalStage(Stage):
         probability: Probability of the stage.
     """
 
-    degradations: ClassVar[tuple[type[Degradation], ...]] = (MetalStreaks,)
+    degradations = (MetalStreaks,)
     count: tuple[int, int]
     place: Range
     radius_mm: Range

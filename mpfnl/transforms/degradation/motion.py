@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -144,8 +144,8 @@ class MotionBlur(Degradation):
         double_exposure: Share of the time at the two ends of the path: 0 blurs, 1 doubles the contours.
     """
 
-    kind: ClassVar[str] = "motion_blur"
-    margin: ClassVar[int] = 8
+    kind = "motion_blur"
+    margin = 8
     amplitude_mm: Triple
     double_exposure: float = 0.0
 
@@ -176,7 +176,7 @@ class MotionStage(Stage):
         probability: Probability of the stage.
     """
 
-    degradations: ClassVar[tuple[type[Degradation], ...]] = (MotionBlur,)
+    degradations = (MotionBlur,)
     inplane_mm: Range
     slice_mm: Range
     double_exposure: Range = (0.0, 0.0)

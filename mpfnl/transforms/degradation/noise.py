@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -39,7 +39,7 @@ class GaussianNoise(Degradation):
         seed: Seed of the noise.
     """
 
-    kind: ClassVar[str] = "gaussian_noise"
+    kind = "gaussian_noise"
     sd_hu: float
     correlation_mm: float
     seed: int
@@ -73,7 +73,7 @@ class PoissonNoise(Degradation):
         seed: Seed of the noise.
     """
 
-    kind: ClassVar[str] = "poisson_noise"
+    kind = "poisson_noise"
     sd_water_hu: float
     correlation_mm: float
     seed: int

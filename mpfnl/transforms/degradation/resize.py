@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import Self
 
 import numpy as np
 from torch import Tensor
@@ -37,8 +37,8 @@ class Resize(Degradation):
             centred on the volume (or patch).
     """
 
-    kind: ClassVar[str] = "resize"
-    margin: ClassVar[int] = 4
+    kind = "resize"
+    margin = 4
     voxel_mm: Triple
     down: Resampling
     up: Resampling

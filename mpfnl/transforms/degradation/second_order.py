@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
@@ -46,7 +45,7 @@ class SecondOrderStage(Stage):
         noise_correlation_mm: Correlation length of the noise in mm.
     """
 
-    degradations: ClassVar[tuple[type[Degradation], ...]] = (Blur, Resize, GaussianNoise, PoissonNoise)
+    degradations = (Blur, Resize, GaussianNoise, PoissonNoise)
     blur_probability: float
     anisotropic_probability: float
     blur_fwhm_mm: Range

@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -139,9 +138,9 @@ class ThickSlices(Degradation):
             to 1/2.
     """
 
-    kind: ClassVar[str] = "thick_slices"
-    margin: ClassVar[int] = 8
-    axial: ClassVar[bool] = True
+    kind = "thick_slices"
+    margin = 8
+    axial = True
     thickness_mm: float
     increment_mm: float
     profile: SliceProfile = SliceProfile.RECTANGLE
@@ -173,7 +172,7 @@ class ThickSlicesStage(Stage):
         probability: Probability of the stage.
     """
 
-    degradations: ClassVar[tuple[type[Degradation], ...]] = (ThickSlices,)
+    degradations = (ThickSlices,)
     thickness_mm: Range
     overlap: Range = (0.0, 0.0)
     bell_probability: float = 0.5

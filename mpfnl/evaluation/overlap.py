@@ -18,8 +18,7 @@ from mpfnl.evaluation.folder import REFERENCE, mask_file
 from mpfnl.inference.hounsfield import restore_hu
 from mpfnl.metrics import dice, normalized_surface_distance
 from mpfnl.phases import Phase
-from mpfnl.segmentation.checks import check_scan
-from mpfnl.segmentation.protocol import Segmenter
+from mpfnl.segmentation.segmenter import Segmenter, check_scan
 from mpfnl.segmentation.weights import class_numbers
 from mpfnl.volumes import Volume, read_mask, read_volume, write_volume
 from mpfnl.window import Window

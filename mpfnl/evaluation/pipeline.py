@@ -34,7 +34,7 @@ from mpfnl.evaluation.scoring import EvaluateOptions, Evaluation, enhance_option
 from mpfnl.evaluation.tables.metrics import window_range
 from mpfnl.evaluation.tables.printing import rich_table, table_console
 from mpfnl.models.loading import load_model
-from mpfnl.segmentation.protocol import Segmenter
+from mpfnl.segmentation.segmenter import Segmenter
 
 PHANTOMS = "Phantoms, not patients"
 

@@ -30,7 +30,7 @@ from mpfnl.inference.tiling import Tiling
 from mpfnl.phases import Phase
 from mpfnl.progress import track
 from mpfnl.segmentation.phantom_weights import TRAINING_SEED
-from mpfnl.segmentation.protocol import Segmenter
+from mpfnl.segmentation.segmenter import Segmenter
 from mpfnl.transforms import Sharing
 from mpfnl.transforms.degradation import SECOND_ORDER_V1, Preset
 from mpfnl.window import ABDOMEN, Window

@@ -21,7 +21,7 @@ from mpfnl.experiments.training import TrainingRun, TrainingSet
 from mpfnl.inference.tiling import Tiling
 from mpfnl.models.loading import load_model
 from mpfnl.phases import Phase
-from mpfnl.segmentation.protocol import Segmenter
+from mpfnl.segmentation.segmenter import Segmenter
 from mpfnl.transforms.degradation import SECOND_ORDER_V1, Preset
 
 EFFECTS = "ablation.csv"

@@ -1,7 +1,7 @@
-"""Phantom weights: a small nnU-Net, trained on phantoms, in the layout of TotalSegmentator's own weights.
+"""Phantom weights: a small nnU-Net trained on phantoms, in the layout of TotalSegmentator's own weights.
 
-With them the real TotalSegmentator runs offline, from end to end, on phantoms. They know nothing about
-patients: on clinical CT they find nothing worth having. `benchmarks/train_phantom_weights.py` makes them.
+With these weights TotalSegmentator runs offline, end to end, on phantoms. They are useless on clinical CT.
+`benchmarks/train_phantom_weights.py` trains them.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
-from mpfnl.errors import InputError
+from mpfnl.errors import OutputError
 from mpfnl.files import atomic_file, file_digest, write_text
 
 TRAINING_SEED = 2_971_298
-"""The seed of the phantoms that the weights were trained on: nothing may be tested on those."""
+"""Seed of the training phantoms, which no test may use."""
 
 NOTICE = (
     "segmented with phantom weights, made for phantoms: the numbers show that the path works "
     "and say nothing about patients"
 )
-"""What every table and figure made with these weights must say."""
+"""Caution that every table and figure made with these weights repeats."""
 
 STRUCTURES = ("spleen", "kidney_right", "kidney_left", "gallbladder", "liver", "stomach", "pancreas")
-"""What the network finds, in the order of its outputs 1 to 7; the numbers are TotalSegmentator's."""
+"""Structures in the order of the network's outputs 1 to 7; the numbers are TotalSegmentator's."""
 
 SPACING_MM = 3.0
 PATCH = (48, 64, 64)  # (z, y, x) voxels; half a small phantom's extent in plane
@@ -45,7 +45,7 @@ _DATASETS = {
     "Dataset297_TotalSegmentator_total_3mm_1559subj": _LONG_TRAINER,
     "Dataset298_TotalSegmentator_total_6mm_1559subj": _LONG_TRAINER,
 }
-_EMPTY_DATASETS = (  # TotalSegmentator checks only that these exist, if none of their structures is wanted
+_EMPTY_DATASETS = (  # TotalSegmentator needs these folders to exist even if none of their structures is requested
     "Dataset292_TotalSegmentator_part2_vertebrae_1532subj",
     "Dataset293_TotalSegmentator_part3_cardiac_1559subj",
     "Dataset294_TotalSegmentator_part4_muscles_1559subj",
@@ -55,13 +55,13 @@ _EMPTY_DATASETS = (  # TotalSegmentator checks only that these exist, if none of
 
 @dataclass(frozen=True)
 class Intensity:
-    """How nnU-Net's CTNormalization maps HU: clipped to a window, then shifted and scaled.
+    """Parameters of nnU-Net's CTNormalization: HU are clipped to a window, then shifted and scaled.
 
     Args:
-        low: The window's lower end, HU.
-        high: Its upper end, HU.
-        mean: The mean over the labelled voxels of the training phantoms, HU.
-        sd: Their standard deviation, HU.
+        low: Lower end of the window in HU.
+        high: Upper end of the window in HU.
+        mean: Mean of the labelled voxels of the training phantoms in HU.
+        sd: Standard deviation of those voxels in HU.
     """
 
     low: float
@@ -71,21 +71,21 @@ class Intensity:
 
 
 def materialise(folder: Path) -> Path:
-    """Writes the weights as TotalSegmentator stores its own: the datasets 291, 297 and 298.
+    """Writes the weights in TotalSegmentator's layout: the datasets 291, 297 and 298.
 
-    All three hold the same 3 mm network; 292 to 295, which the full task asks for too, are empty folders.
+    All three hold the same 3 mm network; 292 to 295, which the full task requires too, are empty folders.
 
     Args:
-        folder: A new or empty folder, never TotalSegmentator's own; made if it does not exist.
+        folder: New or empty folder, never TotalSegmentator's own; created if it does not exist.
 
     Returns:
-        The folder to set as TOTALSEG_WEIGHTS_PATH.
+        Folder for TOTALSEG_WEIGHTS_PATH.
 
     Raises:
-        InputError: The folder holds something already.
+        OutputError: The folder is not empty.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder}: phantom weights are written into an empty folder only; choose another")
+        raise OutputError(f"{folder}: phantom weights are written into an empty folder only; choose another")
     checkpoint = {
         "network_weights": state_dict(),
         "trainer_name": _TRAINER,
@@ -111,12 +111,12 @@ def digest() -> str:
 
 
 def facts() -> Mapping[str, Any]:
-    """What is known of the weights' making: seed, steps, minutes, phantoms, intensity, versions."""
+    """Provenance of the weights: seed, steps, minutes, phantoms, intensity, versions."""
     return json.loads(_load()[1]["facts"])
 
 
 def state_dict() -> dict[str, torch.Tensor]:
-    """The network's tensors, float32, under all the names that nnU-Net's checkpoint has for them."""
+    """The tensors of the network, float32, under all names that they have in nnU-Net's checkpoint."""
     tensors, metadata = _load()
     aliases: dict[str, str] = json.loads(metadata["aliases"])
     full = {name: tensor.float() for name, tensor in tensors.items()}
@@ -127,8 +127,8 @@ def plans(dataset: str, intensity: Intensity) -> dict[str, Any]:
     """nnU-Net's plans of the network.
 
     Args:
-        dataset: The dataset's name.
-        intensity: How HU are normalised.
+        dataset: Name of the dataset.
+        intensity: Normalisation of HU.
     """
     stages = len(FEATURES)
     spacing = [SPACING_MM] * 3
@@ -170,7 +170,7 @@ def plans(dataset: str, intensity: Intensity) -> dict[str, Any]:
         "resampling_fn_seg": "resample_data_or_seg_to_shape",
         "resampling_fn_seg_kwargs": resampling | {"is_seg": True},
         "resampling_fn_probabilities": "resample_data_or_seg_to_shape",
-        # Linear, the outlines of thin organs would shrink on the way back to the full resolution's 1.5 mm.
+        # Linear interpolation to the full resolution of 1.5 mm would shrink the outlines of thin organs.
         "resampling_fn_probabilities_kwargs": resampling | {"order": 3},
         "architecture": architecture,
         "batch_dice": True,
@@ -191,7 +191,7 @@ def plans(dataset: str, intensity: Intensity) -> dict[str, Any]:
 
 
 def dataset_description() -> dict[str, Any]:
-    """nnU-Net's `dataset.json`: one CT channel, and the labels in the order of the outputs."""
+    """The content of nnU-Net's `dataset.json`: one CT channel, labels in the order of the outputs."""
     labels = {"background": 0} | {name: number for number, name in enumerate(STRUCTURES, 1)}
     return {"channel_names": {"0": "CT"}, "labels": labels, "numTraining": 0, "file_ending": ".nii.gz"}
 

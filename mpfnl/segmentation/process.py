@@ -1,4 +1,4 @@
-"""The worker process as its caller sees it: started, asked, stopped, and found dead."""
+"""The process of TotalSegmentator as its caller sees it, with a home folder and environment of its own."""
 
 from __future__ import annotations
 
@@ -16,19 +16,57 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from mpfnl.errors import SegmentationError
+from mpfnl.errors import DamagedError, SegmentationError
 
 COMMAND = (sys.executable, "-m", "mpfnl.segmentation.worker")
-PATIENCE_S = 5.0  # for a worker to leave by itself
-GLANCE_S = 0.5  # between looks at whether it lives
+EXIT_S = 5.0  # time for a process to exit by itself
+POLL_S = 0.5  # interval between checks that it is alive
+
+_HOME_SETTINGS = {
+    "totalseg_id": "none",
+    "send_usage_stats": False,  # TotalSegmentator's default is to send them
+    "prediction_counter": 0,
+    "statistics_disclaimer_shown": True,
+}
+
+
+def make_home(folder: Path) -> None:
+    """Writes a home folder for TotalSegmentator, which rewrites its settings at each call.
+
+    The settings send no statistics and keep the user's own licence number.
+
+    Raises:
+        DamagedError: The user's own settings cannot be read.
+    """
+    from totalsegmentator.config import get_license_number, get_totalseg_dir
+
+    try:
+        number = get_license_number()
+    except ValueError:
+        raise DamagedError(f"{get_totalseg_dir() / 'config.json'}: is damaged; delete it") from None
+    settings = _HOME_SETTINGS | ({"license_number": number} if number else {})
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(settings), encoding="utf-8")
+
+
+def environment(home: Path, weights: Path) -> dict[str, str]:
+    """The environment variables of a process in which TotalSegmentator runs.
+
+    Args:
+        home: Home folder of `make_home`.
+        weights: Weights folder.
+    """
+    own = {"TOTALSEG_HOME_DIR": str(home), "TOTALSEG_WEIGHTS_PATH": str(weights)}
+    # Passive waiting: TotalSegmentator starts more processes than there are cores.
+    return {"OMP_WAIT_POLICY": "PASSIVE"} | os.environ | own
 
 
 class Worker:
-    """A worker process; it ends at the latest with this object.
+    """A worker process, which ends with this object at the latest.
 
     Args:
-        environment: Its environment variables.
-        log: A file that takes what it prints.
+        environment: Environment variables of the process.
+        log: File for the output of the process.
     """
 
     def __init__(self, environment: Mapping[str, str], log: Path) -> None:
@@ -42,7 +80,7 @@ class Worker:
                 env=dict(environment),
                 text=True,
                 encoding="utf-8",
-                start_new_session=True,  # so that it can be stopped with all that it started
+                start_new_session=True,  # the whole process group can be ended
             )
         assert self._process.stdin is not None  # both are pipes
         assert self._process.stdout is not None
@@ -54,47 +92,48 @@ class Worker:
 
     @property
     def alive(self) -> bool:
-        """Whether it runs."""
+        """Whether the process runs."""
         return self._process.poll() is None
 
     def ask(self, request: Mapping[str, Any], timeout_s: float) -> None:
         """Sends a request and waits for its answer.
 
         Args:
-            request: The arguments, as JSON values.
-            timeout_s: How long to wait, in seconds.
+            request: Arguments as JSON values.
+            timeout_s: Timeout in seconds.
 
         Raises:
-            SegmentationError: The answer is an error, the worker died, or the time is over. The latter two
-                leave no worker behind.
+            SegmentationError: The answer is an error, the process died, or the timeout expired. In the latter
+                two cases the process is ended.
         """
         logged = self._log.stat().st_size
         try:
             answer = self._exchange(json.dumps(request), timeout_s)
             if not answer:
-                told = f"{self._death()}{self._last_words(logged)}"
-                raise SegmentationError(f"TotalSegmentator's process {told}")
+                raise SegmentationError(
+                    f"TotalSegmentator's process {self._death()}{self._last_line(logged)}"
+                )
         except BaseException:
             self.stop(at_once=True)
             raise
         error = json.loads(answer)["error"]
         if error:
-            raise SegmentationError(f"TotalSegmentator broke off ({error}){self._last_words(logged)}")
+            raise SegmentationError(f"TotalSegmentator failed ({error}){self._last_line(logged)}")
 
     def _exchange(self, line: str, timeout_s: float) -> str:
-        """The answer to a line; empty where the worker is dead."""
-        with contextlib.suppress(BrokenPipeError):  # it is dead, as its missing answer will tell
+        """The answer to a line; empty if the process is dead."""
+        with contextlib.suppress(BrokenPipeError):  # a dead process gives no answer
             print(line, file=self._requests, flush=True)
         end = time.monotonic() + timeout_s
         while (left := end - time.monotonic()) > 0:
             dead = not self.alive
             with contextlib.suppress(queue.Empty):
-                return self._answers.get(timeout=min(GLANCE_S, left))
-            if dead:  # and another process holds its pipe
+                return self._answers.get(timeout=min(POLL_S, left))
+            if dead:  # another process holds its pipe
                 return ""
         raise SegmentationError(
-            f"TotalSegmentator took longer than {timeout_s:g} s and was stopped; allow it more, or take its"
-            " fast model"
+            f"TotalSegmentator exceeded {timeout_s:g} s and was stopped; allow it more time, or take its fast"
+            " model"
         )
 
     def _death(self) -> str:
@@ -103,29 +142,29 @@ class Worker:
             return "was killed (out of memory?)"
         return f"ended with {f'signal {-code}' if code < 0 else f'status {code}'}"
 
-    def _last_words(self, since: int) -> str:
-        """The last line that it printed after so many bytes, for a message."""
-        text = self._log.read_bytes()[since:].decode(errors="replace")
-        told = [line.strip() for line in text.splitlines() if line.strip()]
-        return f"; it printed last: {told[-1][:200]}" if told else ""
+    def _last_line(self, offset: int) -> str:
+        """The last line of the log after an offset in bytes, for a message."""
+        text = self._log.read_bytes()[offset:].decode(errors="replace")
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        return f"; its last output: {lines[-1][:200]}" if lines else ""
 
     def stop(self, at_once: bool = False) -> None:
-        """Ends it, with all that it started.
+        """Ends the process and those that it started.
 
         Args:
-            at_once: Do not wait for it to leave by itself.
+            at_once: Whether to kill it without waiting for its exit.
         """
         with contextlib.suppress(BrokenPipeError):
             self._requests.close()
         if not at_once:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(PATIENCE_S)
+                self._process.wait(EXIT_S)
         self._end()
-        self._reader.join(PATIENCE_S)
+        self._reader.join(EXIT_S)
 
 
 def _read(output: IO[str], answers: queue.SimpleQueue[str]) -> None:
-    """Passes on the answers; an empty one at the end."""
+    """Queues the answers, and an empty one at the end."""
     with output:
         for line in output:
             answers.put(line)
@@ -133,7 +172,7 @@ def _read(output: IO[str], answers: queue.SimpleQueue[str]) -> None:
 
 
 def _kill(process: subprocess.Popen[str]) -> None:
-    """Ends a process and its group, and collects it."""
+    """Kills a process and its group, and waits for it."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         if sys.platform == "win32":
             process.kill()

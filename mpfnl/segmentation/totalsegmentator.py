@@ -1,4 +1,4 @@
-"""TotalSegmentator behind the `Segmenter` protocol: its real Python API, in a process of its own."""
+"""TotalSegmentator behind the `Segmenter` protocol: its Python API in a process of its own."""
 
 from __future__ import annotations
 
@@ -11,12 +11,10 @@ from typing import Any, Self
 
 import numpy as np
 
-from mpfnl.errors import InputError, SegmentationError
-from mpfnl.segmentation.checks import check_scan
-from mpfnl.segmentation.home import environment, make_home
-from mpfnl.segmentation.process import Worker
-from mpfnl.segmentation.protocol import Masks
-from mpfnl.segmentation.weights import Job, check_weights, class_numbers, default_root
+from mpfnl.errors import OptionError, SegmentationError
+from mpfnl.segmentation.process import Worker, environment, make_home
+from mpfnl.segmentation.segmenter import StructureMasks, check_scan
+from mpfnl.segmentation.weights import Request, check_weights, class_numbers, default_root
 from mpfnl.volumes import Volume, write_volume
 
 OWN_WEIGHTS = "TotalSegmentator's own"
@@ -25,31 +23,38 @@ PACKAGES = ("TotalSegmentator", "nnunetv2")
 
 
 class TotalSegmentatorSegmenter:
-    """Segments with TotalSegmentator (Wasserthal et al. 2023, doi 10.1148/ryai.230024).
+    """Segmenter that runs TotalSegmentator (Wasserthal et al. 2023, doi 10.1148/ryai.230024).
 
-    It runs in a process of its own, which lives until `close` or, with `isolated`, for one scan: so a main
-    program needs no `__main__` guard, and what TotalSegmentator does to the environment, or a call of
-    `sys.exit`, stays outside. It never fetches weights and sends no statistics. One scan at a time; use it as
-    a context manager.
+    TotalSegmentator runs in a process of its own, which lives until `close` or, with `isolated`, for one
+    scan. The main program thus needs no `__main__` guard and is safe from TotalSegmentator's changes of the
+    environment and its calls of `sys.exit`. No weights are downloaded and no statistics are sent. Scans are
+    segmented one at a time; the segmenter is a context manager.
 
     Args:
-        structures: What to find, by TotalSegmentator's names; all of the task's if empty.
-        task: One of TotalSegmentator's tasks.
-        fast: Take its 3 mm model instead of the full resolution of 1.5 mm.
-        roi_subset: First find roughly, at 6 mm, where the structures are, and compute only there: as
-            TotalSegmentator's option of the same name. By default so at full resolution in the task `total`,
-            where fewer than all structures are asked for.
-        device: `cpu`, `cuda` or `cuda:N`, or TotalSegmentator's `gpu`, `gpu:N` and `mps`; by default a GPU
-            where there is one.
-        weights: Its weights folder; by default its own ($TOTALSEG_WEIGHTS_PATH, or `nnunet/results` in its
-            home folder).
-        isolated: Take a fresh process for each scan.
-        timeout_s: The longest time that a scan may take, in seconds.
+        structures: Names of the structures, as in TotalSegmentator; all of the task if empty.
+        task: TotalSegmentator task.
+        fast: Whether to take the 3 mm model instead of the full resolution of 1.5 mm.
+        roi_subset: Whether to locate the structures at 6 mm first and segment only there, as
+            TotalSegmentator's option of the same name. The default does so at full resolution in the task
+            `total`, unless all structures are requested.
+        device: `cpu`, `cuda` or `cuda:N`, or TotalSegmentator's `gpu`, `gpu:N` and `mps`; a GPU, if there is
+            one, by default.
+        weights: Weights folder; TotalSegmentator's own by default ($TOTALSEG_WEIGHTS_PATH, or
+            `nnunet/results` in its home folder).
+        isolated: Whether to start a new process for each scan.
+        timeout_s: Timeout of a scan in seconds.
 
     Raises:
-        InputError: There is no such task or structure, or weights are missing: the message says how to fetch
-            them.
+        OptionError: There is no such task or structure.
+        NotFoundError: Weights are missing; the message holds the command that downloads them.
         MissingExtraError: TotalSegmentator is not installed.
+
+    Example:
+        With the weights for phantoms, which ship with mpfnl:
+
+        >>> with TotalSegmentatorSegmenter.with_phantom_weights(("pancreas", "liver")) as segmenter:
+        ...     print(segmenter.structures, "phantom" in segmenter.notice)
+        ('pancreas', 'liver') True
     """
 
     def __init__(
@@ -68,14 +73,14 @@ class TotalSegmentatorSegmenter:
         named = tuple(structures) or tuple(self._numbers)
         if roi_subset is None:
             roi_subset = task == "total" and not fast and set(named) != set(self._numbers)
-        self.job = Job(task, fast, named, roi_subset)
+        self.request = Request(task, fast, named, roi_subset)
         self.notice = ""
         self._device = device
         self._isolated = isolated
         self._timeout_s = timeout_s
         self._weights = default_root() if weights is None else Path(weights)
         self._weights_name = OWN_WEIGHTS
-        self._digests = check_weights(self._weights, self.job)
+        self._digests = check_weights(self._weights, self.request)
         self._folder: TemporaryDirectory[str] | None = None
         self._phantom_folder: TemporaryDirectory[str] | None = None
         self._worker: Worker | None = None
@@ -90,32 +95,32 @@ class TotalSegmentatorSegmenter:
         isolated: bool = False,
         timeout_s: float = TIMEOUT_S,
     ) -> Self:
-        """The same real API on the small weights that ship with mpfnl, made for phantoms only.
+        """TotalSegmentator on the small weights that ship with mpfnl, trained on phantoms only.
 
-        They show that everything works, without a network; on scans of patients they find nothing of use.
-        Every result made with them carries `notice`.
+        They run the complete pipeline offline and are useless on scans of patients. Every result made with
+        them carries `notice`.
 
         Args:
-            structures: Of the seven in `mpfnl.segmentation.phantom_weights.STRUCTURES`; all if empty.
-            fast: As above.
-            roi_subset: As above.
-            isolated: As above.
-            timeout_s: As above.
+            structures: Structures among `mpfnl.segmentation.phantom_weights.STRUCTURES`; all if empty.
+            fast: Whether to take the 3 mm model instead of the full resolution.
+            roi_subset: Whether to locate the structures first and segment only there.
+            isolated: Whether to start a new process for each scan.
+            timeout_s: Timeout of a scan in seconds.
 
         Raises:
-            InputError: They do not know a structure.
+            OptionError: The weights have no such structure.
             MissingExtraError: TotalSegmentator is not installed.
         """
         from mpfnl.segmentation.phantom_weights import NOTICE, STRUCTURES, digest, materialise
 
         unknown = [name for name in structures if name not in STRUCTURES]
         if unknown:
-            raise InputError(f"the phantom weights know no {unknown[0]!r}, only {', '.join(STRUCTURES)}")
+            raise OptionError(f"the phantom weights have no {unknown[0]!r}, only {', '.join(STRUCTURES)}")
         structures = structures or STRUCTURES
         folder = TemporaryDirectory(prefix="mpfnl-phantom-weights-", ignore_cleanup_errors=True)
         try:
             root = materialise(Path(folder.name) / "weights")
-            made = cls(
+            segmenter = cls(
                 structures,
                 fast=fast,
                 roi_subset=roi_subset,
@@ -127,44 +132,44 @@ class TotalSegmentatorSegmenter:
         except BaseException:
             folder.cleanup()
             raise
-        made._phantom_folder = folder
-        made._weights_name = f"phantom weights {digest()}"
-        made._digests = {}
-        made.notice = NOTICE
-        return made
+        segmenter._phantom_folder = folder
+        segmenter._weights_name = f"phantom weights {digest()}"
+        segmenter._digests = {}
+        segmenter.notice = NOTICE
+        return segmenter
 
     @property
     def structures(self) -> tuple[str, ...]:
-        """The structures that it finds."""
-        return self.job.structures
+        """Names of the structures."""
+        return self.request.structures
 
     def describe(self) -> dict[str, Any]:
-        """What defines its results: versions, task, resampling, weights."""
-        config = self.job.config
+        """Versions, task, resampling and weights that define the results."""
+        config = self.request.config
         return {
             "software": {package: version(package) for package in PACKAGES},
-            "task": self.job.task,
-            "fast": self.job.fast,
-            "structures": list(self.job.structures),
-            "roi_subset": self.job.roi_subset,
+            "task": self.request.task,
+            "fast": self.request.fast,
+            "structures": list(self.request.structures),
+            "roi_subset": self.request.roi_subset,
             "resampling": {"spacing_mm": config["resample"], "order": 1, "labels_order": 0},
             "weights": self._weights_name,
             "weights_sha256": self._digests,
             "notice": self.notice,
         }
 
-    def segment(self, scan: Volume) -> Masks:
+    def segment(self, scan: Volume) -> StructureMasks:
         """Segments one scan.
 
         Args:
-            scan: The scan in HU.
+            scan: Scan in HU.
 
         Returns:
-            A mask (x, y, z) for each structure; without a voxel where it was not found.
+            Mask (x, y, z) of each structure; empty where the structure was not found.
 
         Raises:
-            SegmentationError: The scan is not in HU, not finite, sheared or without spacing; TotalSegmentator
-                broke off, died or took too long.
+            SegmentationError: The scan is not in HU, not finite, sheared or without spacing; or
+                TotalSegmentator failed, died or exceeded the timeout.
         """
         check_scan(scan)
         try:
@@ -179,21 +184,23 @@ class TotalSegmentatorSegmenter:
     def _labels(self, scan: Volume) -> np.ndarray[Any, np.dtype[np.uint8]]:
         with TemporaryDirectory(prefix="mpfnl-segment-", ignore_cleanup_errors=True) as folder:
             source, result = Path(folder) / "scan.nii", Path(folder) / "labels.npz"
-            write_volume(source, scan.data, like=scan, dtype=np.dtype(np.int16))  # it computes in whole HU
-            self._running_worker().ask(self._request(source, result), self._timeout_s)
-            with np.load(result) as found:
-                labels, affine = found["labels"], found["affine"]
+            write_volume(
+                source, scan.data, like=scan, dtype=np.dtype(np.int16)
+            )  # TotalSegmentator takes whole HU
+            self._running_worker().ask(self._arguments(source, result), self._timeout_s)
+            with np.load(result) as arrays:
+                labels, affine = arrays["labels"], arrays["affine"]
         if labels.shape != scan.shape or not np.allclose(affine, scan.affine, atol=1e-3):
             raise SegmentationError("TotalSegmentator's labels do not lie on the scan's grid")
         return np.asarray(labels, dtype=np.uint8)
 
-    def _request(self, scan: Path, labels: Path) -> dict[str, Any]:
+    def _arguments(self, scan: Path, labels: Path) -> dict[str, Any]:
         return {
             "scan": str(scan),
             "labels": str(labels),
-            "task": self.job.task,
-            "fast": self.job.fast,
-            "roi_subset": list(self.job.structures) if self.job.roi_subset else None,
+            "task": self.request.task,
+            "fast": self.request.fast,
+            "roi_subset": list(self.request.structures) if self.request.roi_subset else None,
             "device": _device(self._device),
         }
 
@@ -212,10 +219,10 @@ class TotalSegmentatorSegmenter:
             worker.stop()
 
     def close(self, *, phantom_weights: bool = True) -> None:
-        """Ends the process and removes its folders; the next scan starts another.
+        """Ends the process and removes its folders; the next scan starts a new process.
 
         Args:
-            phantom_weights: Remove the phantom weights' folder, too, after which there is no next scan.
+            phantom_weights: Whether to remove the folder of the phantom weights, too; no scan can follow.
         """
         self._stop_worker()
         if self._folder is not None:
@@ -235,7 +242,7 @@ class TotalSegmentatorSegmenter:
 
 
 def _device(name: str | None) -> str:
-    """TotalSegmentator's word for a device."""
+    """TotalSegmentator's name of a device."""
     if name is None or name == "auto":
         import torch
 

@@ -1,7 +1,7 @@
-"""Which of TotalSegmentator's weights a call needs, and whether they are there.
+"""TotalSegmentator's weights: the datasets that a request needs, and the check that they are installed.
 
-TotalSegmentator looks only whether a folder exists, and fetches what is missing without a time limit. So it
-is asked nothing before everything is known to be there.
+TotalSegmentator checks only that a folder exists, and downloads missing weights without a timeout. The check
+here comes before any call of it.
 """
 
 from __future__ import annotations
@@ -13,26 +13,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mpfnl.errors import InputError, MissingExtraError
+from mpfnl.errors import MissingExtraError, NotFoundError, OptionError
 from mpfnl.files import file_digest
 
 CHECKPOINT = "checkpoint_final.pth"
-_REFINING = {"vertebrae_pp_refined": (305,)}  # what its Python API adds to the table of tasks
+_REFINING = {"vertebrae_pp_refined": (305,)}  # its Python API adds these to the table of tasks
 ROUGH_CT, ROUGH_CT_ROBUST, ROUGH_MR, ROUGH_BODY = 298, 297, 852, 300
 
 
 @dataclass(frozen=True)
-class Job:
-    """What TotalSegmentator is asked to do.
+class Request:
+    """Request to TotalSegmentator.
 
     Args:
-        task: One of its tasks, such as `total`.
-        fast: Its 3 mm model instead of the full resolution.
-        structures: The structures that are wanted.
-        roi_subset: Whether it first finds roughly where they are, and computes only there.
+        task: TotalSegmentator task, such as `total`.
+        fast: Whether to take the 3 mm model instead of the full resolution.
+        structures: Structures to segment.
+        roi_subset: Whether to locate the structures at 6 mm first and segment only there.
 
     Raises:
-        InputError: It has no such task, or the task no such structure.
+        OptionError: TotalSegmentator has no such task, or the task no such structure.
         MissingExtraError: TotalSegmentator is not installed.
     """
 
@@ -45,30 +45,30 @@ class Job:
         known = class_numbers(self.task)
         unknown = [name for name in self.structures if name not in known]
         if unknown or not self.structures:
-            what = f"no structure {unknown[0]!r}" if unknown else "to be asked for a structure"
-            raise InputError(f"TotalSegmentator's task {self.task} has {what}; its are {', '.join(known)}")
+            fault = f"there is no structure {unknown[0]!r}" if unknown else "no structure is given"
+            raise OptionError(f"TotalSegmentator's task {self.task}: {fault}; choose from {', '.join(known)}")
         if self.roi_subset and not self.task.startswith("total"):
-            raise InputError(f"TotalSegmentator's task {self.task} knows no roi_subset; leave it out")
+            raise OptionError(f"TotalSegmentator's task {self.task} has no roi_subset; leave it out")
 
     @property
     def config(self) -> dict[str, Any]:
-        """TotalSegmentator's settings of the task: datasets, resampling, trainer."""
+        """TotalSegmentator's configuration of the task: datasets, resampling, trainer."""
         from totalsegmentator.python_api import get_task_config
 
         try:
             with redirect_stdout(io.StringIO()):
-                found: dict[str, Any] = get_task_config(self.task, fast=self.fast, quiet=True)
+                config: dict[str, Any] = get_task_config(self.task, fast=self.fast, quiet=True)
         except SystemExit:
-            raise InputError(
+            raise OptionError(
                 f"TotalSegmentator's task {self.task} needs a licence; set yours with"
                 "  totalseg_set_license -l NUMBER"
             ) from None
         except ValueError as error:
-            raise InputError(f"TotalSegmentator's task {self.task} cannot be run: {error}") from None
-        return found
+            raise OptionError(f"TotalSegmentator's task {self.task} cannot be run: {error}") from None
+        return config
 
     def datasets(self) -> dict[int, bool]:
-        """The datasets whose folders it looks for, and whether it computes with their weights."""
+        """The datasets whose folders must exist, and whether their weights are used."""
         config = self.config
         ids = config["task_id"] if isinstance(config["task_id"], list) else [config["task_id"]]
         needed = {number: self._computes(number) for number in [*ids, *_REFINING.get(self.task, ())]}
@@ -86,7 +86,7 @@ class Job:
 
     def _crop_datasets(self, config: dict[str, Any]) -> Iterable[int]:
         if config["crop_model"] is not None:
-            inner = Job(config["crop_model"], False, tuple(class_numbers(config["crop_model"])), False)
+            inner = Request(config["crop_model"], False, tuple(class_numbers(config["crop_model"])), False)
             return inner.datasets()
         if self.task.endswith("_mr") or config["modality"] == "mr":
             return [ROUGH_MR]
@@ -99,7 +99,7 @@ def class_numbers(task: str) -> dict[str, int]:
     """The structures of a task and their numbers in its label map.
 
     Raises:
-        InputError: There is no such task.
+        OptionError: There is no such task.
         MissingExtraError: TotalSegmentator is not installed.
     """
     try:
@@ -108,7 +108,7 @@ def class_numbers(task: str) -> dict[str, int]:
     except ImportError as error:
         raise MissingExtraError("TotalSegmentator", "segment") from error
     if task not in TASK_CONFIGS or task not in class_map:
-        raise InputError(f"TotalSegmentator has no task {task!r}; its are {', '.join(TASK_CONFIGS)}")
+        raise OptionError(f"TotalSegmentator has no task {task!r}; choose from {', '.join(TASK_CONFIGS)}")
     return {name: number for number, name in class_map[task].items()}
 
 
@@ -125,22 +125,22 @@ def default_root() -> Path:
     return Path(get_weights_dir())
 
 
-def check_weights(root: Path, job: Job) -> dict[str, str]:
-    """Checks that all weights of a job are there.
+def check_weights(root: Path, request: Request) -> dict[str, str]:
+    """Checks that all weights of a request are installed.
 
     Args:
-        root: The weights folder.
-        job: What is asked for.
+        root: Weights folder.
+        request: Request to TotalSegmentator.
 
     Returns:
-        The datasets that compute: their folders' names and the first 16 hexadecimal digits of the SHA-256 of
+        Folder names of the datasets that are used, and the first 16 hexadecimal digits of the SHA-256 of
         their checkpoints.
 
     Raises:
-        InputError: Some are missing; the message says how to fetch them.
+        NotFoundError: Weights are missing; the message holds the command that downloads them.
     """
     digests, missing = {}, []
-    for number, computes in job.datasets().items():
+    for number, computes in request.datasets().items():
         folder = root / _folder(number)
         checkpoints = sorted(folder.glob(f"*/fold_*/{CHECKPOINT}"))
         if not folder.is_dir() or (computes and not checkpoints):
@@ -148,10 +148,10 @@ def check_weights(root: Path, job: Job) -> dict[str, str]:
         elif computes:
             digests[folder.name] = "+".join(file_digest(file)[:16] for file in checkpoints)
     if missing:
-        raise InputError(
-            f"{root}: TotalSegmentator's weights {', '.join(_folder(n).name for n in missing)} are not there"
-            " (or are not whole: then delete that folder first); fetch them with"
-            f"  {_fetch(root, job, missing)}"
+        raise NotFoundError(
+            f"{root}: TotalSegmentator's weights {', '.join(_folder(n).name for n in missing)} are missing"
+            " (or incomplete: then delete that folder first); fetch them with"
+            f"  {_download_command(root, request, missing)}"
         )
     return digests
 
@@ -163,15 +163,15 @@ def _folder(dataset: int) -> Path:
     return Path(entry.get("rel_path") or "") / entry["foldername"]
 
 
-def _fetch(root: Path, job: Job, missing: Sequence[int]) -> str:
-    """TotalSegmentator's command that fetches the missing datasets: its tasks' one where there is such."""
+def _download_command(root: Path, request: Request, missing: Sequence[int]) -> str:
+    """TotalSegmentator's command that downloads the missing datasets, preferably that of the task."""
     from totalsegmentator.bin.totalseg_download_weights import TASK_TO_ID
 
-    own = f"{job.task}_fast" if job.fast else job.task
+    own = f"{request.task}_fast" if request.fast else request.task
     tasks = sorted(TASK_TO_ID, key=lambda name: (name != own, len(TASK_TO_ID[name])))
     whole = [name for name in tasks if set(missing) <= set(TASK_TO_ID[name])]
     names = whole[:1] or [
         next((name for name in tasks if number in TASK_TO_ID[name]), "all") for number in missing
     ]
-    place = "" if root == default_root() else f"TOTALSEG_WEIGHTS_PATH={root} "
-    return " && ".join(f"{place}totalseg_download_weights -t {name}" for name in dict.fromkeys(names))
+    prefix = "" if root == default_root() else f"TOTALSEG_WEIGHTS_PATH={root} "
+    return " && ".join(f"{prefix}totalseg_download_weights -t {name}" for name in dict.fromkeys(names))

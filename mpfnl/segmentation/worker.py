@@ -1,8 +1,8 @@
 """The program in which TotalSegmentator runs: `python -m mpfnl.segmentation.worker`.
 
-It reads requests from its standard input, a line of JSON each, and answers each with a line of JSON. All that
-TotalSegmentator prints goes to its standard error. A process of its own, since TotalSegmentator changes the
-environment, leaves with `sys.exit`, and starts helpers that import the main program again.
+It reads requests from standard input, one line of JSON each, and answers each with a line of JSON. The output
+of TotalSegmentator goes to standard error. TotalSegmentator has a process of its own since it changes the
+environment, calls `sys.exit`, and starts helpers that import the main program again.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from typing import IO, Any
 
 
 def main() -> None:
-    """Answers requests until the input ends; where that ends in mid-call, ends with all that it started."""
+    """Answers requests until the input ends; if it ends during a call, ends the whole process group."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     lines = os.fdopen(os.dup(0), encoding="utf-8")
-    # nnU-Net's helpers close sys.stdin when they start, and would wait for who reads it.
+    # nnU-Net's helpers close sys.stdin when they start, which would wait for its reader.
     sys.stdin = open(os.devnull, encoding="utf-8")  # noqa: SIM115  # for as long as the program runs
     requests: queue.SimpleQueue[str] = queue.SimpleQueue()
     busy = threading.Event()
@@ -33,7 +33,7 @@ def main() -> None:
 
 
 def _listen(lines: IO[str], requests: queue.SimpleQueue[str], busy: threading.Event) -> None:
-    """Passes requests on, and notices when nobody waits for the answer any more."""
+    """Queues the requests; ends the process group when the caller is gone during a call."""
     for line in lines:
         busy.set()
         requests.put(line)
@@ -48,20 +48,20 @@ def _answer(request: dict[str, Any]) -> dict[str, str]:
     try:
         _segment(**request)
     except (SystemExit, Exception) as error:
-        words = " ".join(str(error).split())
-        return {"error": f"{type(error).__name__}: {words}" if words else type(error).__name__}
+        reason = " ".join(str(error).split())
+        return {"error": f"{type(error).__name__}: {reason}" if reason else type(error).__name__}
     return {"error": ""}
 
 
 def _segment(scan: str, labels: str, **arguments: Any) -> None:
-    """Segments the NIfTI `scan` and saves the label map as `labels`."""
+    """Segments the NIfTI file `scan` and saves the label map as `labels`."""
     import nibabel as nib
     import numpy as np
     from totalsegmentator.python_api import totalsegmentator
 
     load: Any = nib.load  # untyped
-    found = totalsegmentator(load(scan), None, ml=True, quiet=True, nr_thr_saving=1, **arguments)
-    np.savez(labels, labels=np.asarray(found.dataobj).astype(np.uint8), affine=found.affine)
+    label_map = totalsegmentator(load(scan), None, ml=True, quiet=True, nr_thr_saving=1, **arguments)
+    np.savez(labels, labels=np.asarray(label_map.dataobj).astype(np.uint8), affine=label_map.affine)
 
 
 if __name__ == "__main__":

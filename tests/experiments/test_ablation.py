@@ -46,7 +46,8 @@ from mpfnl.experiments.effects import (
 from mpfnl.inference.tiling import Tiling
 from mpfnl.models.loading import load_model
 from mpfnl.phases import Phase
-from mpfnl.segmentation.protocol import Masks
+from mpfnl.segmentation import Segmenter
+from mpfnl.segmentation.segmenter import StructureMasks
 from mpfnl.transforms.degradation import find_preset
 from mpfnl.volumes import Volume
 
@@ -61,7 +62,7 @@ SETTINGS = AblationSettings(
 )
 
 
-class Threshold:
+class Threshold(Segmenter):
     """Calls whatever is brighter than 60 HU the pancreas."""
 
     structures = ("pancreas",)
@@ -70,7 +71,7 @@ class Threshold:
     def describe(self) -> dict[str, Any]:
         return {"threshold_hu": 60}
 
-    def segment(self, scan: Volume) -> Masks:
+    def segment(self, scan: Volume) -> StructureMasks:
         return {"pancreas": scan.data > 60}
 
 

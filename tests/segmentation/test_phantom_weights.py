@@ -13,7 +13,7 @@ import pytest
 import torch
 from scipy.ndimage import zoom
 
-from mpfnl.errors import InputError
+from mpfnl.errors import OutputError
 from mpfnl.metrics import dice
 from mpfnl.phantoms import generate_study
 from mpfnl.phantoms.config import SMALL
@@ -110,10 +110,10 @@ def test_the_labels_are_totalsegmentators(root: Path) -> None:
 
 def test_nothing_is_written_into_a_folder_in_use(tmp_path: Path) -> None:
     (tmp_path / "Dataset297_TotalSegmentator_total_3mm_1559subj").mkdir()
-    with pytest.raises(InputError, match="empty folder"):
+    with pytest.raises(OutputError, match=str(tmp_path)):
         materialise(tmp_path)
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="empty folder"):
+    with pytest.raises(OutputError, match=str(tmp_path / "file")):
         materialise(tmp_path / "file")
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "Dataset297_TotalSegmentator_total_3mm_1559subj",

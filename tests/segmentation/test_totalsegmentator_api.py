@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import pytest
 
-from mpfnl.errors import InputError, SegmentationError
+from mpfnl.errors import NotFoundError, OptionError, SegmentationError
 from mpfnl.metrics import dice
 from mpfnl.phantoms import generate_study
 from mpfnl.phantoms.config import THREE_MM
@@ -109,7 +109,7 @@ def test_a_windowed_scan_and_the_full_resolution_model_work(
     clipped = replace(scan, data=scan.data.clip(ABDOMEN.lower, ABDOMEN.upper))
     assert dice(segmenter.segment(clipped)["pancreas"], truth) > 0.8
     with TotalSegmentatorSegmenter.with_phantom_weights(fast=False) as full:
-        assert full.job.roi_subset
+        assert full.request.roi_subset
         corners = np.argwhere(truth)
         low, high = np.maximum(corners.min(0) - 10, 0), corners.max(0) + 11
         box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
@@ -149,7 +149,8 @@ def test_a_worker_killed_in_mid_call_is_one_line_and_the_next_scan_works(
         segmenter.segment(scan)
     killer.join()
     message = str(caught.value)
-    assert message.startswith("p/pv.nii.gz (portal venous phase): TotalSegmentator's process was killed")
+    assert message.startswith("p/pv.nii.gz (portal venous phase)")
+    assert "killed" in message
     assert "\n" not in message
     assert dice(segmenter.segment(scan)["pancreas"], truth) > 0.8
 
@@ -173,9 +174,7 @@ def test_missing_weights_are_told_before_anything_else(
 ) -> None:
     monkeypatch.setenv("TOTALSEG_HOME_DIR", str(tmp_path / "none"))
     monkeypatch.delenv("TOTALSEG_WEIGHTS_PATH", raising=False)
-    with pytest.raises(
-        InputError, match=r"are not there .* fetch them with  totalseg_download_weights -t total$"
-    ):
+    with pytest.raises(NotFoundError, match=r"totalseg_download_weights -t total$"):
         TotalSegmentatorSegmenter()
     assert not (tmp_path / "none").exists()
 
@@ -188,7 +187,7 @@ def test_it_describes_what_defines_its_results() -> None:
         assert record["resampling"]["spacing_mm"] == 3.0
         assert record["software"]["TotalSegmentator"]
         assert json.loads(json.dumps(record)) == record
-    with pytest.raises(InputError, match="know no 'aorta'"):
+    with pytest.raises(OptionError, match="'aorta'"):
         TotalSegmentatorSegmenter.with_phantom_weights(("aorta",))
 
 
@@ -202,5 +201,5 @@ def test_what_totalsegmentator_says_on_leaving_is_told(
         weights = made._weights
         for plans in weights.rglob("plans.json"):
             plans.write_text("{}")
-        with pytest.raises(SegmentationError, match=r"TotalSegmentator broke off \(KeyError"):
+        with pytest.raises(SegmentationError, match=r"p/pv\.nii\.gz.*KeyError"):
             made.segment(scan)

@@ -1,4 +1,4 @@
-"""Which weights a job needs: what the real API asks for, and the commands that fetch them."""
+"""Which weights a wanted needs: what the real API asks for, and the commands that fetch them."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ import pytest
 from totalsegmentator import python_api
 from totalsegmentator.map_tasks_config import TASK_ID_WEIGHTS_CONFIGS
 
-from mpfnl.errors import InputError
-from mpfnl.segmentation.home import environment, make_home
-from mpfnl.segmentation.weights import Job, check_weights, class_numbers
+from mpfnl.errors import NotFoundError, OptionError
+from mpfnl.segmentation.process import environment, make_home
+from mpfnl.segmentation.weights import Request, check_weights, class_numbers
 
-JOBS = [
-    Job("total", True, ("pancreas",), False),
-    Job("total", True, ("pancreas",), True),
-    Job("total", False, ("pancreas",), True),
-    Job("total", False, ("pancreas", "aorta"), True),
-    Job("total", False, tuple(class_numbers("total")), False),
-    Job("total_mr", False, ("pancreas",), True),
-    Job("liver_vessels", False, ("liver_vessels",), False),
-    Job("vertebrae_pp_refined", False, ("vertebrae_L1",), False),
-    Job("body", True, ("body_trunc",), False),
+REQUESTS = [
+    Request("total", True, ("pancreas",), False),
+    Request("total", True, ("pancreas",), True),
+    Request("total", False, ("pancreas",), True),
+    Request("total", False, ("pancreas", "aorta"), True),
+    Request("total", False, tuple(class_numbers("total")), False),
+    Request("total_mr", False, ("pancreas",), True),
+    Request("liver_vessels", False, ("liver_vessels",), False),
+    Request("vertebrae_pp_refined", False, ("vertebrae_L1",), False),
+    Request("body", True, ("body_trunc",), False),
 ]
 
 
-def make(root: Path, job: Job, without: int | None = None) -> None:
-    for dataset, computes in job.datasets().items():
+def install(root: Path, wanted: Request, without: int | None = None) -> None:
+    for dataset, computes in wanted.datasets().items():
         if dataset == without:
             continue
         entry = TASK_ID_WEIGHTS_CONFIGS[dataset]
@@ -39,9 +39,11 @@ def make(root: Path, job: Job, without: int | None = None) -> None:
             (folder / "trainer" / "fold_0" / "checkpoint_final.pth").write_bytes(b"weights")
 
 
-@pytest.mark.parametrize("job", JOBS, ids=lambda job: f"{job.task}-{job.fast}-{job.roi_subset}")
+@pytest.mark.parametrize(
+    "wanted", REQUESTS, ids=lambda wanted: f"{wanted.task}-{wanted.fast}-{wanted.roi_subset}"
+)
 def test_the_real_api_asks_for_no_other_weights(
-    job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    wanted: Request, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The whole API runs, but for the networks, which find nothing."""
     from totalsegmentator import nnunet
@@ -61,23 +63,27 @@ def test_the_real_api_asks_for_no_other_weights(
         ml=True,
         quiet=True,
         device="cpu",
-        task=job.task,
-        fast=job.fast,
-        roi_subset=list(job.structures) if job.roi_subset else None,
+        task=wanted.task,
+        fast=wanted.fast,
+        roi_subset=list(wanted.structures) if wanted.roi_subset else None,
     )
     assert asked
-    assert set(asked) == set(job.datasets())
+    assert set(asked) == set(wanted.datasets())
 
 
-@pytest.mark.parametrize("job", JOBS, ids=lambda job: f"{job.task}-{job.fast}-{job.roi_subset}")
-def test_each_missing_dataset_is_named_with_a_command_that_fetches_it(job: Job, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "wanted", REQUESTS, ids=lambda wanted: f"{wanted.task}-{wanted.fast}-{wanted.roi_subset}"
+)
+def test_each_missing_dataset_is_named_with_a_command_that_fetches_it(
+    wanted: Request, tmp_path: Path
+) -> None:
     from totalsegmentator.bin.totalseg_download_weights import TASK_TO_ID
 
-    for dataset in job.datasets():
+    for dataset in wanted.datasets():
         root = tmp_path / str(dataset)
-        make(root, job, without=dataset)
-        with pytest.raises(InputError) as caught:
-            check_weights(root, job)
+        install(root, wanted, without=dataset)
+        with pytest.raises(NotFoundError) as caught:
+            check_weights(root, wanted)
         message = str(caught.value)
         assert "\n" not in message
         assert f"Dataset{dataset:03d}" in message
@@ -87,26 +93,26 @@ def test_each_missing_dataset_is_named_with_a_command_that_fetches_it(job: Job, 
 
 
 def test_the_command_is_the_tasks_own_where_all_is_missing(tmp_path: Path) -> None:
-    for job, name in ((JOBS[0], "total_fast"), (JOBS[2], "total")):
+    for wanted, name in ((REQUESTS[0], "total_fast"), (REQUESTS[2], "total")):
         with pytest.raises(
-            InputError, match=rf"TOTALSEG_WEIGHTS_PATH={tmp_path} totalseg_download\w+ -t {name}$"
+            NotFoundError, match=rf"TOTALSEG_WEIGHTS_PATH={tmp_path} totalseg_download\w+ -t {name}$"
         ):
-            check_weights(tmp_path, job)
+            check_weights(tmp_path, wanted)
 
 
 def test_a_folder_without_its_checkpoint_is_not_enough(tmp_path: Path) -> None:
-    job = JOBS[0]
-    make(tmp_path, job)
+    wanted = REQUESTS[0]
+    install(tmp_path, wanted)
     next(tmp_path.rglob("checkpoint_final.pth")).unlink()
-    with pytest.raises(InputError, match="delete that folder first"):
-        check_weights(tmp_path, job)
+    with pytest.raises(NotFoundError, match="Dataset297"):
+        check_weights(tmp_path, wanted)
 
 
 def test_unknown_tasks_and_structures_are_refused() -> None:
-    with pytest.raises(InputError, match="no task 'totall'"):
+    with pytest.raises(OptionError, match="'totall'"):
         class_numbers("totall")
-    with pytest.raises(InputError, match="no structure 'pancras'"):
-        Job("total", True, ("pancras",), False)
-    with pytest.raises(InputError, match="knows no roi_subset"):
-        Job("liver_vessels", False, ("liver_vessels",), True)
+    with pytest.raises(OptionError, match="'pancras'"):
+        Request("total", True, ("pancras",), False)
+    with pytest.raises(OptionError, match="liver_vessels.*roi_subset"):
+        Request("liver_vessels", False, ("liver_vessels",), True)
     assert class_numbers("total")["pancreas"] == 7

@@ -45,7 +45,7 @@ _DATASETS = {
     "Dataset297_TotalSegmentator_total_3mm_1559subj": _LONG_TRAINER,
     "Dataset298_TotalSegmentator_total_6mm_1559subj": _LONG_TRAINER,
 }
-_EMPTY_DATASETS = (  # TotalSegmentator needs these folders to exist even if none of their structures is requested
+_EMPTY_DATASETS = (  # these folders must exist even if none of their structures is requested
     "Dataset292_TotalSegmentator_part2_vertebrae_1532subj",
     "Dataset293_TotalSegmentator_part3_cardiac_1559subj",
     "Dataset294_TotalSegmentator_part4_muscles_1559subj",

@@ -50,11 +50,13 @@ class TotalSegmentatorSegmenter:
         MissingExtraError: TotalSegmentator is not installed.
 
     Example:
-        With the weights for phantoms, which ship with mpfnl:
-
-        >>> with TotalSegmentatorSegmenter.with_phantom_weights(("pancreas", "liver")) as segmenter:
-        ...     print(segmenter.structures, "phantom" in segmenter.notice)
-        ('pancreas', 'liver') True
+        >>> with TotalSegmentatorSegmenter(("pancreas", "liver")) as segmenter:  # doctest: +SKIP
+        ...     masks = segmenter.segment(scan)
+        >>> try:
+        ...     TotalSegmentatorSegmenter(("gut",))
+        ... except OptionError as error:
+        ...     print("'gut'" in str(error))
+        True
     """
 
     def __init__(

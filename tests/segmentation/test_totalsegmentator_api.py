@@ -115,7 +115,7 @@ def test_a_windowed_scan_and_the_full_resolution_model_work(
         box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
         affine = scan.affine.copy()
         affine[:3, 3] = (scan.affine @ [*low, 1])[:3]
-        part = replace(scan, data=scan.data[box], affine=affine)  # 1.5 mm take a while
+        part = Volume.from_array(scan.data[box], affine, scan.path)  # 1.5 mm take a while
         assert dice(full.segment(part)["pancreas"], truth[box]) > 0.7
 
 
@@ -162,7 +162,7 @@ def test_what_cannot_be_segmented_is_refused_before_a_process_starts(
     with TotalSegmentatorSegmenter.with_phantom_weights() as made:
         for bad in (
             replace(scan, data=ABDOMEN.normalize(scan.data.astype(np.float32))),
-            replace(scan, affine=np.eye(4)),
+            replace(scan, grid=replace(scan.grid, affine=np.eye(4))),
         ):
             with pytest.raises(SegmentationError, match=r"^p/pv\.nii\.gz"):
                 made.segment(bad)

@@ -1,4 +1,4 @@
-"""Which weights a wanted needs: what the real API asks for, and the commands that fetch them."""
+"""Weights of a request: those that the real API loads, and the commands that download them."""
 
 from __future__ import annotations
 
@@ -39,9 +39,7 @@ def install(root: Path, wanted: Request, without: int | None = None) -> None:
             (folder / "trainer" / "fold_0" / "checkpoint_final.pth").write_bytes(b"weights")
 
 
-@pytest.mark.parametrize(
-    "wanted", REQUESTS, ids=lambda wanted: f"{wanted.task}-{wanted.fast}-{wanted.roi_subset}"
-)
+@pytest.mark.parametrize("wanted", REQUESTS, ids=lambda it: f"{it.task}-{it.fast}-{it.roi_subset}")
 def test_the_real_api_asks_for_no_other_weights(
     wanted: Request, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -71,9 +69,7 @@ def test_the_real_api_asks_for_no_other_weights(
     assert set(asked) == set(wanted.datasets())
 
 
-@pytest.mark.parametrize(
-    "wanted", REQUESTS, ids=lambda wanted: f"{wanted.task}-{wanted.fast}-{wanted.roi_subset}"
-)
+@pytest.mark.parametrize("wanted", REQUESTS, ids=lambda it: f"{it.task}-{it.fast}-{it.roi_subset}")
 def test_each_missing_dataset_is_named_with_a_command_that_fetches_it(
     wanted: Request, tmp_path: Path
 ) -> None:
@@ -113,6 +109,6 @@ def test_unknown_tasks_and_structures_are_refused() -> None:
         class_numbers("totall")
     with pytest.raises(OptionError, match="'pancras'"):
         Request("total", True, ("pancras",), False)
-    with pytest.raises(OptionError, match="liver_vessels.*roi_subset"):
+    with pytest.raises(OptionError, match=r"liver_vessels.*roi_subset"):
         Request("liver_vessels", False, ("liver_vessels",), True)
     assert class_numbers("total")["pancreas"] == 7

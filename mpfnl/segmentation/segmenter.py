@@ -16,8 +16,8 @@ StructureMasks: TypeAlias = Mapping[str, NDArray[np.bool_]]
 """Mask (x, y, z) of each structure on the scan's grid; empty where the structure was not found."""
 
 DARKEST_HU = -50.0
-"""Upper bound of the darkest voxel: an abdominal scan in HU shows fat or air. Values in [0, 1], grey values and
-detector numbers without their intercept exceed it."""
+"""Upper bound of the darkest voxel: an abdominal scan in HU shows fat or air; values in [0, 1], grey values
+and detector numbers without their intercept do not fall below it."""
 
 BRIGHTEST_HU = 0.0
 """Lower bound of the brightest voxel: an abdominal scan in HU shows soft tissue."""

@@ -1,4 +1,4 @@
-"""The inputs that benchmarks/nonlocal_attention.py computes with, and what is right for them."""
+"""Inputs of benchmarks/nonlocal_attention.py, and their correct results."""
 
 from __future__ import annotations
 

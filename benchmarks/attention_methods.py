@@ -1,4 +1,4 @@
-"""What benchmarks/nonlocal_attention.py compares: the ways to compute the operator, and one trial of each."""
+"""Implementations that benchmarks/nonlocal_attention.py compares, and one trial of each."""
 
 from __future__ import annotations
 

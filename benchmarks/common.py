@@ -1,4 +1,4 @@
-"""What the benchmarks share: they report nothing while tests are red, and their rows say what made them."""
+"""Shared functions of the benchmarks: the tests that precede a report, and the provenance of a row."""
 
 from __future__ import annotations
 

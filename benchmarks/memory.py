@@ -1,4 +1,4 @@
-"""Peak memory of a process and those that it starts, from Linux' /proc."""
+"""Peak memory of a process and its child processes, from Linux' /proc."""
 
 from __future__ import annotations
 

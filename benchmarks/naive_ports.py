@@ -1,8 +1,8 @@
 """Straight ports of the published architectures: the oracle of the tests, the baseline of the benchmarks.
 
-Written for clarity, not for speed: a concatenation wherever the architecture is drawn with one, and the
-whole N x N matrix of the non-local block in memory. The names of the parameters are those of the
-library's networks, so that one state dict serves both.
+They are written for clarity, not for speed: a concatenation wherever the architecture is drawn with one, and
+the whole N x N matrix of the non-local block in memory. The parameters have the names of the library's
+networks, so that one state dict serves both.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What benchmarks/networks.py compares: the networks, how they are run, and one trial of each."""
+"""Networks that benchmarks/networks.py compares, their modes of running, and one trial of each."""
 
 from __future__ import annotations
 

@@ -1,21 +1,21 @@
 """Times the non-local operator and its alternatives: python benchmarks/nonlocal_attention.py [--csv FILE].
 
-The alternatives: the materialised form softmax(q k^T) v with autograd, the same through torch.compile, and
-every backend of PyTorch's scaled dot-product attention. Ours: the library's own code for the device by name
-(`blockwise` or `triton`), and what the operator picks by itself. Query and key are one tensor (`gaussian`,
-the networks' default) or two (`embedded`). Gradients, where taken, are those of all inputs.
+The alternatives are the materialised form softmax(q k^T) v with autograd, the same through torch.compile, and
+every backend of PyTorch's scaled dot-product attention. The library's methods are its own code for the device
+by name (`blockwise` or `triton`), and the operator's automatic choice. Query and key are one tensor
+(`gaussian`, the networks' default) or two (`embedded`). Gradients, where taken, are those of all inputs.
 
-Each method first runs once on its own, on the CPU in a fresh process: its peak of memory above the inputs is
-taken, and its output (and gradients) checked against float64, on 256 rows where N is larger. A wrong result,
-a backend that refuses the case, or a lack of memory is a row that says so. What remains is timed in turn,
-A B A B, after a warm-up; medians are reported. The exit status is 1 if one of ours is wrong or fails. Nothing
-is measured while the operator's tests are red.
+Each method first runs once alone, on the CPU in a fresh process, which measures its peak memory above the
+inputs and checks its output (and gradients) against float64, on 256 rows for larger N. A wrong result, a
+backend that refuses the case, and a lack of memory each give a row with the reason. The other methods are timed
+in turn, A B A B, after a warm-up; times are medians. The exit status is 1 if a method of the library is wrong
+or fails. Nothing is measured if the operator's tests fail.
 
-The floor on CUDA: one exponential a score at 16 a clock and multiprocessor, that is
-N^2 / (16 * multiprocessors * clock) seconds at the highest clock that the driver reports (an H100 at
-1.75 GHz: N^2 / 3.7e12). With the backward pass two exponentials a score: it computes each again.
-`floor_fraction` is the floor over the measured time. Mode `gaussian` needs half of the exponentials if its
-symmetry is used, so there it could be above 1.
+The theoretical limit on CUDA is one exponential per score at 16 per clock and multiprocessor:
+N^2 / (16 * multiprocessors * clock) seconds at the highest clock that the driver reports (an H100 at 1.75 GHz:
+N^2 / 3.7e12). With the backward pass it is two exponentials per score, because each is computed again.
+`floor_fraction` is the limit over the measured time. Mode `gaussian` needs half of the exponentials if its
+symmetry is used, so that the fraction could exceed 1.
 """
 
 from __future__ import annotations

@@ -1,16 +1,17 @@
-"""Times the DataModule's patches against TorchIO's queue: python benchmarks/patch_throughput.py [--csv FILE].
+"""Times the data module's patches against TorchIO's queue: python benchmarks/patch_throughput.py [--csv FILE].
 
-Both read the same prepared volumes (512x512x100, int16, uncompressed, three phases), in as many worker
-processes, in batches of the same size, as many patches a study, mixed over as many studies, and end with the
-phases windowed in float32. Neither degrades or augments; the DataModule with its degradation is told beside.
+Both read the same prepared volumes (512x512x100, int16, uncompressed, three phases), with the same number of
+worker processes, the same batch size and the same number of patches per study, mixed over the same number of
+studies, and give the windowed phases in float32. Neither degrades or augments; the data module with its
+degradation is a row of its own.
 
-Each is measured in a process of its own. In the first epoch the workers start, and the training loop waits
-once, so that they run ahead as they do where the model is the slower part; its time does not count. The later
-epochs are timed; nothing is done with their batches. Memory is what the process and its workers hold:
-anonymous pages, one shared since the fork counted once, and shared memory, also of batches that wait; not the
-code of libraries. It is sampled throughout, rarely in the timed epochs. "Above idle" is less the process with
-everything imported (PyTorch, Lightning, TorchIO) and nothing begun, which both need. The files are read once
-before, so that all comes from the page cache. Linux only; about three minutes on two quiet cores.
+Each is measured in its own process. The first epoch is not timed: the workers start, and the training loop
+waits once, so that they run ahead as they do with a slower model. The later epochs are timed; their batches are
+discarded. Memory is that of the process and its workers: anonymous pages (pages shared since the fork count
+once) and shared memory, including waiting batches; not the code of libraries. It is sampled throughout, rarely
+in the timed epochs. "Above idle" is the difference to the process with everything imported (PyTorch, Lightning,
+TorchIO) and nothing started, which both need. The files are read once before, so that all reads come from the
+page cache. Linux only; about three minutes on two idle cores.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Phantoms as a 3 mm segmenter sees them, cut into patches and augmented, to train the phantom weights."""
+"""Patches of phantoms at 3 mm, augmented, for the training of the phantom weights."""
 
 from __future__ import annotations
 

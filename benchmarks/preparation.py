@@ -1,14 +1,14 @@
-"""Whether the preparation does what it should: python benchmarks/preparation.py FOLDER.
+"""Checks the preparation of a cohort: python benchmarks/preparation.py FOLDER.
 
-Writes phantom patients as DICOM in VinDr's layout, by default with twice the misalignment measured on
-patients (with the measured one the pancreases start at a Dice of about 0.68), makes the manifest and prepares
-the cohort, all through the command line: once with two processes and once with one. Then it reports
+The script writes phantom patients as DICOM in VinDr's layout, by default with twice the misalignment measured
+on patients (with the measured one the pancreases start at a Dice of about 0.68), makes the manifest and
+prepares the cohort, all through the command line: once with two processes and once with one. It reports
 
 - the Dice of the pancreas between each phase and the portal venous one, before and after,
 - voxels of exactly 0 HU outside of the body,
-- the time of two processes over that of one, and whether both left the same files.
+- the time of two processes over that of one, and whether both wrote the same files.
 
-Else than asked for, the exit status is 1. These are phantoms: nothing here is evidence about patients.
+The exit status is 1 if a requirement is not met. These are phantoms: nothing here is evidence about patients.
 """
 
 from __future__ import annotations

@@ -1,19 +1,19 @@
-"""Registers good and bad phantom studies and shows what their quality record says.
+"""Registers good and bad phantom studies and reports their quality records.
 
-The thresholds of `mpfnl.prepare.quality` were chosen on the studies of one seed ("chosen on"); those
-of another seed ("held out") were registered and measured by the same code and not looked at while choosing.
+The thresholds of `mpfnl.prepare.thresholds` were chosen on the studies of one seed ("chosen on"). Those of
+another seed ("held out") were registered and measured by the same code, and not inspected during the choice.
 
-Good: both phases of a study with the misalignment as measured on patients, registered by the default steps.
-Bad: the arterial phase of another patient (its volume's centre on that of the portal venous scan), and one
-flipped left to right, both registered by the default steps; one shifted by 60 mm along each of six
-directions, not registered. For information, no verdict being asked for: good ones with the registration
-turned off, and the 60 mm shift with the registration on.
+Good: both phases of a study with the misalignment measured on patients, registered by the default steps. Bad:
+the arterial phase of another patient (its volume's centre on that of the portal venous scan), and one flipped
+left to right, both registered by the default steps; one shifted by 60 mm along each of six directions, not
+registered. For information, without a required verdict: good studies without registration, and the 60 mm shift
+with registration.
 
     python benchmarks/quality_calibration.py CACHE [--held-out 20] [--csv FILE]
 
-Most studies are small phantoms (140 mm along the body); a few have the default size. A registration takes
-some 15 s (some 50 s with the default size) on one thread. What was registered is kept in the folder CACHE, so
-that an interrupted run goes on. Nothing is reported while the tests of the record fail.
+Most studies are small phantoms (140 mm along the body); a few have the default size. A registration takes about
+15 s (about 50 s at the default size) on one thread. The folder CACHE holds the finished registrations, from
+which an interrupted run continues. Nothing is reported if the tests of the record fail.
 """
 
 from __future__ import annotations

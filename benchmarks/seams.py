@@ -1,4 +1,4 @@
-"""Whether tile borders show: steps across them against steps elsewhere in the volume."""
+"""Visibility of tile borders: steps across them against steps elsewhere in the volume."""
 
 from __future__ import annotations
 

@@ -1,12 +1,12 @@
-"""What the shipped weights do to unseen phantoms: python benchmarks/shipped_on_phantoms.py FOLDER.
+"""Evaluates the shipped weights on unseen phantoms: python benchmarks/shipped_on_phantoms.py FOLDER.
 
-Phantoms as those that the weights were trained on (voxels of 3 mm, imperfect registration), of another seed,
-degraded by `severe`. RCAN3D; PFNL3D with all phases, and with some withheld; the pancreas segmented by
-TotalSegmentator on phantom weights. Printed are Tables I and II, each method against RCAN3D in pairs, and how
-much of the gap in DSC between degraded and clean scans each closes. `--four WEIGHTS` evaluates the four
-candidates of `train_phantom_models.py` instead, and prints the 2 x 2 table of architecture and phases.
-It can be stopped and started again. `--csv` keeps the cases. Nothing is reported while the weights' tests
-fail. These are phantoms: the numbers say nothing about patients.
+The phantoms are like those of the training (voxels of 3 mm, imperfect registration), of another seed, degraded
+by `severe`. The methods are RCAN3D, PFNL3D with all phases, and PFNL3D without some; TotalSegmentator segments
+the pancreas with phantom weights. The script prints Tables I and II, each method against RCAN3D in pairs, and
+the fraction of the gap in DSC between degraded and clean scans that each closes. `--four WEIGHTS` evaluates the
+four candidates of `train_phantom_models.py` instead, and prints the 2 x 2 table of architecture and phases. An
+interrupted run continues. `--csv` writes the cases. Nothing is reported if the weights' tests fail. These are
+phantoms: the numbers say nothing about patients.
 """
 
 from __future__ import annotations

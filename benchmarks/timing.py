@@ -1,4 +1,4 @@
-"""How the benchmarks take times and peaks: in turn, on the device's own clock, and each apart."""
+"""Times and memory peaks of the benchmarks: methods in turn, on the device's own clock, in fresh processes."""
 
 from __future__ import annotations
 

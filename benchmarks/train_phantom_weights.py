@@ -1,12 +1,12 @@
 """Trains the phantom weights: python benchmarks/train_phantom_weights.py -o weights.safetensors.
 
 A small nnU-Net (PlainConvUNet) learns seven organs on portal venous phantoms at 3 mm, so that the real
-TotalSegmentator can be run from end to end, offline. First the phantoms are made (about two minutes on two
-cores), then it trains for at most `--minutes`. The learning rate falls to zero at the last step, or at the
-last minute where the machine does not get to the last step; only in the first case does a seed say it all
+TotalSegmentator can run from end to end, offline. The script makes the phantoms (about two minutes on two
+cores), then trains for at most `--minutes`. The learning rate falls to zero at the last step, or at the last
+minute if the machine does not reach the last step; only in the first case does the seed determine the weights
 (up to the order of floating-point sums).
 
-The result is written where `-o` says; `mpfnl/segmentation/phantom_weights.safetensors` is the one that ships.
+`-o` names the output; `mpfnl/segmentation/phantom_weights.safetensors` is the shipped file.
 """
 
 from __future__ import annotations

@@ -1,18 +1,18 @@
 """Memory and seams of whole volumes: python benchmarks/whole_volume.py [--long] [--csv FILE] [--picture PNG].
 
-Memory: a synthetic study of three phases (int16; two .nii.gz, one .nii) goes through a network in a process
-of its own, slab by slab, from file to file. What was predicted before the start stands beside the peak that
-the kernel counted for the whole process (VmHWM), everything imported included. --long adds a study of
-512x512x2350 voxels, which takes some 6 GB of disk and, on one core, a good quarter of an hour.
+Memory: a network processes a synthetic study of three phases (int16; two .nii.gz, one .nii) in its own process,
+slab by slab, from file to file. The prediction before the start stands beside the kernel's peak of the whole
+process (VmHWM), with everything imported. --long adds a study of 512x512x2350 voxels, which takes about 6 GB of
+disk and, on one core, a good quarter of an hour.
 
-Seams: a noisy phantom goes through networks in tiles of 32 voxels: side by side; with an overlap of a
-quarter, of which a quarter is cut off; and by the networks' own tiling, whose halo covers what they see.
-The steps between neighbouring voxels across tile borders are compared with those elsewhere: of the result; of
-the untiled result at the same places, which is what the anatomy does there; and of the difference between
-the two. The networks have drawn weights, those of the non-local block included; --weights NAME=FOLDER adds
+Seams: networks process a noisy phantom in tiles of 32 voxels: side by side; with an overlap of a quarter, of
+which a quarter is cut off; and by the networks' own tiling, whose halo covers their receptive field. The steps
+between neighbouring voxels across tile borders are compared with those elsewhere: for the result; for the
+untiled result at the same positions, which shows the steps of the anatomy; and for the difference between the
+two. The networks have random weights, including those of the non-local block; --weights NAME=FOLDER adds
 trained ones. --picture draws the differences.
 
-The tests of tiling and memory run first; nothing is measured while they are red.
+The tests of tiling and memory run first; nothing is measured if they fail.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Adapt trained weights to another degradation, and measure on held-out phantoms what it brought.
+"""Adapt trained weights to another degradation, and measure the gain on held-out phantoms.
 
-python examples/fine_tune.py --degradation motion                         # the weights that ship, minutes
-python examples/fine_tune.py --weights weights/ --steps 50 --patients 3   # your own weights, a quick look
+python examples/fine_tune.py --degradation motion                         # the shipped weights, minutes
+python examples/fine_tune.py --weights weights/ --steps 50 --patients 3   # your own weights, a quick test
 """
 
 from __future__ import annotations
@@ -29,15 +29,17 @@ from mpfnl.phantoms.config import SMALL
 
 Scores: TypeAlias = Mapping[str, float]
 
-TRAINING_SEED, HELD_OUT_SEED = 7001, 7002  # of the phantoms: none is in both
+TRAINING_SEED, HELD_OUT_SEED = 7001, 7002  # seeds of the phantoms: none is in both
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--weights", default="pfnl3d-phantoms", help="a folder, shipped weights or a Hub id")
-    parser.add_argument("--degradation", default="motion", help="a preset; see docs/degradation.md")
-    parser.add_argument("--patients", type=int, default=8, help="phantoms to train on")
-    parser.add_argument("--held-out", type=int, default=6, help="phantoms to measure on")
+    parser.add_argument(
+        "--weights", default="pfnl3d-phantoms", help="weights folder, shipped weights or Hub id"
+    )
+    parser.add_argument("--degradation", default="motion", help="preset of docs/degradation.md")
+    parser.add_argument("--patients", type=int, default=8, help="number of phantoms for training")
+    parser.add_argument("--held-out", type=int, default=6, help="number of held-out phantoms")
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--patch-size", type=int, default=32)
     parser.add_argument("--output", type=Path, default=Path("fine_tuned"))
@@ -50,7 +52,7 @@ def main() -> None:
         optimizer=partial(torch.optim.Adam, lr=1e-3),
         lr_scheduler=partial(WarmUpCosine, warm_up=max(1, options.steps // 10), steps=options.steps),
         lr_interval="step",
-        lr_factors={"first": 0.3},  # what sees the scan itself needs to change least
+        lr_factors={"first": 0.3},  # the convolution of the scan itself needs the least change
     )
     training, held_out = phantoms(options, model)
     untouched, before = scores(None, held_out), scores(model, held_out)
@@ -74,7 +76,7 @@ def main() -> None:
 def phantoms(
     options: argparse.Namespace, model: EnhancementModule
 ) -> tuple[mpfnl.MultiphaseDataModule, mpfnl.MultiphaseDataModule]:
-    """Phantoms to train on, and others to measure on."""
+    """Phantoms for training, and others for evaluation."""
     made = partial(write_cohort, config=SMALL, progress=True)
     patients, measured = options.patients, options.held_out
     split = SplitCounts(train=patients, val=1, test=0)
@@ -95,7 +97,7 @@ def phantoms(
 
 @torch.inference_mode()
 def scores(model: EnhancementModule | None, data: mpfnl.MultiphaseDataModule) -> dict[str, float]:
-    """Mean PSNR in dB of each held-out phantom's patches, enhanced, or without a model as they are."""
+    """Mean PSNR in dB of each held-out phantom's patches, enhanced, or degraded without a model."""
     if model is not None:
         model.eval()
     place = data.phases.index(data.target)
@@ -125,9 +127,9 @@ def _row(untouched: float, before: float, after: float) -> str:
 
 
 def save(model: EnhancementModule, after: Scores, options: argparse.Namespace) -> Path:
-    """The weights folder; its model card says how it scores, and on what."""
+    """The weights folder with its model card, which holds the scores and their data."""
     on = f"held-out phantoms (6 patches each), degraded by {options.degradation}"
-    assert model.training_record is not None  # training fills it in
+    assert model.training_record is not None  # set by the training
     model.training_record = replace(
         model.training_record,
         data="phantoms of mpfnl: simulated anatomy, no patients",

@@ -1,7 +1,7 @@
 """Train PFNL3D with a Lightning Trainer, and enhance a scan with it.
 
 python examples/train.py cohort.csv --epochs 100
-python examples/train.py --phantoms 6 --epochs 2 --patch-size 16   # no data at hand
+python examples/train.py --phantoms 6 --epochs 2 --patch-size 16   # without data
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from mpfnl.phantoms.config import SMALL
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("manifest", type=Path, nargs="?", help="the cohort's CSV")
-    parser.add_argument("--phantoms", type=int, default=0, help="make so many phantoms instead")
+    parser.add_argument("manifest", type=Path, nargs="?", help="CSV of the cohort")
+    parser.add_argument("--phantoms", type=int, default=0, help="number of phantoms to simulate instead")
     parser.add_argument("--output", type=Path, default=Path("trained"))
     parser.add_argument("--epochs", type=int, default=1000)
     parser.add_argument("--patch-size", type=int, default=32)

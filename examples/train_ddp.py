@@ -1,11 +1,11 @@
 """Train PFNL3D with several processes, each with a GPU: on one machine, or on nodes under SLURM.
 
 python examples/train_ddp.py cohort.csv --devices 4                           # four GPUs of this machine
-python examples/train_ddp.py cohort.csv --accelerator cpu --devices 2         # tried out without a GPU
+python examples/train_ddp.py cohort.csv --accelerator cpu --devices 2         # a test without a GPU
 sbatch examples/slurm_ddp.sbatch cohort.csv                                   # several nodes
 
-The batch is that of all processes together, so the training is the same for any number of them. A training
-that was interrupted goes on where it was, when it is started again in the same folder.
+The batch size is that of all processes together, so that the training is the same for any number of them. An
+interrupted training continues when it is started again in the same folder.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 import mpfnl
 
 LAST = "last.ckpt"
-TRY_AGAIN = 75  # EX_TEMPFAIL of sysexits.h: slurm_ddp.sbatch puts the job into the queue again
+TRY_AGAIN = 75  # EX_TEMPFAIL of sysexits.h: slurm_ddp.sbatch queues the job again
 
 
 class SaveAtSignal(Callback):
-    """Saves behind the step in which SIGUSR1 came to any process, and ends all processes.
+    """Saves a checkpoint after the step in which any process received SIGUSR1, and ends all processes.
 
     SLURM sends it before the job's time is over. Lightning's own requeueing saves within the signal handler,
     where one process may be a step ahead of another, and they wait for each other
@@ -58,17 +58,21 @@ class SaveAtSignal(Callback):
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("manifest", type=Path, help="the cohort's CSV")
-    parser.add_argument("--output", type=Path, default=Path("trained"), help="seen by all nodes")
+    parser.add_argument("manifest", type=Path, help="CSV of the cohort")
+    parser.add_argument(
+        "--output", type=Path, default=Path("trained"), help="output folder on storage that all nodes share"
+    )
     parser.add_argument("--accelerator", default="auto", help="cpu, gpu or auto")
     parser.add_argument("--nodes", type=int, default=1)
-    parser.add_argument("--devices", type=int, default=1, help="processes a node")
+    parser.add_argument("--devices", type=int, default=1, help="number of processes per node")
     parser.add_argument("--precision", default="bf16-mixed")
     parser.add_argument("--epochs", type=int, default=1000)
-    parser.add_argument("--batch-size", type=int, default=8, help="patches a step, of all processes together")
+    parser.add_argument(
+        "--batch-size", type=int, default=8, help="patches per step, of all processes together"
+    )
     parser.add_argument("--patch-size", type=int, default=32)
-    parser.add_argument("--patches-per-study", type=int, default=16, help="and epoch")
-    parser.add_argument("--workers", type=int, help="that read patches, for each process")
+    parser.add_argument("--patches-per-study", type=int, default=16, help="patches per study and epoch")
+    parser.add_argument("--workers", type=int, help="number of workers per process that read patches")
     parser.add_argument("--features", type=int, default=64)
     parser.add_argument("--blocks", type=int, default=20)
     options = parser.parse_args()

@@ -2,16 +2,17 @@
 
     python benchmarks/degradation_calibration.py DATA [--choose] [--draws 32] [--csv calibration.csv]
 
-The ranges follow from docs/degradation.md, except for one, the noise of the second stage. It is 5 HU wide; its
-centre is solved for, so that the mean PSNR on one real scan (crlm_pv_1004), over the draws of the seeds 0 to
-31, is the paper's 23.82 dB. `--choose` solves for it again and compares it with the preset. Nothing else is
-fitted, not even the SSIM. Held out of the fit: draws of other seeds on the same scan, another scanner's scan,
-and phantoms. (The other ranges are older than this rule: the second scan had been seen when they were set.)
+The ranges follow from docs/degradation.md, except for one, the noise of the second stage. It is 5 HU wide;
+its centre is solved for, so that the mean PSNR on one real scan (crlm_pv_1004), over the draws of the seeds 0
+to 31, is the paper's 23.82 dB. `--choose` solves for it again and compares it with the preset. Nothing else
+is fitted, not even the SSIM. Held out of the fit: draws of other seeds on the same scan, another scanner's
+scan, and phantoms. (The other ranges are older than this rule: the second scan had been seen when they were
+set.)
 
 Each scan is cropped, in the axial plane, to the trunk's bounding box with a margin of 10 mm; all slices stay.
-The crop matters: more air raises the PSNR and lowers the SSIM, because noise shows in flat air. The voxel size
-matters too: SSIM covers 11 voxels, so the phantoms have a scanner's voxels here, not their default ones. Both
-scores are 3D, in the window [-175, 275] HU mapped to [0, 1] and clipped, with data range 1.
+The crop matters: more air raises the PSNR and lowers the SSIM, because noise shows in flat air. The voxel
+size matters too: SSIM covers 11 voxels, so the phantoms have a scanner's voxels here, not their default ones.
+Both scores are 3D, in the window [-175, 275] HU mapped to [0, 1] and clipped, with data range 1.
 
 DATA is the folder with `crlm_pv_1004` (NIfTI) and `ts_pv_dicom_scrubbed` (DICOM). The exit status is 1 if a
 held-out group is off; nothing is reported if the tests of the transforms fail.

@@ -4,9 +4,9 @@ A sample is three phases of 96x96x96 voxels of 0.8 x 0.8 x 1.5 mm, each degraded
 core. mpfnl runs `second-order-v1` as drawn (two stages, random operations), the same with every operation of
 both stages, and one stage with every operation. TorchIO's nearest composition is RandomBlur, RandomAnisotropy
 and RandomNoise on a subject of the three phases, with the ranges of the first stage; it degrades once, blurs
-all phases alike and makes one axis coarse. All run the same number of draws, in turn, A B A B, after a warm-up;
-the report holds medians and the ratio to TorchIO in the same run. Nothing is measured if the tests of the
-transforms fail.
+all phases alike and makes one axis coarse. All run the same number of draws, in turn, A B A B, after a
+warm-up; the report holds medians and the ratio to TorchIO in the same run. Nothing is measured if the tests
+of the transforms fail.
 
 With --device cuda: a batch of patches of three phases at once on the GPU (`apply_batch`), against the same
 volumes one by one on the GPU, and on one CPU core.

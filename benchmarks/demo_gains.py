@@ -1,9 +1,9 @@
 """Checks the gains of the demonstration: python benchmarks/demo_gains.py DEMO.
 
-Reads DEMO/evaluation/summary.json, a result of `mpfnl demo -o DEMO`. RCAN3D and PFNL3D must each gain at least
-2 dB of PSNR and 0.15 of SSIM over the degraded scan, in the mean over the held-out phantoms, with no phantom
-failed; otherwise the exit status is 1. These are phantoms with simulated degradation: nothing here is evidence
-about patients.
+Reads DEMO/evaluation/summary.json, a result of `mpfnl demo -o DEMO`. RCAN3D and PFNL3D must each gain at
+least 2 dB of PSNR and 0.15 of SSIM over the degraded scan, in the mean over the held-out phantoms, with no
+phantom failed; otherwise the exit status is 1. These are phantoms with simulated degradation: nothing here is
+evidence about patients.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
 There are three tasks, at the networks' default sizes: the forward pass without gradients; a training step
 (forward, loss, backward, Adam); a whole volume in overlapping tiles. The library's networks run in bfloat16
-with channels_last_3d; the naive ports (naive_ports.py) in float32 and bfloat16 on the CPU, in bfloat16 on CUDA,
-and through torch.compile. Each task is one run on one device, in turn, A B A B; times are medians. "frozen" is
-the forward pass of inference: weights cast once, freed memory retained.
+with channels_last_3d; the naive ports (naive_ports.py) in float32 and bfloat16 on the CPU, in bfloat16 on
+CUDA, and through torch.compile. Each task is one run on one device, in turn, A B A B; times are medians.
+"frozen" is the forward pass of inference: weights cast once, freed memory retained.
 
 On CUDA each variant uses the largest batch that fits, at most --batch; times and speeds are per sample. Peak
 memory is that above the network and the input, taken in the first run (compiled: the second).
@@ -12,9 +12,9 @@ memory is that above the network and the input, taken in the first run (compiled
 Whole volumes go through the library's `tiled_forward`, the naive ports' too, which gain by its frozen weights
 and CUDA graphs.
 
-The networks' tests run first, and each variant is checked against the naive port in float32: the output of the
-forward pass, a gradient in training, and for a volume the naive port's volume in bfloat16. Nothing is timed if
-the tests fail; a variant that differs is not timed, and the exit status is 1.
+The networks' tests run first, and each variant is checked against the naive port in float32: the output of
+the forward pass, a gradient in training, and for a volume the naive port's volume in bfloat16. Nothing is
+timed if the tests fail; a variant that differs is not timed, and the exit status is 1.
 
 Full runs take minutes; --network and --task choose a part, --append preserves the rows of a CSV.
 """

@@ -7,13 +7,13 @@ by name (`blockwise` or `triton`), and the operator's automatic choice. Query an
 
 Each method first runs once alone, on the CPU in a fresh process, which measures its peak memory above the
 inputs and checks its output (and gradients) against float64, on 256 rows for larger N. A wrong result, a
-backend that refuses the case, and a lack of memory each give a row with the reason. The other methods are timed
-in turn, A B A B, after a warm-up; times are medians. The exit status is 1 if a method of the library is wrong
-or fails. Nothing is measured if the operator's tests fail.
+backend that refuses the case, and a lack of memory each give a row with the reason. The other methods are
+timed in turn, A B A B, after a warm-up; times are medians. The exit status is 1 if a method of the library is
+wrong or fails. Nothing is measured if the operator's tests fail.
 
-The theoretical limit on CUDA is one exponential per score at 16 per clock and multiprocessor:
-N^2 / (16 * multiprocessors * clock) seconds at the highest clock that the driver reports (an H100 at 1.75 GHz:
-N^2 / 3.7e12). With the backward pass it is two exponentials per score, because each is computed again.
+The theoretical limit on CUDA is one exponential per score at 16 per clock and multiprocessor: N^2 / (16 *
+multiprocessors * clock) seconds at the highest clock that the driver reports (an H100 at 1.75 GHz: N^2 /
+3.7e12). With the backward pass it is two exponentials per score, because each is computed again.
 `floor_fraction` is the limit over the measured time. Mode `gaussian` needs half of the exponentials if its
 symmetry is used, so that the fraction could exceed 1.
 """

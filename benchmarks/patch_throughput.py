@@ -1,4 +1,4 @@
-"""Times the data module's patches against TorchIO's queue: python benchmarks/patch_throughput.py [--csv FILE].
+"""Times the data module against TorchIO's queue: python benchmarks/patch_throughput.py [--csv FILE].
 
 Both read the same prepared volumes (512x512x100, int16, uncompressed, three phases), with the same number of
 worker processes, the same batch size and the same number of patches per study, mixed over the same number of
@@ -6,12 +6,12 @@ studies, and give the windowed phases in float32. Neither degrades or augments; 
 degradation is a row of its own.
 
 Each is measured in its own process. The first epoch is not timed: the workers start, and the training loop
-waits once, so that they run ahead as they do with a slower model. The later epochs are timed; their batches are
-discarded. Memory is that of the process and its workers: anonymous pages (pages shared since the fork count
-once) and shared memory, including waiting batches; not the code of libraries. It is sampled throughout, rarely
-in the timed epochs. "Above idle" is the difference to the process with everything imported (PyTorch, Lightning,
-TorchIO) and nothing started, which both need. The files are read once before, so that all reads come from the
-page cache. Linux only; about three minutes on two idle cores.
+waits once, so that they run ahead as they do with a slower model. The later epochs are timed; their batches
+are discarded. Memory is that of the process and its workers: anonymous pages (pages shared since the fork
+count once) and shared memory, including waiting batches; not the code of libraries. It is sampled throughout,
+rarely in the timed epochs. "Above idle" is the difference to the process with everything imported (PyTorch,
+Lightning, TorchIO) and nothing started, which both need. The files are read once before, so that all reads
+come from the page cache. Linux only; about three minutes on two idle cores.
 """
 
 from __future__ import annotations

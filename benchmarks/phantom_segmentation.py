@@ -1,14 +1,14 @@
-"""Measures the DSC of the pancreas that the real TotalSegmentator reaches on unseen phantoms with phantom weights.
+"""Measures the DSC of the pancreas by the real TotalSegmentator on unseen phantoms, with phantom weights.
 
     python benchmarks/phantom_segmentation.py [--seed 6006] [--patients 16] [--csv FILE]
 
 The phantoms have a seed outside of the training, and voxels of 3 mm as in the demonstration. The 3 mm model
-(`fast`) segments the clean ones and the same degraded by the presets `paper` and `severe`; the full resolution
-model with its crop pass (`full`) segments the clean ones. The 3 mm model also segments clean phantoms with
-voxels of 2.6 to 3 mm, which TotalSegmentator resamples to 3 mm and back: this alone costs 4 points. A phantom
-without any segmented voxel scores 0 and counts. The exit status is 1 if the mean of the 3 mm model over the
-clean phantoms of 3 mm is below 0.90; nothing is reported if the weights' tests fail. These are phantoms: the
-numbers show that the path works and say nothing about patients.
+(`fast`) segments the clean ones and the same degraded by the presets `paper` and `severe`; the full
+resolution model with its crop pass (`full`) segments the clean ones. The 3 mm model also segments clean
+phantoms with voxels of 2.6 to 3 mm, which TotalSegmentator resamples to 3 mm and back: this alone costs 4
+points. A phantom without any segmented voxel scores 0 and counts. The exit status is 1 if the mean of the 3
+mm model over the clean phantoms of 3 mm is below 0.90; nothing is reported if the weights' tests fail. These
+are phantoms: the numbers show that the path works and say nothing about patients.
 """
 
 from __future__ import annotations

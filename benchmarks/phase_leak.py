@@ -1,18 +1,18 @@
 """Measures whether the phase-leak check detects a leak into the aorta and passes scans without a leak.
 
-Each portal venous scan of 20 phantoms, of a seed of their own, is degraded and then restored without any other
-phase, so that nothing can leak: unchanged, smoothed (Gaussian of 2 mm), median-filtered (3 x 3 x 3 voxels),
-denoised by non-local means (h of 0.6 standard deviations of the noise, as in scikit-image's example), and by a
-model of one phase if `--model` names one. The leaking scans are the same with 10 to 60 HU added to the aorta,
-its edge smoothed by 1.5 mm. The default rule judges all organs of all scans.
+Each portal venous scan of 20 phantoms, of a seed of their own, is degraded and then restored without any
+other phase, so that nothing can leak: unchanged, smoothed (Gaussian of 2 mm), median-filtered (3 x 3 x 3
+voxels), denoised by non-local means (h of 0.6 standard deviations of the noise, as in scikit-image's
+example), and by a model of one phase if `--model` names one. The leaking scans are the same with 10 to 60 HU
+added to the aorta, its edge smoothed by 1.5 mm. The default rule judges all organs of all scans.
 
     python benchmarks/phase_leak.py [--model WEIGHTS] [--csv FILE]
 
-The exit status is 1 unless, for every kind of scan, the aorta is flagged in all phantoms with 60 HU added, and
-no organ is flagged in at least 19 of 20 scans without a leak. A leak is attributed to the arterial phase only
-if that is at least 30 HU brighter than the portal venous one; this is counted separately. A phantom takes about
-6 s on one thread; nothing is reported if the tests of the check fail. These are phantoms: nothing here is
-evidence about patients.
+The exit status is 1 unless, for every kind of scan, the aorta is flagged in all phantoms with 60 HU added,
+and no organ is flagged in at least 19 of 20 scans without a leak. A leak is attributed to the arterial phase
+only if that is at least 30 HU brighter than the portal venous one; this is counted separately. A phantom
+takes about 6 s on one thread; nothing is reported if the tests of the check fail. These are phantoms: nothing
+here is evidence about patients.
 """
 
 from __future__ import annotations

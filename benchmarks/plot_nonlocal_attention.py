@@ -1,7 +1,7 @@
 """Plots time and memory against N: python benchmarks/plot_nonlocal_attention.py CSV [-o FILE.png].
 
-CSV is the output of benchmarks/nonlocal_attention.py. Both axes are logarithmic; a row without a time, such as
-a refusal, is no point. The last row of a repeated case counts.
+CSV is the output of benchmarks/nonlocal_attention.py. Both axes are logarithmic; a row without a time, such
+as a refusal, is no point. The last row of a repeated case counts.
 """
 
 from __future__ import annotations

@@ -6,14 +6,14 @@ another seed ("held out") were registered and measured by the same code, and not
 Good: both phases of a study with the misalignment measured on patients, registered by the default steps. Bad:
 the arterial phase of another patient (its volume's centre on that of the portal venous scan), and one flipped
 left to right, both registered by the default steps; one shifted by 60 mm along each of six directions, not
-registered. For information, without a required verdict: good studies without registration, and the 60 mm shift
-with registration.
+registered. For information, without a required verdict: good studies without registration, and the 60 mm
+shift with registration.
 
     python benchmarks/quality_calibration.py CACHE [--held-out 20] [--csv FILE]
 
-Most studies are small phantoms (140 mm along the body); a few have the default size. A registration takes about
-15 s (about 50 s at the default size) on one thread. The folder CACHE holds the finished registrations, from
-which an interrupted run continues. Nothing is reported if the tests of the record fail.
+Most studies are small phantoms (140 mm along the body); a few have the default size. A registration takes
+about 15 s (about 50 s at the default size) on one thread. The folder CACHE holds the finished registrations,
+from which an interrupted run continues. Nothing is reported if the tests of the record fail.
 """
 
 from __future__ import annotations

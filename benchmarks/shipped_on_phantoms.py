@@ -1,12 +1,12 @@
 """Evaluates the shipped weights on unseen phantoms: python benchmarks/shipped_on_phantoms.py FOLDER.
 
-The phantoms are like those of the training (voxels of 3 mm, imperfect registration), of another seed, degraded
-by `severe`. The methods are RCAN3D, PFNL3D with all phases, and PFNL3D without some; TotalSegmentator segments
-the pancreas with phantom weights. The script prints Tables I and II, each method against RCAN3D in pairs, and
-the fraction of the gap in DSC between degraded and clean scans that each closes. `--four WEIGHTS` evaluates the
-four candidates of `train_phantom_models.py` instead, and prints the 2 x 2 table of architecture and phases. An
-interrupted run continues. `--csv` writes the cases. Nothing is reported if the weights' tests fail. These are
-phantoms: the numbers say nothing about patients.
+The phantoms are like those of the training (voxels of 3 mm, imperfect registration), of another seed,
+degraded by `severe`. The methods are RCAN3D, PFNL3D with all phases, and PFNL3D without some;
+TotalSegmentator segments the pancreas with phantom weights. The script prints Tables I and II, each method
+against RCAN3D in pairs, and the fraction of the gap in DSC between degraded and clean scans that each closes.
+`--four WEIGHTS` evaluates the four candidates of `train_phantom_models.py` instead, and prints the 2 x 2
+table of architecture and phases. An interrupted run continues. `--csv` writes the cases. Nothing is reported
+if the weights' tests fail. These are phantoms: the numbers say nothing about patients.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Times and memory peaks of the benchmarks: methods in turn, on the device's own clock, in fresh processes."""
+"""Times and memory peaks of the benchmarks: methods in turn, the device's own clock, fresh processes."""
 
 from __future__ import annotations
 

@@ -1,12 +1,12 @@
 """Trains the shipped weights: python benchmarks/train_phantom_models.py FOLDER --models RCAN3D PFNL3D.
 
 `rcan3d-phantoms` and `pfnl3d-phantoms` are small networks, trained on phantoms that the script makes first,
-with voxels of 3 mm and the degradation `severe`. All models have the same patches, number of steps and loss. An
-interrupted training continues from the last epoch. `--second-cycle` continues from `FOLDER/weights` with 15,360
-steps on other phantoms, at half the peak learning rate, in `FOLDER/second-cycle`; its weights of RCAN3D and
-PFNL3D are the shipped ones, which `--ship` copies to `mpfnl/models/shipped`. The other two candidates, of one
-cycle, are for the comparison of architecture and number of phases. `--keep-logs` copies the logs to
-`benchmarks/results`.
+with voxels of 3 mm and the degradation `severe`. All models have the same patches, number of steps and loss.
+An interrupted training continues from the last epoch. `--second-cycle` continues from `FOLDER/weights` with
+15,360 steps on other phantoms, at half the peak learning rate, in `FOLDER/second-cycle`; its weights of
+RCAN3D and PFNL3D are the shipped ones, which `--ship` copies to `mpfnl/models/shipped`. The other two
+candidates, of one cycle, are for the comparison of architecture and number of phases. `--keep-logs` copies
+the logs to `benchmarks/results`.
 """
 
 from __future__ import annotations

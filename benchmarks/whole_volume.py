@@ -1,15 +1,15 @@
 """Memory and seams of whole volumes: python benchmarks/whole_volume.py [--long] [--csv FILE] [--picture PNG].
 
-Memory: a network processes a synthetic study of three phases (int16; two .nii.gz, one .nii) in its own process,
-slab by slab, from file to file. The prediction before the start stands beside the kernel's peak of the whole
-process (VmHWM), with everything imported. --long adds a study of 512x512x2350 voxels, which takes about 6 GB of
-disk and, on one core, a good quarter of an hour.
+Memory: a network processes a synthetic study of three phases (int16; two .nii.gz, one .nii) in its own
+process, slab by slab, from file to file. The prediction before the start stands beside the kernel's peak of
+the whole process (VmHWM), with everything imported. --long adds a study of 512x512x2350 voxels, which takes
+about 6 GB of disk and, on one core, a good quarter of an hour.
 
 Seams: networks process a noisy phantom in tiles of 32 voxels: side by side; with an overlap of a quarter, of
-which a quarter is cut off; and by the networks' own tiling, whose halo covers their receptive field. The steps
-between neighbouring voxels across tile borders are compared with those elsewhere: for the result; for the
-untiled result at the same positions, which shows the steps of the anatomy; and for the difference between the
-two. The networks have random weights, including those of the non-local block; --weights NAME=FOLDER adds
+which a quarter is cut off; and by the networks' own tiling, whose halo covers their receptive field. The
+steps between neighbouring voxels across tile borders are compared with those elsewhere: for the result; for
+the untiled result at the same positions, which shows the steps of the anatomy; and for the difference between
+the two. The networks have random weights, including those of the non-local block; --weights NAME=FOLDER adds
 trained ones. --picture draws the differences.
 
 The tests of tiling and memory run first; nothing is measured if they fail.

@@ -34,9 +34,7 @@ TRAINING_SEED, HELD_OUT_SEED = 7001, 7002  # seeds of the phantoms: none is in b
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument(
-        "--weights", default="pfnl3d-phantoms", help="folder, shipped weights or Hub id"
-    )
+    parser.add_argument("--weights", default="pfnl3d-phantoms", help="folder, shipped weights or Hub id")
     parser.add_argument("--degradation", default="motion", help="preset of docs/degradation.md")
     parser.add_argument("--patients", type=int, default=8, help="number of phantoms for training")
     parser.add_argument("--held-out", type=int, default=6, help="number of held-out phantoms")

@@ -59,17 +59,13 @@ class SaveAtSignal(Callback):
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("manifest", type=Path, help="CSV of the cohort")
-    parser.add_argument(
-        "--output", type=Path, default=Path("trained"), help="folder that all nodes share"
-    )
+    parser.add_argument("--output", type=Path, default=Path("trained"), help="folder that all nodes share")
     parser.add_argument("--accelerator", default="auto", help="cpu, gpu or auto")
     parser.add_argument("--nodes", type=int, default=1)
     parser.add_argument("--devices", type=int, default=1, help="number of processes per node")
     parser.add_argument("--precision", default="bf16-mixed")
     parser.add_argument("--epochs", type=int, default=1000)
-    parser.add_argument(
-        "--batch-size", type=int, default=8, help="patches per step of all processes"
-    )
+    parser.add_argument("--batch-size", type=int, default=8, help="patches per step of all processes")
     parser.add_argument("--patch-size", type=int, default=32)
     parser.add_argument("--patches-per-study", type=int, default=16, help="patches per study and epoch")
     parser.add_argument("--workers", type=int, help="number of workers per process that read patches")

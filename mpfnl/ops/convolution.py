@@ -14,7 +14,7 @@ HALVES = (torch.bfloat16, torch.float16)
 
 
 def computing_dtype(tensor: Tensor) -> torch.dtype:
-    """The type in which a convolution of this tensor computes here: autocast's, or the tensor's own."""
+    """The dtype in which a convolution of this tensor computes: autocast's, or the tensor's own."""
     device = tensor.device.type
     if tensor.dtype is torch.float64 or not torch.is_autocast_enabled(device):  # autocast leaves float64
         return tensor.dtype
@@ -25,13 +25,13 @@ def convolve_leaky_relu(convolution: nn.Conv3d, features: Features, slope: float
     """A convolution of stride 1, then a leaky ReLU.
 
     Without gradients, in bfloat16 or float16 on a CPU, oneDNN applies the activation to its registers before
-    it writes the output: one pass over the features less, and one rounding less. Hooks on the convolution
-    are not called then. Everywhere else the activation works in place.
+    it writes the output, which saves a pass over the features and a rounding. Hooks on the convolution are
+    not called then. In all other cases the activation works in place.
 
     Args:
-        convolution: Undilated, in one group, with zero padding.
+        convolution: Convolution without dilation, in one group, with zero padding.
         features: `(batch, in_channels, x, y, z)`.
-        slope: Of the activation below zero; 0 is the plain ReLU.
+        slope: Slope of the activation below zero; 0 is the plain ReLU.
 
     Returns:
         `(batch, out_channels, x, y, z)`.
@@ -60,7 +60,7 @@ def _fused(features: Tensor, weight: Tensor, bias: Tensor | None, padding: list[
 
 @cache
 def _fusion_works(dtype: torch.dtype) -> bool:
-    """Whether PyTorch's private operator is there, takes this type and gives what the plain path gives."""
+    """Whether PyTorch's private operator exists, takes this dtype and agrees with the plain path."""
     generator = torch.Generator().manual_seed(0)
     features, weight = (
         torch.randn(1, 16, 4, 4, 4, generator=generator),

@@ -33,7 +33,7 @@ def convolve_groups_leaky_relu(
         weight: `(out, groups * C, k, k, k)`, k odd; the sides are kept.
         bias: `(out,)`.
         groups: Number of groups.
-        slope: Of the activation below zero.
+        slope: Slope of the activation below zero.
 
     Returns:
         `(batch, out, x, y, z)`.
@@ -51,40 +51,40 @@ def convolve_groups_leaky_relu(
 
 
 def select_groups(
-    weight: Tensor, groups: int, present: Sequence[int] | None, *, outputs: bool = False
+    weight: Tensor, groups: int, available: Sequence[int] | None, *, outputs: bool = False
 ) -> Tensor:
-    """The weights of a convolution over concatenated groups of which only some are there.
+    """Weights of a convolution over concatenated groups of which only some are available.
 
-    The other groups' weights are left out, and the rest is scaled by `groups / present`, so that the sum over
-    the groups keeps its size, as in a partial convolution (Liu et al., ECCV 2018).
+    The other groups' weights are omitted, and the rest is scaled by `groups / available`, so that the sum
+    over the groups keeps its size, as in a partial convolution (Liu et al., ECCV 2018).
 
     Args:
         weight: `(out, groups * C, ...)`.
         groups: Number of groups.
-        present: Which groups are there, ascending; None: all.
-        outputs: Whether the outputs are groups, too, of which the same are kept.
+        available: Indices of the available groups, ascending; None: all.
+        outputs: Whether the outputs are groups as well, of which the same ones are selected.
 
     Returns:
-        `(out, present * C, ...)`; with `outputs` `(present * out / groups, present * C, ...)`.
+        `(out, available * C, ...)`; with `outputs` `(available * out / groups, available * C, ...)`.
     """
-    if present is None or len(present) == groups:
+    if available is None or len(available) == groups:
         return weight
-    kept = weight.unflatten(1, (groups, -1))[:, list(present)].flatten(1, 2) * (groups / len(present))
-    return select_outputs(kept, groups, present) if outputs else kept
+    selected = weight.unflatten(1, (groups, -1))[:, list(available)].flatten(1, 2) * (groups / len(available))
+    return select_outputs(selected, groups, available) if outputs else selected
 
 
-def select_outputs(values: Tensor, groups: int, present: Sequence[int] | None) -> Tensor:
-    """Of `(groups * C, ...)` those of the groups that are there: `(present * C, ...)`."""
-    if present is None or len(present) == groups:
+def select_outputs(values: Tensor, groups: int, available: Sequence[int] | None) -> Tensor:
+    """The values of the available groups: from `(groups * C, ...)` to `(available * C, ...)`."""
+    if available is None or len(available) == groups:
         return values
-    return values.unflatten(0, (groups, -1))[list(present)].flatten(0, 1)
+    return values.unflatten(0, (groups, -1))[list(available)].flatten(0, 1)
 
 
 def add_to_groups(features: Features, shared: Reshaped, groups: int) -> Features:
     """Adds the same feature maps to every group.
 
     Args:
-        features: `(groups * batch, C, x, y, z)`, group-major. Overwritten: give it away.
+        features: `(groups * batch, C, x, y, z)`, group-major; overwritten.
         shared: `(batch, C, x, y, z)`.
         groups: Number of groups.
 
@@ -103,7 +103,7 @@ def _multiply_groups(features: Tensor, weight: Tensor, bias: Tensor, groups: int
     rows = features.permute(0, 2, 3, 4, 1).reshape(groups, -1, channels).to(dtype)
     slabs = weight.reshape(-1, groups, channels).permute(1, 2, 0).to(dtype)
     product: Tensor = _MultiplyGroups.apply(rows, slabs, bias.to(dtype))
-    # Before it is viewed as a volume: the gradient of what is done in place to a view is copied.
+    # Before the view as a volume: the gradient of an in-place operation on a view is copied.
     functional.leaky_relu(product, slope, inplace=True)
     return product.view(count // groups, *sides, -1).permute(0, 4, 1, 2, 3)
 

@@ -14,6 +14,12 @@ def space_to_depth(volume: Features, factor: int) -> Reshaped:
 
     Returns:
         `(batch, C * factor^3, x / factor, y / factor, z / factor)`.
+
+    >>> import torch
+    >>> space_to_depth(torch.arange(8.0).reshape(1, 1, 2, 2, 2), 2).flatten()
+    tensor([0., 1., 2., 3., 4., 5., 6., 7.])
+    >>> space_to_depth(torch.zeros(1, 3, 4, 6, 8), 2).shape
+    torch.Size([1, 24, 2, 3, 4])
     """
     batch, channels, *sides = volume.shape
     x, y, z = (side // factor for side in sides)
@@ -30,6 +36,11 @@ def depth_to_space(volume: Features, factor: int) -> Reshaped:
 
     Returns:
         `(batch, C, x * factor, y * factor, z * factor)`.
+
+    >>> import torch
+    >>> volume = torch.arange(64.0).reshape(1, 1, 4, 4, 4)
+    >>> bool((depth_to_space(space_to_depth(volume, 2), 2) == volume).all())
+    True
     """
     batch, channels, x, y, z = volume.shape
     cubes = volume.reshape(batch, channels // factor**3, factor, factor, factor, x, y, z)

@@ -11,8 +11,8 @@ from mpfnl.shapes import Features, Reshaped
 def sobel_gradient(volume: Features) -> Reshaped:
     """The three Sobel gradient components, on the interior voxels.
 
-    Component `a` takes the difference [-1, 0, 1] along axis `a` and sums with [1, 2, 1] along the two
-    others: the usual unnormalised weights (those of `scipy.ndimage.sobel`).
+    Component `a` is the difference [-1, 0, 1] along axis `a`, summed with [1, 2, 1] along the two others: the
+    usual unnormalised weights (those of `scipy.ndimage.sobel`).
 
     Args:
         volume: `(batch, C, x, y, z)` with at least 3 voxels a side.
@@ -22,6 +22,10 @@ def sobel_gradient(volume: Features) -> Reshaped:
 
     Raises:
         ValueError: If a side has fewer than 3 voxels.
+
+    >>> ramp = torch.arange(3.0)[:, None, None].expand(1, 1, 3, 3, 3)  # a difference of 2, 16 times
+    >>> sobel_gradient(ramp).flatten()
+    tensor([32.,  0.,  0.])
     """
     if min(volume.shape[-3:]) < 3:
         raise ValueError(f"the Sobel operator needs 3 voxels a side, not {tuple(volume.shape[-3:])}")

@@ -15,14 +15,13 @@ from memory import PeakMemory, tree_memory
 from nonlocal_cases import EXACT_FLOAT32, LIMITS, Case, check, relative_error
 from torch.autograd import gradcheck
 
-from mpfnl.ops import dot_product_attention, nonlocal_attention
+from mpfnl.ops import nonlocal_attention
 from mpfnl.ops.nonlocal_attention import (
     Implementation,
     blockwise,
     choose_implementation,
     dispatch,
-    general,
-    symmetric,
+    dot_product_attention,
     use_implementation,
 )
 from mpfnl.ops.nonlocal_attention.reference import dot_product_attention_reference
@@ -106,7 +105,7 @@ def test_lengths_that_differ_too_much_for_the_bound(scale: float, implementation
     """With the longest 100 the symmetric form and the bound both fail, and the running maximum takes over."""
     case = Case(130, symmetric=True, dtype=torch.float64)
     case.query = case.query * torch.linspace(0.01, scale, 130)[None, :, None]
-    spread = symmetric.spread_is_small(case.query[0].float())
+    spread = blockwise.spread_is_small(case.query[0].float())
     assert spread == (scale == 1.0)
     check(case, implementation, 1e-9)
     single = case.query.float()
@@ -117,8 +116,8 @@ def test_lengths_that_differ_too_much_for_the_bound(scale: float, implementation
 
 def test_running_maximum_takes_over_where_the_bound_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     used = []
-    slow = general._with_running_maximum
-    monkeypatch.setattr(general, "_with_running_maximum", lambda *a: used.append(1) or slow(*a))
+    slow = blockwise._with_running_maximum
+    monkeypatch.setattr(blockwise, "_with_running_maximum", lambda *a: used.append(1) or slow(*a))
     for scale, expected in ((1.0, False), (30.0, True)):
         case = Case(100, dtype=torch.float32)
         used.clear()

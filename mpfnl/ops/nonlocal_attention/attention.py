@@ -1,4 +1,4 @@
-"""The two forms of the non-local operator as functions: checks, autocast, dispatch."""
+"""The two forms of the non-local operator as functions: checks, autocast, dispatch; PyTorch's attention."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from contextlib import nullcontext
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from mpfnl.ops.nonlocal_attention.dispatch import (
     Implementation,
@@ -16,7 +17,6 @@ from mpfnl.ops.nonlocal_attention.dispatch import (
 )
 from mpfnl.ops.nonlocal_attention.library import attention_blockwise, attention_triton
 from mpfnl.ops.nonlocal_attention.reference import nonlocal_attention_reference
-from mpfnl.ops.nonlocal_attention.sdpa import attention_sdpa
 from mpfnl.shapes import AttendedPositions, KeyPositions, Positions, ValuePositions
 
 
@@ -29,16 +29,16 @@ def nonlocal_attention(
 ) -> AttendedPositions:
     """Softmax attention over all positions: one head, no scale, no mask.
 
-    Differentiable once with respect to all three. Pass the same tensor as query and key for mode `gaussian`:
-    then half of the work falls away. Under autocast the operands and the result are in autocast's dtype.
-    Sums are in float32 at least; the forward pass is deterministic, and so is the backward pass of all but
-    some of SDPA's backends.
+    The function is differentiable once with respect to all three tensors. Mode `gaussian` takes the same
+    tensor as query and key, which halves the work. Under autocast the operands and the result have autocast's
+    dtype. Sums are in float32 at least. The forward pass is deterministic, and so is the backward pass,
+    except for some of SDPA's backends. Wang et al., "Non-local neural networks", CVPR 2018, eq. 2 to 4.
 
     Args:
         query: `(batch, N, C)`, any strides.
         key: `(batch, M, C)`; M is N over the positions of one volume.
         value: `(batch, M, C_v)`.
-        implementation: Which code runs; chosen by device, dtype and size if None (see
+        implementation: Implementation that runs; None chooses it by device, dtype and size (see
             `choose_implementation` and `use_implementation`).
 
     Returns:
@@ -46,6 +46,12 @@ def nonlocal_attention(
 
     Raises:
         ValueError: If the shapes do not fit, or the implementation cannot take them.
+
+    >>> query, key = torch.zeros(1, 2, 3), torch.zeros(1, 4, 3)  # equal scores: the mean of the values
+    >>> value = torch.tensor([[[1.0], [2.0], [3.0], [6.0]]])
+    >>> nonlocal_attention(query, key, value)
+    tensor([[[3.],
+             [3.]]])
     """
     _check(query, key, value)
     chosen = resolve(query, key, value, implementation)
@@ -63,9 +69,9 @@ def nonlocal_attention(
 def dot_product_attention(query: Positions, key: KeyPositions, value: ValuePositions) -> AttendedPositions:
     """Dot-product attention, normalised by the number of positions.
 
-    The product is associative, so the C x C_v matrix `key^T value` is formed instead of the N x N one:
-    time and memory are linear in N. That matrix is summed in float32 at least, also under autocast: in
-    float16 the sum over a large volume would overflow.
+    The product is associative, so the C x C_v matrix `key^T value` is formed instead of the N x N one: time
+    and memory are linear in N. That matrix is summed in float32 at least, also under autocast, because in
+    float16 the sum over a large volume would overflow. Wang et al., CVPR 2018, eq. 5.
 
     Args:
         query: `(batch, N, C)`.
@@ -77,12 +83,38 @@ def dot_product_attention(query: Positions, key: KeyPositions, value: ValuePosit
 
     Raises:
         ValueError: If the shapes do not fit.
+
+    >>> query, key = torch.ones(1, 1, 2), torch.tensor([[[1.0, 0.0], [1.0, 1.0]]])
+    >>> value = torch.tensor([[[10.0], [20.0]]])
+    >>> dot_product_attention(query, key, value)  # (1 * 10 + 2 * 20) / 2
+    tensor([[[25.]]])
     """
     _check(query, key, value)
     exact = torch.promote_types(value.dtype, torch.float32)
     with nullcontext() if query.is_meta else torch.autocast(query.device.type, enabled=False):
         summed = key.to(exact).transpose(1, 2) @ value.to(exact) / key.shape[1]
     return query @ summed.to(query.dtype)
+
+
+def attention_sdpa(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Softmax attention without a scale; shapes as for `nonlocal_attention`.
+
+    PyTorch falls back to a form that stores the N x N matrix unless the operands are contiguous, query and
+    value have the same number of channels and, on CUDA, rows are multiples of 16 bytes. The operands are
+    therefore padded with columns of zeros, which do not change the result.
+    """
+    channels = value.shape[2]
+    width = max(query.shape[2], channels)
+    if query.device.type == "cuda":
+        width = -(-width // 8) * 8
+    q, k, v = (_widened(tensor, width).contiguous().unsqueeze(1) for tensor in (query, key, value))
+    return functional.scaled_dot_product_attention(q, k, v, scale=1.0).squeeze(1)[..., :channels]
+
+
+def _widened(tensor: Tensor, width: int) -> Tensor:
+    # No padding by zero columns: a compiler with dynamic shapes assumes other strides of its result.
+    missing = width - tensor.shape[2]
+    return functional.pad(tensor, (0, missing)) if missing else tensor
 
 
 def _check(query: Tensor, key: Tensor, value: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""Which implementation of the non-local operator runs: by device, dtype and size, and how to override it."""
+"""The choice of the non-local operator's implementation: by device, dtype and size, or by name."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from torch import Tensor
 logger = logging.getLogger(__name__)
 
 VARIABLE = "MPFNL_NONLOCAL_ATTENTION"
-"""Environment variable that names the implementation for a whole process; read on import."""
+"""Environment variable with the implementation for a whole process; read on import."""
 
 
 class Implementation(StrEnum):
-    """The ways to compute the operator; they agree within the rounding of their formats.
+    """Implementations of the operator; they agree within the rounding of their formats.
 
     - `reference`: the definition, with the N x N matrix in memory.
     - `sdpa`: PyTorch's scaled dot-product attention.
@@ -39,13 +39,13 @@ ImplementationName: TypeAlias = Implementation | Literal["reference", "sdpa", "b
 """An implementation, or its name."""
 
 WIDEST = 64
-"""The most channels that the Triton kernels take."""
+"""Largest number of channels of the Triton kernels."""
 
 FEWEST_BLOCKWISE = 4096
-"""Below so many positions SDPA is as fast on the CPU; benchmarks/nonlocal_attention.py measures it."""
+"""Smallest number of positions at which tiles outrun SDPA on the CPU (benchmarks/nonlocal_attention.py)."""
 
 FEWEST_TRITON = 2048
-"""Below so many positions a kernel's launch costs more than its work; an estimate, not measured."""
+"""Smallest number of positions at which a kernel's work outweighs its launch; an estimate, not measured."""
 
 _AMX = torch.cpu._is_amx_tile_supported()
 _TRITON = find_spec("triton") is not None
@@ -55,7 +55,7 @@ _logged: set[tuple[object, ...]] = set()
 
 
 def choose_implementation(query: Tensor, key: Tensor, value: Tensor) -> Implementation:
-    """The implementation that runs for these inputs where none is named.
+    """The implementation that runs for these inputs unless one is named.
 
     - CUDA, compute capability 8.0 or more, at most 64 channels, 2,048 positions or more, operands in float16,
       bfloat16 or tf32: `triton`. Float32 inputs count as tf32 where `torch.set_float32_matmul_precision` is
@@ -65,9 +65,13 @@ def choose_implementation(query: Tensor, key: Tensor, value: Tensor) -> Implemen
     - Everything else: `sdpa`.
 
     Args:
-        query: As for `nonlocal_attention`.
-        key: As for `nonlocal_attention`.
-        value: As for `nonlocal_attention`.
+        query: Query of `nonlocal_attention`.
+        key: Key of `nonlocal_attention`.
+        value: Value of `nonlocal_attention`.
+
+    >>> x = torch.zeros(1, 300, 24)
+    >>> str(choose_implementation(x, x, x))
+    'sdpa'
     """
     positions, widest = key.shape[1], max(query.shape[2], value.shape[2])
     if query.device.type == "cuda":
@@ -103,10 +107,16 @@ def result_dtype(tensor: Tensor) -> torch.dtype:
 
 @contextmanager
 def use_implementation(implementation: ImplementationName) -> Iterator[None]:
-    """Within the block `nonlocal_attention` runs this implementation, where none is passed to it.
+    """Sets the implementation of `nonlocal_attention` within a `with` block; a call's argument overrides it.
 
     Args:
-        implementation: An `Implementation` or its name.
+        implementation: Implementation or its name.
+
+    >>> from mpfnl.ops import nonlocal_attention
+    >>> x = torch.zeros(1, 5, 2)
+    >>> with use_implementation("reference"):
+    ...     nonlocal_attention(x, x, x + 1).unique()
+    tensor([1.])
     """
     global _override
     before, _override = _override, Implementation(implementation)
@@ -119,7 +129,7 @@ def use_implementation(implementation: ImplementationName) -> Iterator[None]:
 def resolve(
     query: Tensor, key: Tensor, value: Tensor, implementation: ImplementationName | None
 ) -> Implementation:
-    """What is named, else what the context or the environment names, else what suits the inputs."""
+    """The named implementation, else that of the context or the environment, else the choice by inputs."""
     named = _override if implementation is None else Implementation(implementation)
     chosen = named or choose_implementation(query, key, value)
     if not torch.compiler.is_compiling():

@@ -1,4 +1,4 @@
-"""The operators as PyTorch knows them: `torch.library` operators with fake kernels and gradients.
+"""The `torch.library` operators with their fake kernels and gradients.
 
 `torch.ops.mpfnl.attention_blockwise` and `torch.ops.mpfnl.attention_triton` have one schema:
 

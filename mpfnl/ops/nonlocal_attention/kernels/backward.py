@@ -3,12 +3,15 @@
 No sum is shared between programs, so nothing is added atomically and the result is deterministic.
 """
 
+# mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators
+# Triton's language has no types.
+
 from __future__ import annotations
 
 import triton
 import triton.language as tl
 
-from mpfnl.ops.nonlocal_attention.kernels.parts import (
+from mpfnl.ops.nonlocal_attention.kernels.primitives import (
     GAIN,
     gradient_scale,
     in_range,

@@ -1,11 +1,14 @@
 """The forward kernels: operands with extra columns, then one pass over the keys for each tile of rows."""
 
+# mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators
+# Triton's language has no types.
+
 from __future__ import annotations
 
 import triton
 import triton.language as tl
 
-from mpfnl.ops.nonlocal_attention.kernels.parts import (
+from mpfnl.ops.nonlocal_attention.kernels.primitives import (
     GAIN,
     load_rows,
     product,

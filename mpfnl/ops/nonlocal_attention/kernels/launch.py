@@ -13,20 +13,20 @@ import triton.language as tl
 from torch import Tensor
 from torch.nn import functional
 
+from mpfnl.ops.nonlocal_attention.blockwise import LOG2E
 from mpfnl.ops.nonlocal_attention.kernels.backward import attention_backward, pack_backward
 from mpfnl.ops.nonlocal_attention.kernels.forward import attention_forward, pack_forward
-from mpfnl.ops.nonlocal_attention.kernels.parts import INTERPRETED
-from mpfnl.ops.nonlocal_attention.operands import LOG2E
+from mpfnl.ops.nonlocal_attention.kernels.primitives import INTERPRETED
 
 
 @dataclass(frozen=True)
 class Tiles:
-    """How a kernel cuts its work.
+    """Tile sizes of a kernel.
 
     Args:
-        rows: Positions that a program owns: a power of two, 16 to 128.
-        columns: Positions that it takes at a time: a power of two, 16 to 128.
-        warps: Of a program.
+        rows: Positions per program: a power of two, 16 to 128.
+        columns: Positions per step of the loop: a power of two, 16 to 128.
+        warps: Warps per program.
         stages: Tiles in flight.
     """
 
@@ -38,13 +38,13 @@ class Tiles:
 
 @dataclass(frozen=True)
 class Format:
-    """What depends on the operands' format.
+    """Constants that depend on the operands' format.
 
     Args:
-        operand: The format in Triton.
-        shift: Exponent of the largest weight: float16 needs all of its range.
-        least: A row's sum of weights above which those that were rounded away do not matter, a key.
-        lift: Exponent by which gradients are larger than they need be, so that none is rounded away.
+        operand: Triton type of the operands.
+        shift: Exponent of the largest weight; float16 needs its whole range.
+        least: Smallest sum of a row's weights, per key, at which weights rounded to zero do not matter.
+        lift: Exponent of the factor on gradients that prevents rounding to zero.
         half_range: Exponent of the largest factor that the symmetric form folds into an operand.
     """
 
@@ -55,7 +55,7 @@ class Format:
     half_range: int
 
     def constants(self) -> dict[str, object]:
-        """What the backward kernels take."""
+        """Compile-time constants of the backward kernels."""
         return {
             "SHIFT": self.shift,
             "LIFT": self.lift,
@@ -73,8 +73,8 @@ FORMATS = {
 PADDING = 128  # rows of the buffers are a multiple of every tile
 PACKING_ROWS = 64
 
-# By the bytes of a row of the widest operand, up to: so much as fits the shared memory of every GPU from
-# compute capability 8.0 on.
+# Largest row of the widest operand in bytes, to the largest tiles that fit the shared memory of every GPU of
+# compute capability 8.0 or more.
 FORWARD_TILES = {
     64: Tiles(128, 64, 4, 3),
     128: Tiles(128, 64, 4, 2),
@@ -88,17 +88,17 @@ BACKWARD_TILES = {
     512: Tiles(16, 16, 4, 1),
 }
 
-_forward_tiles: Tiles | None = None  # what `use_tiles` names
+_forward_tiles: Tiles | None = None  # set by `use_tiles`
 _backward_tiles: Tiles | None = None
 
 
 @contextmanager
 def use_tiles(forward: Tiles | None = None, backward: Tiles | None = None) -> Iterator[None]:
-    """Within the block the kernels are cut like this; for tests and for tuning.
+    """Tile sizes within a `with` block, for tests and tuning.
 
     Args:
-        forward: Of the forward kernel; unchanged if None.
-        backward: Of the backward kernels; unchanged if None.
+        forward: Tiles of the forward kernel; unchanged if None.
+        backward: Tiles of the backward kernels; unchanged if None.
     """
     global _forward_tiles, _backward_tiles
     before = _forward_tiles, _backward_tiles
@@ -189,12 +189,12 @@ def backward(
     """The gradients of `forward`.
 
     Args:
-        grad: Of the output, `(batch, N, C_v)`, any strides.
+        grad: Gradient of the output, `(batch, N, C_v)`, any strides.
         query: As in `forward`.
         key: As in `forward`.
         value: As in `forward`.
-        out: What `forward` returned.
-        lse: What `forward` returned.
+        out: Result of `forward`.
+        lse: Result of `forward`.
         operands: As in `forward`.
 
     Returns:
@@ -322,11 +322,11 @@ class _Shape:
         return max(16, triton.next_power_of_2(self.cv + 2))
 
     def forward_tiles(self, operands: torch.dtype) -> Tiles:
-        """What `use_tiles` names, else what fits."""
+        """The tiles of `use_tiles`, else those that fit."""
         return _forward_tiles or FORWARD_TILES[self._row_bytes(operands)]
 
     def backward_tiles(self, operands: torch.dtype) -> Tiles:
-        """What `use_tiles` names, else what fits."""
+        """The tiles of `use_tiles`, else those that fit."""
         return _backward_tiles or BACKWARD_TILES[self._row_bytes(operands)]
 
     def _row_bytes(self, operands: torch.dtype) -> int:
@@ -342,7 +342,7 @@ class _Shape:
 
 
 def _factors(symmetric: bool) -> tuple[float, float]:
-    """What query and key are multiplied by, so that exp2 of their product is exp of the score."""
+    """Factors on query and key, with which exp2 of their product is exp of the score."""
     return (math.sqrt(LOG2E), math.sqrt(LOG2E)) if symmetric else (LOG2E, 1.0)
 
 

@@ -1,4 +1,7 @@
-"""What the kernels share. README.md of the operator explains the columns and the scales."""
+"""Functions that the forward and backward kernels share; README.md explains the columns and scales."""
+
+# mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators
+# Triton's language has no types.
 
 from __future__ import annotations
 

@@ -135,7 +135,7 @@ def score_cohort(
     recipe = Recipe(
         methods.phases, target, options.degradation, window, seed=options.seed, sharing=options.sharing
     )
-    segmentations = plan_segmentations(manifest, target, options, segmenter)
+    segmentations = plan_segmentations(manifest, target, options, segmenter, window)
     folder.mkdir(parents=True, exist_ok=True)
     table = CaseTable(folder, studies, methods.names)
     record = provenance(manifest, studies, methods, recipe, enhancing, segmentations)
@@ -182,7 +182,11 @@ def _track(studies: Sequence[Study], label: str, progress: bool) -> Iterable[Stu
 
 
 def plan_segmentations(
-    manifest: Manifest, target: Phase, options: EvaluateOptions, segmenter: Segmenter | None
+    manifest: Manifest,
+    target: Phase,
+    options: EvaluateOptions,
+    segmenter: Segmenter | None,
+    window: Window = ABDOMEN,
 ) -> Segmentations | None:
     """Segmentations of a cohort, checked before any work is done.
 
@@ -191,6 +195,7 @@ def plan_segmentations(
         target: The phase that is restored.
         options: Settings of the evaluation.
         segmenter: The segmenter; None for no segmentation, which returns None.
+        window: HU window of the models, which the degradation clips scans to.
 
     Raises:
         OptionError: The segmenter does not find the structure.
@@ -205,7 +210,7 @@ def plan_segmentations(
         raise ConflictError(
             f"{manifest.path}: the phantom weights were trained on {trained_on[0]}; take another seed"
         )
-    planned = Segmentations(segmenter, options.overlap, target, options.degradation.clip_window())
+    planned = Segmentations(segmenter, options.overlap, target, options.degradation.clip_window(window))
     if not any(planned.comparable(study) for study in studies):
         raise NotFoundError(
             f"{manifest.path}: no study of split {options.split} has a reference mask of the"

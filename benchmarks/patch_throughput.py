@@ -38,7 +38,7 @@ from torch import Tensor
 
 from mpfnl.data.datamodule import MultiphaseDataModule
 from mpfnl.data.manifest import Split, Study, read_manifest, write_manifest
-from mpfnl.data.sampler import MIXED_STUDIES
+from mpfnl.data.sampling import MIXED_STUDIES
 from mpfnl.phases import PHASES
 from mpfnl.transforms.degradation import SECOND_ORDER_V1
 from mpfnl.volumes import Volume, write_volume

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, median_filter
 from skimage.restoration import denoise_nl_means
 
-from mpfnl.data.recipe import Recipe, degrade_study
+from mpfnl.data.degradation import SampleSettings, degrade_study
 from mpfnl.data.studies import StudyScans
 from mpfnl.evaluation.leaks.check import ORGANS
 from mpfnl.inference.enhancement import enhance_study
@@ -103,9 +103,9 @@ class Result:
 
 
 def degraded_scan(study: PhantomStudy, name: str, preset: str) -> NDArray[np.float32]:
-    recipe = Recipe((TARGET,), TARGET, find_preset(preset), seed=SEED)
+    settings = SampleSettings((TARGET,), TARGET, find_preset(preset), seed=SEED)
     loaded = StudyScans(name, (Volume.from_array(study.phases[TARGET], study.affine, name, TARGET),))
-    return degrade_study(loaded, recipe)[TARGET].astype(np.float32)
+    return degrade_study(loaded, settings)[TARGET].astype(np.float32)
 
 
 def honest_scans(

@@ -1,4 +1,4 @@
-"""The Lightning data module over a cohort's manifest."""
+"""Lightning data module over the manifest of a cohort."""
 
 from __future__ import annotations
 
@@ -14,83 +14,93 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_info
 from torch.utils.data import DataLoader
 
-from mpfnl.data.epoch_loader import EpochLoader
-from mpfnl.data.manifest import Manifest, Split, Study, read_manifest
-from mpfnl.data.on_device import DeviceDegradation, RawBatch
+from mpfnl.data.batch_degradation import BatchDegradation, RawBatch
+from mpfnl.data.degradation import SampleSettings
+from mpfnl.data.manifest import Manifest, Split, Study, holds_phantoms, read_manifest
 from mpfnl.data.patches import DegradedPatches, PatchDataset, PatchMaker, PatchSampling, RawPatches
-from mpfnl.data.recipe import Recipe
-from mpfnl.data.recognise import holds_phantoms
-from mpfnl.data.sampler import EpochSampler, InOrder, Share
+from mpfnl.data.sampling import EpochLoader, EpochSampler, OrderedSampler, ProcessShard
 from mpfnl.data.studies import StudyCache, StudyReader
 from mpfnl.data.volume_dataset import VolumeDataset
-from mpfnl.errors import InputError
+from mpfnl.errors import OptionError
 from mpfnl.phases import Phase, PhaseName, resolve_phases
 from mpfnl.samples import TrainingData
 from mpfnl.transforms import RandomRotation90, Rotation90, Sharing
 from mpfnl.transforms.degradation import SECOND_ORDER_V1, Preset, find_preset
 
 LEAST_MARGIN = 4
-"""Voxels around every patch, so that most presets, and none, see the same patches."""
+"""Margin around a patch in voxels; with it most presets, and no degradation, see the same patches."""
 
 
 class DegradeOn(StrEnum):
-    """Where patches are degraded."""
+    """Device that degrades patches."""
 
     WORKERS = "workers"
-    """On the CPU, by the processes that read them."""
+    """The CPU, in the worker processes that read the patches."""
     DEVICE = "device"
-    """All patches of a batch at once, where the model is: for a GPU that waits for its workers."""
+    """The model's device, all patches of a batch at once: for a GPU that waits for its workers."""
 
 
 class MultiphaseDataModule(LightningDataModule):
-    """Degraded phases and the clean target of a cohort.
+    """Data module over a cohort: degraded phases and the clean target phase.
 
-    Training and validation see patches, testing and prediction whole volumes. A sample depends on
-    (seed, epoch, study, draw) alone: it is the same for any number of workers. Validation patches and test
+    Training and validation use patches, testing and prediction whole volumes. A sample depends on
+    (seed, epoch, study, draw) alone and is the same for any number of workers. Validation patches and test
     volumes are the same in every epoch.
 
-    Training patches come from 16 studies at a time, mixed, so that a loader need not keep the cohort.
+    Training patches are mixed from 16 studies at a time, so that a loader does not need the whole cohort.
 
-    Patches of a study whose phases are uncompressed int16 (.nii, slope 1; so `mpfnl prepare` writes them) are
-    read from disk as they are needed, and no volume is in memory. A study with another file is read whole and
-    kept (int16, all phases); such studies take at most `cache_gb`, shared by the workers of training and
-    validation, and while a worker reads one it holds that study and a phase beside. Samples are the same
-    either way. Each worker also holds two batches ahead. Testing and prediction read whole studies.
+    Patches of studies stored as uncompressed int16 NIfTI (.nii, slope 1; the format that `mpfnl prepare`
+    writes) are read from disk on demand, without a volume in memory. Other studies are read whole and cached
+    (int16, all phases) within `cache_gb`, which the workers of training and validation share; while reading
+    one, a worker holds that study and one more phase. Samples are the same either way. Each worker also holds
+    two batches ahead. Testing and prediction read whole studies.
 
-    Several processes (Lightning's DDP and others) share each split; the trainer need not replace a sampler.
-    Together they take in a step what one process with a batch so many times as large would take, and they
-    validate, test and predict every sample exactly once. See docs/several_machines.md.
+    Several processes (Lightning's DDP and others) each take a part of every split; the trainer need not
+    replace a sampler. One step of all processes uses the samples of one process with an accordingly larger
+    batch, and every sample is validated, tested and predicted exactly once. See docs/several_machines.md.
 
-    Studies whose preparation failed (column `quality`) are left out of every split, and one line says so.
+    Studies whose preparation failed (column `quality`) are excluded from every split, with one notice.
 
     Args:
-        manifest: The cohort's CSV; see `mpfnl.data.manifest`.
-        phases: The phases that the model takes, or how many (1: the target; 3: the paper's; 4: all).
-        target: The phase that the model restores.
-        batch_size: Patches a training batch, of each process.
-        patch_size: Edge of a patch in voxels, as the model gets it; the target's is `scale` times as long.
-        patches_per_study: Training patches a study and epoch.
-        val_patches_per_study: Validation patches a study.
-        degradation: A preset or its name (`paper`, `mild`, `severe`, `low-dose`, `thick-slices`, `motion`,
-            `metal`; see docs/degradation.md); None leaves the phases as they are. `low-dose` and `metal` see
-            whole cross-sections, which are read and degraded for each patch: much slower.
-        sharing: What the degraded phases of a study have in common: `nothing`, each draws for itself; or
-            `acquisition`, one scanner and protocol, but noise and motion of their own.
-        degrade_on: `workers`, or `device`: all patches of a batch at once, after they were moved to the GPU.
-            The samples are the same but for rounding. Whole volumes are always degraded by workers.
-        augmentation: A TorchIO transform of training patches; the paper's random rotations by 90, 180 or 270
-            degrees in the axial plane if left out, None for none.
-        workers: Helpers that make samples, for training and as many for validation; None: one for each
-            CPU core that this process may use but one, at most 8.
-        cache_gb: Gigabytes of voxels kept in memory, of studies that are not read in parts; in each process.
-        seed: Of everything random.
-        include_failed: Also use the studies whose preparation failed.
-        scale: How many times finer the target's grid is than that of the phases, as the model has it. The
-            manifest's scans lie on the fine one; the phases are degraded there, and voxels averaged.
+        manifest: CSV of the cohort; see `mpfnl.data.manifest`.
+        phases: Input phases of the model, or their number (1: the target; 3: the paper's; 4: all).
+        target: Phase that the model restores.
+        batch_size: Patches per training batch and process.
+        patch_size: Edge of an input patch in voxels; the target patch is `scale` times as long.
+        patches_per_study: Training patches per study and epoch.
+        val_patches_per_study: Validation patches per study.
+        degradation: Degradation preset or its name (see docs/degradation.md); None leaves the phases clean.
+            Presets with `whole_slices`, such as `low-dose` and `metal`, need whole cross-sections, which are
+            read and degraded for each patch: much slower.
+        sharing: Properties that the degraded phases of a study share: `nothing`, independent draws; or
+            `acquisition`, one scanner and protocol, with independent noise and motion.
+        degrade_on: Device that degrades patches: `workers`, or `device` for all patches of a batch at once on
+            the GPU. Samples agree up to rounding. Whole volumes are always degraded by workers.
+        augmentation: TorchIO transform of training patches; the default is the paper's random rotations by
+            90, 180 or 270 degrees in the axial plane; None applies none.
+        workers: Number of worker processes for training, and the same number for validation; None: one for
+            each CPU core available to this process but one, at most 8.
+        cache_gb: Memory in GB for voxels of studies that are not read in parts, in each process.
+        seed: Seed of all random draws.
+        include_failed: Whether to use the studies whose preparation failed.
+        scale: Ratio of the phases' voxel spacing to the target's, as in the model. Scans of the manifest lie
+            on the fine grid; the phases are degraded there and averaged over blocks of voxels.
 
     Raises:
-        InputError: If the manifest cannot be used, a split that is needed has no studies or fewer samples
-            than there are processes, or patches cannot be degraded on the device.
+        InputError: The manifest cannot be used, a required split has no studies or fewer samples than there
+            are processes, or patches cannot be degraded on the device.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> from mpfnl.data import Study, write_manifest
+    >>> from mpfnl.phases import PHASES
+    >>> with TemporaryDirectory() as folder:
+    ...     scans = {phase: Path(folder) / f"{phase}.nii" for phase in PHASES}
+    ...     for path in scans.values():
+    ...         path.touch()
+    ...     manifest = write_manifest(Path(folder) / "cohort.csv", [Study("s1", "p1", Split.TRAIN, scans)])
+    ...     data = MultiphaseDataModule(manifest.path, phases=["arterial", "portal_venous"], workers=0)
+    >>> [str(phase) for phase in data.phases], str(data.target)
+    (['arterial', 'portal_venous'], 'portal_venous')
     """
 
     def __init__(
@@ -115,7 +125,7 @@ class MultiphaseDataModule(LightningDataModule):
         super().__init__()
         self.manifest_path = Path(manifest)
         preset = find_preset(degradation) if isinstance(degradation, str) else degradation
-        self.recipe = Recipe(
+        self.settings = SampleSettings(
             resolve_phases(phases, target),
             Phase(target),
             preset,
@@ -131,7 +141,7 @@ class MultiphaseDataModule(LightningDataModule):
         self.augmentation = augmentation
         self.degrade_on = DegradeOn(degrade_on)
         if self.degrade_on is DegradeOn.DEVICE:
-            _check_device_degradation(self.recipe, augmentation)
+            _check_device_degradation(self.settings, augmentation)
         self.workers = min(8, max(0, _usable_cores() - 1)) if workers is None else workers
         self.cache_bytes = int(cache_gb * 1e9)
         self.include_failed = include_failed
@@ -139,38 +149,38 @@ class MultiphaseDataModule(LightningDataModule):
 
     @property
     def phases(self) -> tuple[Phase, ...]:
-        """The phases that are stacked in a batch."""
-        return self.recipe.phases
+        """The input phases of a batch, in stacking order."""
+        return self.settings.phases
 
     @property
     def target(self) -> Phase:
         """The phase that the model restores."""
-        return self.recipe.target
+        return self.settings.target
 
     @property
     def scale(self) -> int:
-        """How many times finer the target's grid is than that of the phases."""
-        return self.recipe.scale
+        """Ratio of the phases' voxel spacing to the target's."""
+        return self.settings.scale
 
     @property
     def training_data(self) -> TrainingData:
-        """What a model is trained on; it travels with the weights."""
+        """Facts about the training set, stored with the weights."""
         studies = self._studies(Split.TRAIN)
-        preset = self.recipe.degradation
+        preset = self.settings.degradation
         return TrainingData(
             studies=len(studies),
             phantoms=holds_phantoms(self.manifest, studies),
             degradation="none" if preset is None else preset.name,
-            window=self.recipe.window,
+            window=self.settings.window,
             patch_size=self.train_sampling.size // self.scale,
             batch_size=self.batch_size,
             val_patches=len(self._studies(Split.VAL)) * self.val_sampling.per_study,
-            seed=self.recipe.seed,
+            seed=self.settings.seed,
         )
 
     @property
     def manifest(self) -> Manifest:
-        """The cohort, read when it is first needed, with the studies that are left out."""
+        """The cohort, read at first use, including the studies that are left out."""
         if self._manifest is None:
             self._manifest = read_manifest(self.manifest_path)
             if not self.include_failed and self._manifest.failed:
@@ -178,28 +188,29 @@ class MultiphaseDataModule(LightningDataModule):
         return self._manifest
 
     def setup(self, stage: str | None = None) -> None:
-        """Reads the manifest and checks that the stage's splits have studies, and those the phases.
+        """Reads the manifest and checks that the splits of a stage have studies with all phases.
 
         Raises:
-            InputError: The manifest cannot be used, a split has no study, or a study lacks a phase.
+            InputError: The manifest cannot be used.
+            NotFoundError: A split has no study, or a study lacks a phase.
         """
         needed = {"fit": [Split.TRAIN, Split.VAL], "validate": [Split.VAL], "test": [Split.TEST]}
         for split in needed.get(stage or "", []):
             for study in self._studies(split):
-                for phase in self.recipe.loaded:
+                for phase in self.settings.loaded:
                     study.file(phase)
 
     def subjects(self, split: Split | str) -> tio.SubjectsDataset:
-        """A split as TorchIO subjects, loaded when used: the clean phases by name, and the masks it has."""
+        """A split as TorchIO subjects, loaded on access: clean phases and masks by name."""
         studies = self._studies(Split(split))
         return tio.SubjectsDataset([_subject(study) for study in studies])
 
     def train_dataloader(self) -> DataLoader[Any]:
-        """Shuffled training patches; another draw each epoch."""
+        """Shuffled training patches, drawn anew in each epoch."""
         dataset = self._patches(Split.TRAIN, self.train_sampling, self.augmentation)
-        share = self._share(len(dataset), "training patches an epoch")
+        shard = self._shard(len(dataset), "training patches an epoch")
         studies, per_study = len(dataset.studies), dataset.sampling.per_study
-        sampler = EpochSampler(studies, per_study, self.recipe.seed, share=share, done=self._trained_on)
+        sampler = EpochSampler(studies, per_study, self.settings.seed, shard=shard, done=self._resumed_at)
         return EpochLoader(
             dataset,
             sampler=sampler,
@@ -210,34 +221,36 @@ class MultiphaseDataModule(LightningDataModule):
     def val_dataloader(self) -> DataLoader[Any]:
         """Validation patches, the same in every epoch."""
         dataset = self._patches(Split.VAL, self.val_sampling, None)
-        share = self._share(len(dataset), "validation patches")
-        options = self._options(share.batch_size(len(dataset), self.batch_size))
-        return DataLoader(dataset, sampler=InOrder(len(dataset), share), **options)
+        shard = self._shard(len(dataset), "validation patches")
+        options = self._options(shard.batch_size(len(dataset), self.batch_size))
+        return DataLoader(dataset, sampler=OrderedSampler(len(dataset), shard), **options)
 
     def test_dataloader(self) -> DataLoader[Any]:
         """Whole test volumes, one a batch."""
-        dataset = VolumeDataset(self._cache(Split.TEST), self.recipe)
-        share = self._share(len(dataset), "test studies")
-        return DataLoader(dataset, sampler=InOrder(len(dataset), share), **self._options(batch_size=1))
+        dataset = VolumeDataset(self._cache(Split.TEST), self.settings)
+        shard = self._shard(len(dataset), "test studies")
+        return DataLoader(dataset, sampler=OrderedSampler(len(dataset), shard), **self._options(batch_size=1))
 
     def predict_dataloader(self) -> DataLoader[Any]:
-        """The same as for testing."""
+        """The loader of `test_dataloader`."""
         return self.test_dataloader()
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Degrades a batch of raw patches on the device that it is on by now; leaves other batches."""
+        """Degrades a batch of raw patches on its device; other batches pass unchanged."""
         if not isinstance(batch, dict) or "raw" not in batch:
             return batch
-        made = DeviceDegradation(self.recipe, self.train_sampling)(cast(RawBatch, batch))
-        # The trainer has converted its batch by now; what is made here must follow (precision=bf16-true).
-        return made if self.trainer is None else self.trainer.precision_plugin.convert_input(made)
+        degraded = BatchDegradation(self.settings, self.train_sampling)(cast(RawBatch, batch))
+        if self.trainer is None:
+            return degraded
+        # The trainer converts batches before this hook; the new tensors need the same (precision=bf16-true).
+        return self.trainer.precision_plugin.convert_input(degraded)
 
     def _patches(
         self, split: Split, sampling: PatchSampling, augmentation: tio.Transform | None
     ) -> PatchDataset[Any]:
         on_device = self.degrade_on is DegradeOn.DEVICE
         make: PatchMaker[Any] = RawPatches(augmentation) if on_device else DegradedPatches(augmentation)
-        return PatchDataset(self._reader(split), self.recipe, make, sampling)
+        return PatchDataset(self._reader(split), self.settings, make, sampling)
 
     def _studies(self, split: Split) -> tuple[Study, ...]:
         return self.manifest.needed(split, self.include_failed)
@@ -248,17 +261,17 @@ class MultiphaseDataModule(LightningDataModule):
     def _cache(self, split: Split) -> StudyCache:
         loaders = 1 if split is Split.TEST else 2  # training and validation live side by side
         budget = self.cache_bytes // (loaders * max(1, self.workers))
-        return StudyCache(self._studies(split), self.recipe.loaded, budget)
+        return StudyCache(self._studies(split), self.settings.loaded, budget)
 
-    def _share(self, samples: int, name: str) -> Share:
-        """What this process takes of the samples, checked."""
-        several = None if self.trainer is None else self.trainer.distributed_sampler_kwargs
-        share = Share() if several is None else Share(several["rank"], several["num_replicas"])
-        share.check(samples, name)
-        return share
+    def _shard(self, samples: int, name: str) -> ProcessShard:
+        """The part of the samples that this process takes."""
+        group = None if self.trainer is None else self.trainer.distributed_sampler_kwargs
+        shard = ProcessShard() if group is None else ProcessShard(group["rank"], group["num_replicas"])
+        shard.check(samples, name)
+        return shard
 
-    def _trained_on(self) -> int:
-        """How many patches of the running epoch this process was trained on before it was resumed."""
+    def _resumed_at(self) -> int:
+        """Number of patches of the running epoch that were used before training was resumed."""
         if self.trainer is None or not self.trainer.training:
             return 0
         return int(self.trainer.fit_loop.epoch_loop.batch_progress.current.ready) * self.batch_size
@@ -272,21 +285,21 @@ class MultiphaseDataModule(LightningDataModule):
         }
 
 
-def _check_device_degradation(recipe: Recipe, augmentation: tio.Transform | None) -> None:
-    if recipe.degradation is not None and recipe.whole_slices:
-        raise InputError(
-            f"{recipe.degradation.name} must see whole cross-sections, which patches on the device are not; "
-            "take degrade_on=workers"
+def _check_device_degradation(settings: SampleSettings, augmentation: tio.Transform | None) -> None:
+    if settings.degradation is not None and settings.whole_slices:
+        raise OptionError(
+            f"{settings.degradation.name} needs whole cross-sections; the device degrades patches only; "
+            "use degrade_on=workers"
         )
     if not isinstance(augmentation, (RandomRotation90, Rotation90, type(None))):
-        raise InputError(
-            f"degrade_on=device cannot do {type(augmentation).__name__} on the device; take "
-            "RandomRotation90, None, or degrade_on=workers"
+        raise OptionError(
+            f"degrade_on=device does not support {type(augmentation).__name__}; use RandomRotation90, None,"
+            " or degrade_on=workers"
         )
 
 
 def _usable_cores() -> int:
-    """Cores that this process may run on, where the system tells (as under SLURM)."""
+    """Number of CPU cores available to this process (under SLURM, those allocated)."""
     try:
         return len(os.sched_getaffinity(0))
     except AttributeError:  # not on macOS and Windows

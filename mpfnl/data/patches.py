@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from mpfnl.data.recipe import Recipe, Sample, as_float, coarser
+from mpfnl.data.degradation import Sample, SampleSettings, block_mean, to_float32
 from mpfnl.data.studies import Studies, StudyScans
 from mpfnl.transforms import Rotation90
 from mpfnl.transforms.seeds import sample_generator
@@ -28,7 +28,7 @@ Index3: TypeAlias = NDArray[np.int_]
 
 
 class RawSample(TypedDict):
-    """A sample that is degraded later, on the device; see `mpfnl.data.on_device`."""
+    """A sample that is degraded later, on the device; see `mpfnl.data.batch_degradation`."""
 
     raw: Tensor
     """Clean HU `(P + 1, x, y, z)`, int16: the model's phases, then the target, with the margin."""
@@ -112,54 +112,54 @@ def _box(corner: Index3, size: Index3) -> Box:
     return x, y, z
 
 
-Made = TypeVar("Made", covariant=True)
+SampleT = TypeVar("SampleT", covariant=True)
 
 
-class PatchMaker(Protocol[Made]):
+class PatchMaker(Protocol[SampleT]):
     """Makes a sample of a patch."""
 
-    def __call__(self, patch: Patch, recipe: Recipe, sampling: PatchSampling) -> Made:
+    def __call__(self, patch: Patch, settings: SampleSettings, sampling: PatchSampling) -> SampleT:
         """The sample."""
 
 
 @dataclass
-class PatchDataset(Dataset[Made], Generic[Made]):
+class PatchDataset(Dataset[SampleT], Generic[SampleT]):
     """Random patches; the sample is a function of (seed, epoch, study, draw) alone.
 
     Args:
         studies: Where the voxels come from.
-        recipe: How a patch is degraded and windowed.
+        settings: Degradation and window.
         make: Makes the sample: `DegradedPatches` or `RawPatches`.
         sampling: Where patches come from.
     """
 
     studies: Studies
-    recipe: Recipe
-    make: PatchMaker[Made]
+    settings: SampleSettings
+    make: PatchMaker[SampleT]
     sampling: PatchSampling = field(default_factory=PatchSampling)
 
     def __len__(self) -> int:
         return len(self.studies) * self.sampling.per_study
 
-    def __getitem__(self, key: int | tuple[int, int]) -> Made:
+    def __getitem__(self, key: int | tuple[int, int]) -> SampleT:
         """The sample of (epoch, index), or of an index in epoch 0."""
         epoch, index = key if isinstance(key, tuple) else (0, key)
         if not 0 <= index < len(self):
             raise IndexError(index)
         place, draw = divmod(index, self.sampling.per_study)
         study = self.studies[place]
-        rng = sample_generator(self.recipe.seed, epoch, study.study_id, draw)
+        rng = sample_generator(self.settings.seed, epoch, study.study_id, draw)
         corner, target = self._place(study, rng)
         size = np.array(target.shape)
         patch = Patch(study, corner, size, target, epoch, draw, int(rng.integers(2**31)))
-        return self.make(patch, self.recipe, self.sampling)
+        return self.make(patch, self.settings, self.sampling)
 
     def _place(self, study: StudyScans, rng: np.random.Generator) -> tuple[Index3, NDArray[np.int16]]:
         """Where a patch lies, and the target there, which decides; the other phases follow."""
         shape = study.grid.shape
         size = np.minimum(self.sampling.edge, shape)
         corners = (rng.random((LOCATION_DRAWS, 3)) * (np.array(shape) - size + 1)).astype(int)
-        last = len(self.recipe.loaded) - 1
+        last = len(self.settings.loaded) - 1
         best, place, most = np.empty((0, 0, 0), np.int16), corners[0], -1.0
         for corner in corners:
             target = study.read(last, _box(corner, size))
@@ -181,15 +181,15 @@ class DegradedPatches:
 
     augmentation: tio.Transform | None = None
 
-    def __call__(self, patch: Patch, recipe: Recipe, sampling: PatchSampling) -> Sample:
-        """The sample in [0, 1]: `(P, x, y, z)` and `(1, x, y, z)`; phases on the recipe's coarser grid."""
-        images = (_of_slab if recipe.whole_slices else _of_patch)(patch, recipe, sampling.edge)
+    def __call__(self, patch: Patch, settings: SampleSettings, sampling: PatchSampling) -> Sample:
+        """The sample in [0, 1]: `(P, x, y, z)` and `(1, x, y, z)`; phases on the settings's coarser grid."""
+        images = (_of_slab if settings.whole_slices else _of_patch)(patch, settings, sampling.edge)
         images = self._augment({name: sampling.trim(hu) for name, hu in images.items()}, patch)
         return {
             "phases": _windowed(
-                [coarser(images[str(phase)], recipe.scale) for phase in recipe.phases], recipe
+                [block_mean(images[str(phase)], settings.scale) for phase in settings.phases], settings
             ),
-            "target": _windowed([images[TARGET]], recipe),
+            "target": _windowed([images[TARGET]], settings),
             "study_id": patch.study.study_id,
         }
 
@@ -210,17 +210,17 @@ class RawPatches:
 
     rotation: tio.Transform | None = None
 
-    def __call__(self, patch: Patch, recipe: Recipe, sampling: PatchSampling) -> RawSample:
+    def __call__(self, patch: Patch, settings: SampleSettings, sampling: PatchSampling) -> RawSample:
         """The clean patch with its margin, and the records of its degradation and rotation."""
-        hu = patch.read(len(recipe.loaded))
-        places = [recipe.loaded.index(phase) for phase in (*recipe.phases, recipe.target)]
-        parameters = recipe.parameters(patch.study.study_id, patch.epoch, patch.draw)
+        hu = patch.read(len(settings.loaded))
+        places = [settings.loaded.index(phase) for phase in (*settings.phases, settings.target)]
+        parameters = settings.parameters(patch.study.study_id, patch.epoch, patch.draw)
         return {
             "raw": torch.from_numpy(_padded(hu[places], sampling.edge, AIR_HU)),
             "degradation": json.dumps(
                 {
                     "spacing_mm": patch.study.grid.spacing,
-                    "records": [parameters[phase].to_json() for phase in recipe.phases],
+                    "records": [parameters[phase].to_json() for phase in settings.phases],
                 }
             ),
             "rotation": json.dumps(self._turns(patch)),
@@ -235,22 +235,22 @@ class RawPatches:
         return [(turn.axis, turn.turns) for turn in done if isinstance(turn, Rotation90)]
 
 
-def _of_patch(patch: Patch, recipe: Recipe, edge: int) -> dict[str, Tensor]:
+def _of_patch(patch: Patch, settings: SampleSettings, edge: int) -> dict[str, Tensor]:
     """The degraded phases and the target of a patch with its margin, in HU."""
-    return _degraded(_padded(patch.read(len(recipe.loaded)), edge, AIR_HU), patch, recipe)
+    return _degraded(_padded(patch.read(len(settings.loaded)), edge, AIR_HU), patch, settings)
 
 
-def _of_slab(patch: Patch, recipe: Recipe, edge: int) -> dict[str, Tensor]:
+def _of_slab(patch: Patch, settings: SampleSettings, edge: int) -> dict[str, Tensor]:
     """The same, degraded as part of whole cross-sections."""
-    slabs = _degraded(patch.read_slab(len(recipe.loaded)), patch, recipe)
+    slabs = _degraded(patch.read_slab(len(settings.loaded)), patch, settings)
     inside = {name: patch.within_slab(slab).numpy()[None] for name, slab in slabs.items()}
     return {name: torch.from_numpy(_padded(hu, edge, AIR_HU)[0]) for name, hu in inside.items()}
 
 
-def _degraded(hu: NDArray[np.int16], patch: Patch, recipe: Recipe) -> dict[str, Tensor]:
-    parameters = recipe.parameters(patch.study.study_id, patch.epoch, patch.draw)
-    degraded = recipe.degrade(hu, patch.study.grid.spacing, parameters)
-    return {str(phase): each for phase, each in degraded.items()} | {TARGET: as_float(hu[-1])}
+def _degraded(hu: NDArray[np.int16], patch: Patch, settings: SampleSettings) -> dict[str, Tensor]:
+    parameters = settings.parameters(patch.study.study_id, patch.epoch, patch.draw)
+    degraded = settings.degrade(hu, patch.study.grid.spacing, parameters)
+    return {str(phase): each for phase, each in degraded.items()} | {TARGET: to_float32(hu[-1])}
 
 
 def _augmented(augmentation: tio.Transform, images: dict[str, Tensor], patch: Patch) -> tio.Subject:
@@ -265,9 +265,9 @@ def _augmented(augmentation: tio.Transform, images: dict[str, Tensor], patch: Pa
     return augmented
 
 
-def _windowed(scans: Sequence[Tensor], recipe: Recipe) -> Tensor:
-    """Scans stacked and mapped to [0, 1], in NumPy's memory; see `as_float`."""
-    return torch.from_numpy(recipe.window.normalize(np.stack([scan.numpy() for scan in scans])))
+def _windowed(scans: Sequence[Tensor], settings: SampleSettings) -> Tensor:
+    """Scans stacked and mapped to [0, 1], in NumPy's memory; see `to_float32`."""
+    return torch.from_numpy(settings.window.normalize(np.stack([scan.numpy() for scan in scans])))
 
 
 Voxel = TypeVar("Voxel", np.int16, np.float32)

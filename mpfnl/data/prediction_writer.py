@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import BasePredictionWriter
 from torch import Tensor
 
 from mpfnl.data.datamodule import MultiphaseDataModule
-from mpfnl.data.recipe import degrade_study
+from mpfnl.data.degradation import degrade_study
 from mpfnl.data.studies import load_study
 from mpfnl.errors import ConflictError
 from mpfnl.inference.hounsfield import restore_hu
@@ -59,10 +59,10 @@ class PredictionWriter(BasePredictionWriter):
 
     def _write(self, data: MultiphaseDataModule, study_id: str, unit: Tensor) -> None:
         study = next(study for study in data.manifest if study.study_id == study_id)
-        recipe = data.recipe
-        reference = read_volume(study.file(recipe.target), recipe.target)
-        seen = degrade_study(load_study(study, recipe.loaded), recipe)[recipe.target]
-        hu = restore_hu(seen, unit.float().cpu().numpy(), recipe.window)
+        settings = data.settings
+        reference = read_volume(study.file(settings.target), settings.target)
+        seen = degrade_study(load_study(study, settings.loaded), settings)[settings.target]
+        hu = restore_hu(seen, unit.float().cpu().numpy(), settings.window)
         write_volume(
             self.folder / f"{study_id}.nii.gz", hu, like=replace(reference, data=hu, storage=hu.dtype)
         )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch.utils.data import Dataset
 
-from mpfnl.data.recipe import Recipe, Sample, as_float, degrade_study
+from mpfnl.data.degradation import Sample, SampleSettings, degrade_study, to_float32
 from mpfnl.data.studies import StudyCache
 
 
@@ -17,11 +17,11 @@ class VolumeDataset(Dataset[Sample]):
 
     Args:
         cache: Loads the studies.
-        recipe: How a volume is degraded and windowed.
+        settings: Degradation and window.
     """
 
     cache: StudyCache
-    recipe: Recipe
+    settings: SampleSettings
 
     def __len__(self) -> int:
         return len(self.cache.studies)
@@ -34,13 +34,13 @@ class VolumeDataset(Dataset[Sample]):
         if not 0 <= index < len(self):
             raise IndexError(index)
         study = self.cache[index]
-        degraded = degrade_study(study, self.recipe)
-        target = as_float(study.read(self.recipe.loaded.index(self.recipe.target)))
-        x, y, z = (side - side % self.recipe.scale for side in target.shape)
-        window = self.recipe.window
+        degraded = degrade_study(study, self.settings)
+        target = to_float32(study.read(self.settings.loaded.index(self.settings.target)))
+        x, y, z = (side - side % self.settings.scale for side in target.shape)
+        window, phases = self.settings.window, self.settings.phases
         return {
             "phases": torch.stack(
-                [window.normalize(torch.from_numpy(degraded[phase]).float()) for phase in self.recipe.phases]
+                [window.normalize(torch.from_numpy(degraded[phase]).float()) for phase in phases]
             ),
             "target": window.normalize(target[:x, :y, :z]).unsqueeze(0),
             "study_id": study.study_id,

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from mpfnl.data.degradation import SampleSettings, degrade_study
 from mpfnl.data.manifest import Study
-from mpfnl.data.recipe import Recipe, degrade_study
 from mpfnl.data.studies import load_study
 from mpfnl.errors import ConflictError, GridError, InputError
 from mpfnl.evaluation.cases import Case
@@ -34,7 +34,7 @@ def score_images(
     methods: Methods,
     wanted: Sequence[str],
     folder: Path,
-    recipe: Recipe,
+    settings: SampleSettings,
     options: EnhanceOptions,
 ) -> list[Case]:
     """Makes a study's scans by the wanted methods, writes them, and scores them.
@@ -47,7 +47,7 @@ def score_images(
         methods: All methods.
         wanted: Names of the methods to score; the reference is never among them.
         folder: The evaluation folder.
-        recipe: Degradation, target and window.
+        settings: Degradation, target and window.
         options: Settings of the enhancement.
 
     Returns:
@@ -57,7 +57,7 @@ def score_images(
         InputError: A file of the study cannot be used. A model or a file of a folder that cannot be used is a
             failure in its row instead.
     """
-    reference = read_volume(study.file(recipe.target), recipe.target)
+    reference = read_volume(study.file(settings.target), settings.target)
     if min(reference.shape) < SSIM_WINDOW:
         raise GridError(
             f"{reference.name}: {'x'.join(map(str, reference.shape))} voxels; SSIM needs at least"
@@ -66,7 +66,7 @@ def score_images(
     (folder / VOLUMES / study.study_id).mkdir(parents=True, exist_ok=True)
     degraded: dict[Phase, Volume] = {}
     if set(wanted) & {BASELINE, *methods.models}:
-        degraded = _degrade(study, reference, recipe)
+        degraded = _degrade(study, reference, settings)
     cases = []
     for name in wanted:
         case = Case(study.study_id, study.patient_id, name)
@@ -75,14 +75,14 @@ def score_images(
         except InputError as error:
             cases.append(replace(case, failure=str(error)))
         else:
-            cases.append(_scored(case, scan.data, reference.data, recipe.window))
+            cases.append(_scored(case, scan.data, reference.data, settings.window))
     return cases
 
 
-def _degrade(study: Study, reference: Volume, recipe: Recipe) -> dict[Phase, Volume]:
-    phases = tuple(phase for phase in Phase if phase in study.phases or phase in recipe.phases)
-    recipe = replace(recipe, phases=phases)
-    degraded = degrade_study(load_study(study, recipe.loaded), recipe)
+def _degrade(study: Study, reference: Volume, settings: SampleSettings) -> dict[Phase, Volume]:
+    phases = tuple(phase for phase in Phase if phase in study.phases or phase in settings.phases)
+    settings = replace(settings, phases=phases)
+    degraded = degrade_study(load_study(study, settings.loaded), settings)
     return {
         phase: replace(reference, data=hu, path=study.file(phase), phase=phase, storage=hu.dtype)
         for phase, hu in degraded.items()

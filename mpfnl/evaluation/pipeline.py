@@ -11,8 +11,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from mpfnl.data.manifest import Manifest, Split, read_manifest
-from mpfnl.data.recognise import holds_phantoms
+from mpfnl.data.manifest import Manifest, Split, holds_phantoms, read_manifest
 from mpfnl.evaluation.cases import Case, methods_of, studies_of
 from mpfnl.evaluation.figures.examples import draw_figures
 from mpfnl.evaluation.figures.ranking import rank_studies

@@ -12,8 +12,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from mpfnl.data.degradation import SampleSettings
 from mpfnl.data.manifest import Manifest, Study
-from mpfnl.data.recipe import Recipe
 from mpfnl.errors import ConflictError, FormatError, NotFoundError
 from mpfnl.evaluation.cases import Case
 from mpfnl.evaluation.folder import PROVENANCE, SWAP_TABLE
@@ -33,7 +33,7 @@ def provenance(
     manifest: Manifest,
     studies: Sequence[Study],
     methods: Methods,
-    recipe: Recipe,
+    sampling: SampleSettings,
     options: EnhanceOptions,
     segmentations: Segmentations | None,
 ) -> dict[str, Any]:
@@ -46,19 +46,19 @@ def provenance(
         manifest: The cohort.
         studies: The evaluated studies.
         methods: Models and folders by name.
-        recipe: Degradation, target and window.
+        sampling: Degradation, target and window.
         options: Settings of the enhancement.
         segmentations: Settings of the segmentation; None if there is none.
     """
     settings = {
-        "target": str(recipe.target),
-        "window_hu": asdict(recipe.window),
+        "target": str(sampling.target),
+        "window_hu": asdict(sampling.window),
         "data_range": 1.0,
         "region": "whole volume",
         "ssim": {"sigma_voxels": 1.5, "window_voxels": SSIM_WINDOW, "weights": "gaussian"},
-        "degradation": None if recipe.degradation is None else asdict(recipe.degradation),
-        "sharing": str(recipe.sharing),
-        "seed": recipe.seed,
+        "degradation": None if sampling.degradation is None else asdict(sampling.degradation),
+        "sharing": str(sampling.sharing),
+        "seed": sampling.seed,
         "tiling": None if options.tiling is None else asdict(options.tiling),
         "precision": str(options.precision).removeprefix("torch."),
     }

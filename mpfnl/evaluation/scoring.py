@@ -9,8 +9,8 @@ from pathlib import Path
 
 import torch
 
+from mpfnl.data.degradation import SampleSettings
 from mpfnl.data.manifest import Manifest, Split, Study
-from mpfnl.data.recipe import Recipe
 from mpfnl.errors import ConflictError, InputError, NotFoundError
 from mpfnl.evaluation.cases import Case, CaseTable
 from mpfnl.evaluation.folder import REFERENCE, volume_files
@@ -132,13 +132,13 @@ def score_cohort(
     methods = Methods(models, enhanced or {})
     target, window = methods.target(options.target), methods.window(options.window)
     enhancing = enhance_options(models, options)
-    recipe = Recipe(
+    settings = SampleSettings(
         methods.phases, target, options.degradation, window, seed=options.seed, sharing=options.sharing
     )
     segmentations = plan_segmentations(manifest, target, options, segmenter, window)
     folder.mkdir(parents=True, exist_ok=True)
     table = CaseTable(folder, studies, methods.names)
-    record = provenance(manifest, studies, methods, recipe, enhancing, segmentations)
+    record = provenance(manifest, studies, methods, settings, enhancing, segmentations)
     check_same_run(folder, record, table.cases)
     for study in _track(studies, "enhancing", options.progress):
         files = volume_files(folder, study.study_id, methods.names, target)
@@ -146,7 +146,7 @@ def score_cohort(
         wanted = [name for name in methods.names if name in lost or not table.scored(study, name)]
         if wanted:
             try:
-                table.put(score_images(study, methods, wanted, folder, recipe, enhancing))
+                table.put(score_images(study, methods, wanted, folder, settings, enhancing))
             except InputError as error:  # a file of the study cannot be used: all its rows say so
                 table.put(replace(table.new(study, name), failure=str(error)) for name in wanted)
     if segmentations is not None:

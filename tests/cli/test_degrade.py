@@ -18,8 +18,8 @@ import torch
 from mpfnl import __version__
 from mpfnl.cli import main
 from mpfnl.cli.main import COMMANDS
+from mpfnl.data.degradation import SampleSettings, degrade_study
 from mpfnl.data.manifest import read_manifest
-from mpfnl.data.recipe import Recipe, degrade_study
 from mpfnl.data.studies import load_study
 from mpfnl.phases import PHASES, Phase
 from mpfnl.transforms import Sharing
@@ -119,8 +119,8 @@ def test_seeds_phases_and_studies_draw_apart_and_always_alike(tmp_path: Path, sc
 @pytest.mark.parametrize("preset", ["paper", "low-dose"])
 def test_it_is_the_scan_of_an_evaluation(cohort: Path, tmp_path: Path, preset: str, sharing: Sharing) -> None:
     study = read_manifest(cohort).split("test").studies[1]
-    recipe = Recipe(PHASES, Phase.PORTAL_VENOUS, find_preset(preset), seed=6, sharing=sharing)
-    expected = degrade_study(load_study(study, recipe.loaded), recipe)
+    settings = SampleSettings(PHASES, Phase.PORTAL_VENOUS, find_preset(preset), seed=6, sharing=sharing)
+    expected = degrade_study(load_study(study, settings.loaded), settings)
     for phase in PHASES:
         source = Path(study.file(phase))
         words = ["--seed", 6, "--study", study.study_id, "--phase", phase, "--sharing", sharing]

@@ -13,12 +13,12 @@ import torch
 import torchio as tio
 
 from mpfnl.data.datamodule import MultiphaseDataModule
+from mpfnl.data.degradation import SampleSettings
 from mpfnl.data.manifest import Quality, Split, read_manifest, write_manifest
 from mpfnl.data.patches import DegradedPatches, PatchDataset, PatchSampling
-from mpfnl.data.recipe import Recipe
-from mpfnl.data.sampler import EpochSampler
+from mpfnl.data.sampling import EpochSampler
 from mpfnl.data.studies import StudyCache, StudyReader
-from mpfnl.errors import InputError
+from mpfnl.errors import InputError, NotFoundError
 from mpfnl.phases import PHASES, Phase
 from mpfnl.transforms.degradation import SECOND_ORDER_V1
 from mpfnl.volumes import read_volume
@@ -90,8 +90,8 @@ def test_the_other_phases_are_read_at_the_chosen_place_alone(
     unpacked: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     studies = StudyReader(StudyCache(read_manifest(unpacked).split("train").studies, PHASES, 10**9))
-    recipe = Recipe(PHASES, Phase.PORTAL_VENOUS, None)
-    dataset = PatchDataset(studies, recipe, DegradedPatches(), PatchSampling(8, per_study=20, min_body=0.9))
+    settings = SampleSettings(PHASES, Phase.PORTAL_VENOUS, None)
+    dataset = PatchDataset(studies, settings, DegradedPatches(), PatchSampling(8, per_study=20, min_body=0.9))
     whole = studies[0].files.read_box  # type: ignore[attr-defined]
     read: list[str] = []
     monkeypatch.setattr(
@@ -188,12 +188,12 @@ def test_any_torchio_transform_serves_as_augmentation_and_is_seeded(cohort: Path
 
 def test_patches_prefer_the_body(cohort: Path) -> None:
     studies = read_manifest(cohort).split("train").studies
-    recipe = Recipe(PHASES, Phase.PORTAL_VENOUS, None)
-    cache = StudyCache(studies, recipe.loaded, 10**9)
+    settings = SampleSettings(PHASES, Phase.PORTAL_VENOUS, None)
+    cache = StudyCache(studies, settings.loaded, 10**9)
 
     def air(min_body: float) -> float:
         dataset = PatchDataset(
-            cache, recipe, DegradedPatches(), PatchSampling(8, per_study=20, margin=0, min_body=min_body)
+            cache, settings, DegradedPatches(), PatchSampling(8, per_study=20, margin=0, min_body=min_body)
         )
         return float(np.mean([(dataset[i]["target"] == 0).float().mean() for i in range(len(dataset))]))
 
@@ -259,7 +259,7 @@ def test_subjects_are_torchios(cohort: Path) -> None:
 def test_an_empty_split_is_named(cohort: Path, tmp_path: Path) -> None:
     rows = cohort.read_text().splitlines()
     (cohort.parent / "no_val.csv").write_text("\n".join(row for row in rows if ",val," not in row) + "\n")
-    with pytest.raises(InputError, match=r"no_val.csv: no study is in split val"):
+    with pytest.raises(NotFoundError, match=r"no_val.csv: no study is in split val"):
         module(cohort.parent / "no_val.csv").setup("fit")
 
 

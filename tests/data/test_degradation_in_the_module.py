@@ -12,10 +12,10 @@ import torchio as tio
 from lightning.pytorch import LightningModule, Trainer
 
 from mpfnl.data.datamodule import DegradeOn, MultiphaseDataModule
+from mpfnl.data.degradation import SampleSettings, degrade_study
 from mpfnl.data.manifest import read_manifest
-from mpfnl.data.recipe import Recipe, degrade_study
 from mpfnl.data.studies import load_study
-from mpfnl.errors import InputError
+from mpfnl.errors import InputError, OptionError
 from mpfnl.phases import PHASES, Phase
 from mpfnl.samples import StudyBatch
 from mpfnl.transforms import RandomDegradation, RandomRotation90, Sharing
@@ -113,9 +113,9 @@ def test_the_margin_follows_the_preset(cohort: Path) -> None:
 
 
 def test_what_cannot_be_done_on_the_device_is_refused(cohort: Path) -> None:
-    with pytest.raises(InputError, match=r"low-dose-v1 must see whole cross-sections.*degrade_on=workers"):
+    with pytest.raises(OptionError, match=r"low-dose-v1 must see whole cross-sections.*degrade_on=workers"):
         module(cohort, degradation="low-dose", degrade_on=DegradeOn.DEVICE)
-    with pytest.raises(InputError, match="RandomFlip"):
+    with pytest.raises(OptionError, match="RandomFlip"):
         module(cohort, augmentation=tio.RandomFlip(), degrade_on=DegradeOn.DEVICE)
     with pytest.raises(ValueError, match="gpu"):
         module(cohort, degrade_on="gpu")
@@ -143,8 +143,8 @@ def test_the_patch_of_a_slab_is_the_place_of_its_target(cohort: Path) -> None:
 
 def test_phases_draw_apart_unless_they_share_the_acquisition(cohort: Path) -> None:
     def numbers(sharing: Sharing) -> dict[Phase, list[dict[str, Any]]]:
-        recipe = Recipe(PHASES, Phase.PORTAL_VENOUS, SECOND_ORDER_V1, seed=4, sharing=sharing)
-        return {phase: record["operations"] for phase, record in recipe.parameters("a", 2, 7).items()}
+        settings = SampleSettings(PHASES, Phase.PORTAL_VENOUS, SECOND_ORDER_V1, seed=4, sharing=sharing)
+        return {phase: record["operations"] for phase, record in settings.parameters("a", 2, 7).items()}
 
     apart = numbers(Sharing.NOTHING)
     assert len({str(operations) for operations in apart.values()}) == 3
@@ -160,8 +160,10 @@ def test_phases_draw_apart_unless_they_share_the_acquisition(cohort: Path) -> No
 
 def test_motion_is_never_shared_and_implants_are(cohort: Path) -> None:
     def records(preset: str) -> list[Any]:
-        recipe = Recipe(PHASES, Phase.PORTAL_VENOUS, find_preset(preset), sharing=Sharing.ACQUISITION)
-        return [record["operations"] for record in recipe.parameters("a").values()]
+        settings = SampleSettings(
+            PHASES, Phase.PORTAL_VENOUS, find_preset(preset), sharing=Sharing.ACQUISITION
+        )
+        return [record["operations"] for record in settings.parameters("a").values()]
 
     noncontrast, arterial, portal = records("motion")
     assert noncontrast != arterial != portal
@@ -171,8 +173,8 @@ def test_motion_is_never_shared_and_implants_are(cohort: Path) -> None:
 
 def test_torchio_and_the_module_degrade_a_study_alike(cohort: Path) -> None:
     study = read_manifest(cohort).split("test").studies[0]
-    recipe = Recipe(PHASES, Phase.PORTAL_VENOUS, SECOND_ORDER_V1, seed=9)
-    expected = degrade_study(load_study(study, recipe.loaded), recipe)
+    settings = SampleSettings(PHASES, Phase.PORTAL_VENOUS, SECOND_ORDER_V1, seed=9)
+    expected = degrade_study(load_study(study, settings.loaded), settings)
     subject = tio.Subject(
         {str(phase): tio.ScalarImage(study.file(phase)) for phase in PHASES} | {"study_id": study.study_id}
     )

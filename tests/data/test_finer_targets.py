@@ -14,9 +14,9 @@ from skimage.transform import downscale_local_mean
 
 import mpfnl
 from mpfnl.data.datamodule import MultiphaseDataModule
+from mpfnl.data.degradation import SampleSettings, block_mean, degrade_study
 from mpfnl.data.manifest import read_manifest
 from mpfnl.data.prediction_writer import PredictionWriter
-from mpfnl.data.recipe import Recipe, coarser, degrade_study
 from mpfnl.data.studies import load_study
 from mpfnl.errors import InputError
 from mpfnl.models import EnhancementModule
@@ -61,8 +61,8 @@ def test_voxels_that_fill_no_cube_are_left_out(shape: tuple[int, ...]) -> None:
     hu = torch.randn(shape)
     whole = hu[..., :8, :8, :8].numpy()
     expected = downscale_local_mean(whole, (*[1] * (len(shape) - 3), 4, 4, 4))
-    np.testing.assert_allclose(coarser(hu, 4).numpy(), expected, atol=1e-6)
-    assert coarser(hu, 1) is hu
+    np.testing.assert_allclose(block_mean(hu, 4).numpy(), expected, atol=1e-6)
+    assert block_mean(hu, 1) is hu
 
 
 def test_a_scale_of_one_changes_nothing(cohort: Path) -> None:
@@ -125,8 +125,8 @@ def test_a_model_is_trained_tested_and_predicts_files(
     clean, made = read_volume(study.file(PV)), read_volume(tmp_path / "predictions" / "test0.nii.gz")
     assert made.shape == tuple(side - side % scale for side in clean.shape)
     np.testing.assert_allclose(made.affine, clean.affine)
-    recipe = Recipe(PHASES, PV, find_preset("paper"), seed=5, scale=scale)
-    seen = degrade_study(load_study(study, recipe.loaded), recipe)[PV]
+    settings = SampleSettings(PHASES, PV, find_preset("paper"), seed=5, scale=scale)
+    seen = degrade_study(load_study(study, settings.loaded), settings)[PV]
     assert seen.shape == tuple(side // scale for side in clean.shape)
     bone = np.s_[18:22, 27:30, 10:14]  # far out of the window
     assert clean.data[bone].min() > 400

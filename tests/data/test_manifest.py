@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from mpfnl.data.manifest import (
     read_manifest,
     write_manifest,
 )
-from mpfnl.errors import InputError
+from mpfnl.errors import ConflictError, FormatError, InputError, NotFoundError
 from mpfnl.phases import PHASES, Phase
 
 HEADER = "study_id,patient_id,split,noncontrast,arterial,portal_venous"
@@ -33,8 +34,9 @@ def table(folder: Path, *rows: str, header: str = HEADER) -> Path:
     return path
 
 
-def refusal(path: Path, check_files: bool = False) -> str:
-    with pytest.raises(InputError) as caught:
+def refusal(path: Path, kind: type[InputError] = FormatError, check_files: bool = False) -> str:
+    """The one line of an error of the kind; it begins with the manifest's path."""
+    with pytest.raises(kind) as caught:
         read_manifest(path, check_files)
     message = str(caught.value)
     assert "\n" not in message
@@ -62,14 +64,14 @@ def test_reads_what_it_names(tmp_path: Path) -> None:
 
 
 def test_missing_and_folder(tmp_path: Path) -> None:
-    assert "no such manifest" in refusal(tmp_path / "cohort.csv")
-    assert "is a folder" in refusal(tmp_path)
+    assert "cohort.csv" in refusal(tmp_path / "cohort.csv", NotFoundError)
+    assert "folder" in refusal(tmp_path)
 
 
 @pytest.mark.parametrize("content", ["", "\n", " \n\n", ",,,\n"])
 def test_no_header(tmp_path: Path, content: str) -> None:
     (tmp_path / "cohort.csv").write_text(content)
-    assert "is empty" in refusal(tmp_path / "cohort.csv")
+    assert HEADER in refusal(tmp_path / "cohort.csv")
 
 
 def test_no_rows(tmp_path: Path) -> None:
@@ -83,34 +85,34 @@ def test_not_text(tmp_path: Path, content: bytes) -> None:
 
 
 def test_not_a_csv(tmp_path: Path) -> None:
-    assert "not a CSV" in refusal(table(tmp_path, '"never closed'))
+    assert "CSV" in refusal(table(tmp_path, '"never closed'))
     assert "commas" in refusal(table(tmp_path, header=HEADER.replace(",", ";")))
 
 
 def test_unknown_column_suggests_the_nearest(tmp_path: Path) -> None:
     message = refusal(table(tmp_path, "s,p,train,1,2,3", header=HEADER.replace("arterial", "Arterial_")))
-    assert "unknown column 'Arterial_'; did you mean arterial?" in message
+    assert re.search("'Arterial_'.* arterial", message)
     assert "(and 1 more problem)" in message  # arterial itself is missing
 
 
 def test_missing_and_repeated_column(tmp_path: Path) -> None:
-    assert "column split is missing" in refusal(table(tmp_path, "s", header=HEADER.replace("split,", "")))
-    assert "arterial appears twice" in refusal(table(tmp_path, "s", header=HEADER + ",arterial"))
+    assert "column split " in refusal(table(tmp_path, "s", header=HEADER.replace("split,", "")))
+    assert "column arterial " in refusal(table(tmp_path, "s", header=HEADER + ",arterial"))
 
 
 def test_unknown_split(tmp_path: Path) -> None:
     message = refusal(table(tmp_path, "s1,p1,train,1,2,3", "s2,p2,trian,1,2,3"))
-    assert "row 3, study 's2': unknown split 'trian'; use train, val, test" in message
+    assert re.search("row 3, study 's2': .*'trian'.* train, val, test", message)
 
 
 def test_repeated_study(tmp_path: Path) -> None:
-    message = refusal(table(tmp_path, "s1,p1,train,1,2,3", "", "s1,p2,train,1,2,3"))
-    assert "row 4, study 's1': it is in row 2 already" in message
+    message = refusal(table(tmp_path, "s1,p1,train,1,2,3", "", "s1,p2,train,1,2,3"), ConflictError)
+    assert re.search("row 4, study 's1': .*row 2", message)
 
 
 def test_patient_in_two_splits(tmp_path: Path) -> None:
-    message = refusal(table(tmp_path, "s1,p7,train,1,2,3", "s2,p7,test,1,2,3"))
-    assert "row 3, study 's2': patient 'p7' is in split test here and in split train in row 2" in message
+    message = refusal(table(tmp_path, "s1,p7,train,1,2,3", "s2,p7,test,1,2,3"), ConflictError)
+    assert re.search("row 3, study 's2': patient 'p7' .*test.*train.*row 2", message)
 
 
 @pytest.mark.parametrize("column", ["study_id", "patient_id"])
@@ -122,10 +124,10 @@ def test_identifier_that_cannot_name_a_folder(tmp_path: Path, column: str, name:
     quoted = ",".join(f'"{value}"' for value in ids.values())
     path = tmp_path / "cohort.csv"
     path.write_bytes(f"{HEADER}\n{quoted},train,1,2,3\n".encode())  # text mode would change the line ends
-    assert f"row 2, study {ids['study_id']!r}: its {column} {name!r} cannot name a folder" in refusal(path)
+    assert f"row 2, study {ids['study_id']!r}: its {column} {name!r}" in refusal(path)
     path.unlink()
     study = Study(**ids, split=Split.TRAIN, scans=dict.fromkeys(PHASES, tmp_path / "x"))
-    with pytest.raises(InputError, match="cannot name a folder"):
+    with pytest.raises(FormatError, match=column):
         write_manifest(path, [study])
     assert not list(tmp_path.iterdir())
 
@@ -141,7 +143,7 @@ def test_identifier_that_can(tmp_path: Path, name: str) -> None:
 def test_empty_identifier(tmp_path: Path, column: str) -> None:
     cells = ["" if name == column else name for name in ("study_id", "patient_id")]
     message = refusal(table(tmp_path, ",".join([*cells, "train,1,2,3"])))
-    assert f"its {column} is empty; fill in column {column}" in message
+    assert f"column {column}" in message
     assert "more problem" not in message
 
 
@@ -149,26 +151,27 @@ def test_empty_identifier(tmp_path: Path, column: str) -> None:
 def test_empty_cell(tmp_path: Path, phase: Phase) -> None:
     cells = ["s1", "p1", "train", *("" if p is phase else p.value for p in PHASES)]
     message = refusal(table(tmp_path, ",".join(cells)))
-    assert f"row 2, study 's1': its {phase.value.replace('_', ' ')} phase's file is empty" in message
+    assert f"row 2, study 's1': its {phase.label} phase" in message
+    assert f"column {phase}" in message
 
 
 def test_wrong_number_of_cells(tmp_path: Path) -> None:
-    assert "row 2, study 's1': it has 4 cells instead of 6" in refusal(table(tmp_path, "s1,p1,train,1"))
+    assert re.search("row 2, study 's1': .*4 .*6", refusal(table(tmp_path, "s1,p1,train,1")))
 
 
 def test_missing_and_empty_file(tmp_path: Path) -> None:
     for name in "123":
         (tmp_path / name).write_bytes(b"x")
     path = table(tmp_path, "s1,p1,train,1,2,3,4", header=HEADER + ",pancreas")
-    assert "study 's1', pancreas reference: there is no file" in refusal(path, check_files=True)
+    assert "study 's1', pancreas reference: " in refusal(path, NotFoundError, check_files=True)
     (tmp_path / "4").write_bytes(b"x")
     assert len(read_manifest(path)) == 1
     (tmp_path / "2").unlink()
-    message = refusal(path, check_files=True)
-    assert "row 2, study 's1', arterial phase: there is no file" in message
+    message = refusal(path, NotFoundError, check_files=True)
+    assert "row 2, study 's1', arterial phase: " in message
     assert "column arterial" in message
     (tmp_path / "2").touch()
-    assert "arterial phase: the file" in refusal(path, check_files=True)
+    assert "arterial phase: the file" in refusal(path, FormatError, check_files=True)
 
 
 def test_counts_the_other_problems(tmp_path: Path) -> None:
@@ -243,13 +246,17 @@ def test_what_could_not_be_read_back_is_not_written(tmp_path: Path) -> None:
         return Study(name, "p1", split, {phase: tmp_path / phase.value for phase in PHASES})
 
     path = tmp_path / "cohort.csv"
-    for studies, match in (
-        ([], "no studies"),
-        ([study("s1", Split.TRAIN), study("s2", Split.VAL)], "patient 'p1' is in split"),
-        ([study("s1", Split.TRAIN), study("s1", Split.TRAIN)], "already"),
-        ([study("", Split.TRAIN)], "study_id is empty"),
+    for studies, kind, match in (
+        ([], FormatError, "cohort.csv"),
+        (
+            [study("s1", Split.TRAIN), study("s2", Split.VAL)],
+            ConflictError,
+            "row 3, study 's2': patient 'p1'",
+        ),
+        ([study("s1", Split.TRAIN), study("s1", Split.TRAIN)], ConflictError, "row 3, study 's1': .*row 2"),
+        ([study("", Split.TRAIN)], FormatError, "row 2, .*column study_id"),
     ):
-        with pytest.raises(InputError, match=match):
+        with pytest.raises(kind, match=match):
             write_manifest(path, studies)
     assert not list(tmp_path.iterdir())
 

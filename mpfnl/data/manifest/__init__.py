@@ -8,6 +8,7 @@ from mpfnl.data.manifest.study import (
     Quality,
     Split,
     Study,
+    holds_phantoms,
     mask_column,
     mask_phase,
 )
@@ -23,6 +24,7 @@ __all__ = [
     "Split",
     "SplitCounts",
     "Study",
+    "holds_phantoms",
     "mask_column",
     "mask_phase",
     "read_manifest",

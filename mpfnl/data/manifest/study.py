@@ -1,13 +1,14 @@
-"""A study of the manifest: its patient, its split, its files."""
+"""Studies of a manifest: patient, split, scans and masks."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
-from mpfnl.errors import InputError
+from mpfnl.errors import NotFoundError
 from mpfnl.phases import Phase
 
 MASKS = ("pancreas", "labels")
@@ -45,8 +46,15 @@ def mask_phase(column: str) -> Phase:
     return _MASK_PHASES[column]
 
 
+_PHANTOM_NAME, _PHANTOM_RECORD = re.compile(r"phantom-\d+-\d{4,}"), "phantom.json"
+
+
 class Split(StrEnum):
-    """What a patient's studies are used for."""
+    """Use of a patient's studies.
+
+    >>> [str(split) for split in Split]
+    ['train', 'val', 'test']
+    """
 
     TRAIN = "train"
     VAL = "val"
@@ -54,7 +62,7 @@ class Split(StrEnum):
 
 
 class Quality(StrEnum):
-    """What the preparation found: usable, to be looked at, not to be used."""
+    """Verdict of the preparation: usable, usable after review, not usable."""
 
     PASS = "pass"
     WARN = "warn"
@@ -75,7 +83,11 @@ class Study:
         quality: Verdict of the preparation; None for a study that was not prepared.
 
     Raises:
-        ValueError: If a phase or a mask column is unknown.
+        ValueError: A phase or a mask column is unknown.
+
+    >>> study = Study("s1", "p1", Split.TRAIN, {Phase.ARTERIAL: Path("arterial.nii.gz")})
+    >>> [str(phase) for phase in study.phases]
+    ['arterial']
     """
 
     study_id: str
@@ -98,17 +110,17 @@ class Study:
 
     @property
     def phases(self) -> tuple[Phase, ...]:
-        """The phases that the study has, in stacking order."""
+        """The phases of the study, in stacking order."""
         return tuple(self.scans)
 
     def file(self, phase: Phase) -> Path:
         """The file or DICOM folder of a phase.
 
         Raises:
-            InputError: If the study has no such phase.
+            NotFoundError: The study has no such phase.
         """
         if phase not in self.scans:
-            raise InputError(
+            raise NotFoundError(
                 f"study {self.study_id!r}: has no {phase.label} phase; fill in the manifest's column {phase},"
                 " or leave the phase out of the model"
             )
@@ -131,8 +143,12 @@ class Manifest:
     """The studies of a cohort, in the order of the rows.
 
     Args:
-        path: The CSV.
-        studies: Its studies.
+        path: CSV file.
+        studies: Studies of the cohort.
+
+    >>> study = Study("s1", "p1", Split.TRAIN, {})
+    >>> len(Manifest(Path("cohort.csv"), (study,)).split("test"))
+    0
     """
 
     path: Path
@@ -160,25 +176,25 @@ class Manifest:
         """The usable studies of a split, at least one.
 
         Args:
-            split: The split.
-            include_failed: Whether to take those whose preparation failed, too.
+            split: Split of the studies.
+            include_failed: Whether to include studies whose preparation failed.
 
         Raises:
-            InputError: There is none.
+            NotFoundError: There is none.
         """
         listed = self.split(split)
         used = listed if include_failed else listed.usable()
         if not listed.studies:
-            raise InputError(f"{self.path}: no study is in split {split}; put one there")
+            raise NotFoundError(f"{self.path}: no study is in split {split}; assign one")
         if not used.studies:
-            raise InputError(
-                f"{self.path}: no study is left in split {split}, since the preparation of all its"
-                f" {len(listed)} failed; see their records, and prepare them again or put others there"
+            raise NotFoundError(
+                f"{self.path}: the preparation of all {len(listed)} studies in split {split} failed; see"
+                " their records, and prepare them again or assign others"
             )
         return used.studies
 
     def left_out(self) -> str:
-        """One line that names the studies that `usable` leaves out; empty if there is none."""
+        """One line that names the studies excluded by `usable`; empty if there are none."""
         if not self.failed:
             return ""
         count = f"{len(self.failed)} of {len(self)} {'study' if len(self) == 1 else 'studies'}"
@@ -194,3 +210,16 @@ class Manifest:
 def _names(studies: Sequence[Study], most: int = 10) -> list[str]:
     names = [study.study_id for study in studies]
     return names if len(names) <= most else [*names[:most], f"and {len(names) - most} more"]
+
+
+def holds_phantoms(manifest: Manifest, studies: Sequence[Study]) -> bool:
+    """Whether studies are phantoms of `mpfnl phantom`, by their names or the record beside the manifest.
+
+    Results on phantoms must not pass as results on patients.
+
+    Args:
+        manifest: The cohort.
+        studies: Studies of the cohort.
+    """
+    named = any(_PHANTOM_NAME.fullmatch(study.study_id) for study in studies)
+    return named or (manifest.path.parent / _PHANTOM_RECORD).is_file()

@@ -1,4 +1,4 @@
-"""Reading and writing the manifest's CSV, with every check that a user's table may fail."""
+"""The CSV of a manifest: reading, checking and writing."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from mpfnl.data.manifest.study import MASK_COLUMNS, Manifest, Quality, Split, Study
-from mpfnl.errors import InputError
+from mpfnl.errors import ConflictError, DamagedError, FormatError, InputError, NotFoundError
 from mpfnl.files import atomic_file
 from mpfnl.phases import PHASES, Phase
 from mpfnl.volumes.scan import scan_exists
@@ -26,65 +26,87 @@ IDENTIFIERS = ("study_id", "patient_id")
 
 
 def read_manifest(path: str | Path, check_files: bool = True) -> Manifest:
-    """Reads a manifest and checks it.
+    r"""Reads a manifest and checks it.
 
     Args:
-        path: A CSV in UTF-8 with commas. Its first row names the columns, in any order; paths are
-            relative to it.
-        check_files: Whether each file that it names must exist.
+        path: CSV in UTF-8 with commas. The first row names the columns, in any order; paths are relative to
+            the CSV.
+        check_files: Whether every file must exist.
 
     Returns:
-        The studies, with paths joined to the CSV's folder.
+        The studies, with paths joined to the folder of the CSV.
 
     Raises:
-        InputError: It is missing, no CSV, or empty; a column is missing or unknown; a cell is empty; an
-            identifier cannot name a folder; a split or quality is unknown; a study appears twice; a
-            patient is in two splits; a file is missing or empty. The message tells the first problem and
-            the number of others.
+        NotFoundError: The manifest or a file in it does not exist.
+        FormatError: The file is not a CSV or has no studies; a column is missing or unknown; a cell is empty;
+            an identifier cannot name a folder; a split or quality is unknown; a file is empty.
+        ConflictError: A study appears twice, or a patient is in two splits.
+
+    The message states the first problem and the number of others.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "cohort.csv"
+    ...     _ = path.write_text(f"{','.join(REQUIRED)}\ns1,p1,train,1.nii,2.nii,3.nii\n")
+    ...     study = read_manifest(path, check_files=False).studies[0]
+    >>> study.file(Phase.ARTERIAL).name
+    '2.nii'
     """
     path = Path(path)
     (_, header), *rows = _read_rows(path)
     _check_columns(path, header)
     if not rows:
-        raise InputError(f"{path}: has no studies; add one row a study")
-    problems: list[str] = []
+        raise FormatError(f"{path}: has no studies; add one row a study")
+    problems: list[InputError] = []
     studies: list[tuple[int, Study]] = []
     for number, cells in rows:
-        found = _check_row(header, cells)
-        problems += [f"row {number}, {problem}" for problem in found]
-        if not found:
+        faults = _check_row(header, cells)
+        problems += [FormatError(f"row {number}, {fault}") for fault in faults]
+        if not faults:
             studies.append((number, _study(path.parent, dict(zip(header, cells, strict=True)))))
     problems += _conflicts(studies)
     if check_files:
-        problems += [f"row {n}, {problem}" for n, study in studies for problem in _missing_files(study)]
+        problems += [problem for number, study in studies for problem in _file_problems(number, study)]
     _raise_first(path, problems)
     return Manifest(path, tuple(study for _, study in studies))
 
 
 def write_manifest(path: str | Path, studies: Iterable[Study]) -> Manifest:
-    """Writes a manifest, whole or not at all, with paths relative to it.
+    """Writes a manifest, complete or not at all, with paths relative to it.
 
     Args:
-        path: The CSV; replaced if it exists.
-        studies: Its studies, at least one.
+        path: CSV to write; an existing file is replaced.
+        studies: Studies of the cohort, at least one.
 
     Returns:
         The manifest written.
 
     Raises:
-        InputError: The studies could not be read back: there is none, an identifier is empty, cannot
-            name a folder or appears twice, a patient is in two splits; or the file cannot be written.
+        FormatError: There is no study, or an identifier is empty or cannot name a folder.
+        ConflictError: A study appears twice, or a patient is in two splits.
+        OutputError: The file cannot be written.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     scans = {phase: Path(folder) / f"{phase}.nii" for phase in PHASES}
+    ...     manifest = write_manifest(Path(folder) / "cohort.csv", [Study("s1", "p1", Split.TEST, scans)])
+    ...     print(manifest.path.read_text().splitlines()[1])
+    s1,p1,test,noncontrast.nii,arterial.nii,portal_venous.nii
     """
     path = Path(path)
     manifest = Manifest(path, tuple(studies))
     if not manifest.studies:
-        raise InputError(f"{path}: has no studies; give at least one")
+        raise FormatError(f"{path}: has no studies; give at least one")
     columns = REQUIRED + tuple(c for c in OPTIONAL_PHASES if any(c in study.phases for study in manifest))
     columns += tuple(c for c in MASK_COLUMNS if any(c in study.masks for study in manifest))
     columns += (QUALITY,) if any(study.quality for study in manifest) else ()
     rows = [[_cell(path.parent, study, column) for column in columns] for study in manifest]
-    problems = [f"row {n}, {p}" for n, cells in enumerate(rows, 2) for p in _check_row(columns, cells)]
-    _raise_first(path, problems + _conflicts(list(enumerate(manifest, 2))))
+    problems: list[InputError] = [
+        FormatError(f"row {number}, {fault}")
+        for number, cells in enumerate(rows, 2)
+        for fault in _check_row(columns, cells)
+    ]
+    _raise_first(path, [*problems, *_conflicts(list(enumerate(manifest, 2)))])
     text = io.StringIO(newline="")
     csv.writer(text, lineterminator="\n").writerows([columns, *rows])
     with atomic_file(path) as file:
@@ -93,31 +115,31 @@ def write_manifest(path: str | Path, studies: Iterable[Study]) -> Manifest:
 
 
 def _read_rows(path: Path) -> list[tuple[int, list[str]]]:
-    """The rows that hold something, numbered as a spreadsheet does; the header is the first."""
+    """The rows that are not empty, numbered as in a spreadsheet; the header is the first."""
     if path.is_dir():
-        raise InputError(f"{path}: is a folder; give the manifest's CSV file")
+        raise FormatError(f"{path}: is a folder; give the manifest's CSV file")
     if not path.exists():
-        raise InputError(f"{path}: there is no such manifest; check the path")
+        raise NotFoundError(f"{path}: there is no such manifest; check the path")
     try:
         text = path.read_bytes().decode("utf-8-sig")
         rows = list(enumerate(csv.reader(io.StringIO(text, newline=""), strict=True), 1))
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}: is not text in UTF-8; save it as CSV in UTF-8") from error
+        raise FormatError(f"{path}: is not text in UTF-8; save it as CSV in UTF-8") from error
     except csv.Error as error:
-        raise InputError(f"{path}: is not a CSV ({error}); save it as CSV with commas") from error
+        raise FormatError(f"{path}: is not a CSV ({error}); save it as CSV with commas") from error
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); check the file") from error
+        raise DamagedError(f"{path}: cannot be read ({error.strerror}); check the file") from error
     stripped = [(number, [cell.strip() for cell in cells]) for number, cells in rows]
     filled = [(number, cells) for number, cells in stripped if any(cells)]
     if not filled:
-        raise InputError(f"{path}: is empty; its first row must be {','.join(REQUIRED)}")
+        raise FormatError(f"{path}: is empty; its first row must be {','.join(REQUIRED)}")
     return filled
 
 
 def _check_columns(path: Path, header: Sequence[str]) -> None:
     if len(header) == 1 and any(mark in header[0] for mark in ";\t"):
-        raise InputError(f"{path}: its columns are not separated by commas; save it as CSV with commas")
-    problems = []
+        raise FormatError(f"{path}: its columns are not separated by commas; save it as CSV with commas")
+    problems: list[str] = []
     for column in header:
         if column not in COLUMNS:
             near = get_close_matches(column.lower(), COLUMNS, n=1)
@@ -125,7 +147,7 @@ def _check_columns(path: Path, header: Sequence[str]) -> None:
             problems.append(f"unknown column {column!r}; {advice}")
     problems += [f"column {column} is missing; add it" for column in REQUIRED if column not in header]
     problems += [f"column {column} appears twice; keep one" for column in COLUMNS if header.count(column) > 1]
-    _raise_first(path, problems)
+    _raise_first(path, [FormatError(problem) for problem in problems])
 
 
 def _check_row(header: Sequence[str], cells: Sequence[str]) -> list[str]:
@@ -136,8 +158,8 @@ def _check_row(header: Sequence[str], cells: Sequence[str]) -> list[str]:
     problems = []
     for column in REQUIRED:
         if not row[column]:
-            what = f"{Phase(column).label} phase's file" if column in PHASE_COLUMNS else column
-            problems.append(f"{study}: its {what} is empty; fill in column {column}")
+            name = f"{Phase(column).label} phase's file" if column in PHASE_COLUMNS else column
+            problems.append(f"{study}: its {name} is empty; fill in column {column}")
     problems += [
         f"{study}: its {column} {row[column]!r} cannot name a folder; use no '/', no '\\' and no control"
         " character, nor '.' or '..' alone"
@@ -154,7 +176,7 @@ def _check_row(header: Sequence[str], cells: Sequence[str]) -> list[str]:
 
 
 def _names_a_folder(identifier: str) -> bool:
-    """Whether files can be kept under it; an empty one is told as empty."""
+    """Whether an identifier can name a folder; the check for empty cells reports an empty one."""
     if identifier.strip() in (".", ".."):
         return False
     return not any(letter in "/\\" or unicodedata.category(letter) == "Cc" for letter in identifier)
@@ -172,34 +194,37 @@ def _study(folder: Path, row: dict[str, str]) -> Study:
     )
 
 
-def _conflicts(studies: Sequence[tuple[int, Study]]) -> list[str]:
-    problems = []
+def _conflicts(studies: Sequence[tuple[int, Study]]) -> list[InputError]:
+    problems: list[InputError] = []
     rows: dict[str, int] = {}
     splits: dict[str, tuple[int, Split]] = {}
     for number, study in studies:
+        name = f"row {number}, study {study.study_id!r}"
         first_row = rows.setdefault(study.study_id, number)
         if first_row != number:
             problems.append(
-                f"row {number}, study {study.study_id!r}: it is in row {first_row} already;"
-                " give each study_id once"
+                ConflictError(f"{name}: it is in row {first_row} already; give each study_id once")
             )
         row, split = splits.setdefault(study.patient_id, (number, study.split))
         if split is not study.split:
             problems.append(
-                f"row {number}, study {study.study_id!r}: patient {study.patient_id!r} is in split"
-                f" {study.split} here and in split {split} in row {row}; put each patient in one split"
+                ConflictError(
+                    f"{name}: patient {study.patient_id!r} is in split {study.split} here and in split"
+                    f" {split} in row {row}; put each patient in one split"
+                )
             )
     return problems
 
 
-def _missing_files(study: Study) -> Iterator[str]:
+def _file_problems(number: int, study: Study) -> Iterator[InputError]:
     files = {phase.value: path for phase, path in study.scans.items()} | dict(study.masks)
     for column, path in files.items():
-        what = f"{column} reference" if column in study.masks else f"{Phase(column).label} phase"
+        scan = f"{column} reference" if column in study.masks else f"{Phase(column).label} phase"
+        name = f"row {number}, study {study.study_id!r}, {scan}"
         if not scan_exists(path):
-            yield f"study {study.study_id!r}, {what}: there is no file {path}; correct column {column}"
+            yield NotFoundError(f"{name}: there is no file {path}; correct column {column}")
         elif path.is_file() and path.stat().st_size == 0:
-            yield f"study {study.study_id!r}, {what}: the file {path} is empty; copy or convert it again"
+            yield FormatError(f"{name}: the file {path} is empty; copy or convert it again")
 
 
 def _cell(folder: Path, study: Study, column: str) -> str:
@@ -218,8 +243,9 @@ def _relative(path: Path, folder: Path) -> str:
         return path.absolute().as_posix()
 
 
-def _raise_first(path: Path, problems: Sequence[str]) -> None:
+def _raise_first(path: Path, problems: Sequence[InputError]) -> None:
+    """Raises the first problem in its kind, with the number of the others."""
     if problems:
         others = len(problems) - 1
         more = f" (and {others} more problem{'s' if others > 1 else ''})" if others else ""
-        raise InputError(f"{path}: {problems[0]}{more}")
+        raise type(problems[0])(f"{path}: {problems[0]}{more}")

@@ -1,4 +1,4 @@
-"""Finishes batches of raw patches on the device that the model is on: degradation, rotation, window."""
+"""Degradation, rotation and window of a batch of raw patches, on the model's device."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import TypedDict
 import torch
 from torch import Tensor
 
+from mpfnl.data.degradation import SampleSettings, block_mean
 from mpfnl.data.patches import PatchSampling
-from mpfnl.data.recipe import Recipe, coarser
 from mpfnl.samples import StudyBatch
 from mpfnl.transforms import apply_batch
 from mpfnl.transforms.rotation import rotate90
@@ -26,15 +26,15 @@ class RawBatch(TypedDict):
 
 
 @dataclass(frozen=True)
-class DeviceDegradation:
-    """Makes of a raw batch what the workers would have made of it; the GPU degrades all volumes at once.
+class BatchDegradation:
+    """Turns a raw batch into the batch that the workers would have made, all volumes at once.
 
     Args:
-        recipe: How patches are degraded and windowed.
-        sampling: Their size and margin.
+        settings: Degradation and window.
+        sampling: Size and margin of the patches.
     """
 
-    recipe: Recipe
+    settings: SampleSettings
     sampling: PatchSampling
 
     def __call__(self, batch: RawBatch) -> StudyBatch:
@@ -46,19 +46,19 @@ class DeviceDegradation:
         spacings = [sample["spacing_mm"] for sample in samples for _ in range(phases)]
         degraded = apply_batch(clean[:, :-1].flatten(0, 1), spacings, records)
         hu = torch.cat([degraded.unflatten(0, (count, phases)), clean[:, -1:]], dim=1)
-        turned = [
-            _turned(volumes, json.loads(turns))
+        rotated = [
+            _rotated(volumes, json.loads(turns))
             for volumes, turns in zip(self.sampling.trim(hu), batch["rotation"], strict=True)
         ]
-        done, window = torch.stack(turned), self.recipe.window
+        stacked, window = torch.stack(rotated), self.settings.window
         return {
-            "phases": window.normalize(coarser(done[:, :-1], self.recipe.scale)),
-            "target": window.normalize(done[:, -1:]),
+            "phases": window.normalize(block_mean(stacked[:, :-1], self.settings.scale)),
+            "target": window.normalize(stacked[:, -1:]),
             "study_id": batch["study_id"],
         }
 
 
-def _turned(volumes: Tensor, turns: list[tuple[int, int]]) -> Tensor:
+def _rotated(volumes: Tensor, turns: list[tuple[int, int]]) -> Tensor:
     for axis, times in turns:
         volumes = rotate90(volumes, axis, times)
     return volumes

@@ -12,15 +12,15 @@ from hypothesis import strategies as st
 from torch.utils.data import BatchSampler
 
 from mpfnl.data.datamodule import MultiphaseDataModule
-from mpfnl.data.sampler import EpochSampler, InOrder, Share
-from mpfnl.errors import InputError
+from mpfnl.data.sampling import EpochSampler, OrderedSampler, ProcessShard
+from mpfnl.errors import OptionError
 
 PROCESSES = st.integers(1, 5)
 BATCH = st.integers(1, 4)
 
 
-def shares(processes: int) -> list[Share]:
-    return [Share(rank, processes) for rank in range(processes)]
+def shards(processes: int) -> list[ProcessShard]:
+    return [ProcessShard(rank, processes) for rank in range(processes)]
 
 
 def batches(sampler: EpochSampler, size: int) -> list[set[tuple[int, int]]]:
@@ -39,8 +39,8 @@ def test_a_step_of_all_processes_is_one_of_a_process_with_the_whole_batch(
     studies: int, per_study: int, epoch: int, processes: int, size: int
 ) -> None:
     alone, *ours = (
-        EpochSampler(studies, per_study, seed=3, group=4, share=share)
-        for share in [Share(), *shares(processes)]
+        EpochSampler(studies, per_study, seed=3, group=4, shard=shard)
+        for shard in [ProcessShard(), *shards(processes)]
     )
     for sampler in (alone, *ours):
         sampler.set_epoch(epoch)
@@ -58,14 +58,14 @@ def test_a_step_of_all_processes_is_one_of_a_process_with_the_whole_batch(
 
 @given(studies=st.integers(1, 9), processes=PROCESSES)
 def test_no_process_takes_the_sample_of_another(studies: int, processes: int) -> None:
-    taken = [key for share in shares(processes) for key in EpochSampler(studies, 3, seed=1, share=share)]
+    taken = [key for shard in shards(processes) for key in EpochSampler(studies, 3, seed=1, shard=shard)]
     assert len(set(taken)) == len(taken) == 3 * studies // processes * processes
 
 
 def test_what_is_left_over_changes_with_the_epoch() -> None:
     left = []
     for epoch in range(6):
-        ours = [EpochSampler(5, per_study=1, seed=0, share=share) for share in shares(2)]
+        ours = [EpochSampler(5, per_study=1, seed=0, shard=shard) for shard in shards(2)]
         for sampler in ours:
             sampler.set_epoch(epoch)
         left.append(set(range(5)) - {index for sampler in ours for _, index in sampler})
@@ -75,9 +75,9 @@ def test_what_is_left_over_changes_with_the_epoch() -> None:
 
 @given(done=st.integers(0, 7), rank=st.integers(0, 1))
 def test_an_epoch_can_be_entered_in_its_middle(done: int, rank: int) -> None:
-    share = Share(rank, 2)
-    whole = list(EpochSampler(5, per_study=3, seed=0, share=share))
-    assert list(EpochSampler(5, per_study=3, seed=0, share=share, done=lambda: done)) == whole[done:]
+    shard = ProcessShard(rank, 2)
+    whole = list(EpochSampler(5, per_study=3, seed=0, shard=shard))
+    assert list(EpochSampler(5, per_study=3, seed=0, shard=shard, done=lambda: done)) == whole[done:]
 
 
 @given(samples=st.integers(1, 40), processes=PROCESSES, wanted=BATCH)
@@ -85,10 +85,10 @@ def test_in_order_each_sample_is_taken_once_in_as_many_batches_by_each(
     samples: int, processes: int, wanted: int
 ) -> None:
     processes = min(samples, processes)
-    ours = [InOrder(samples, share) for share in shares(processes)]
+    ours = [OrderedSampler(samples, shard) for shard in shards(processes)]
     assert sorted(index for sampler in ours for index in sampler) == list(range(samples))
     assert all(list(sampler) == sorted(sampler) and len(list(sampler)) == len(sampler) for sampler in ours)
-    size = Share(0, processes).batch_size(samples, wanted)
+    size = ProcessShard(0, processes).batch_size(samples, wanted)
     assert len({ceil(len(sampler) / size) for sampler in ours}) == 1
     if len({ceil(len(sampler) / wanted) for sampler in ours}) == 1:
         assert size == wanted
@@ -109,5 +109,5 @@ def test_too_few_samples_are_one_line_in_every_process(cohort: Path) -> None:
             (data.val_dataloader, "1 validation patches"),
             (data.test_dataloader, "2 test studies"),
         ):
-            with pytest.raises(InputError, match=rf"^{found} for 5 processes: .*take at most .* processes$"):
+            with pytest.raises(OptionError, match=rf"^{found} for 5 processes: "):
                 make()

@@ -259,7 +259,7 @@ def test_subjects_are_torchios(cohort: Path) -> None:
 def test_an_empty_split_is_named(cohort: Path, tmp_path: Path) -> None:
     rows = cohort.read_text().splitlines()
     (cohort.parent / "no_val.csv").write_text("\n".join(row for row in rows if ",val," not in row) + "\n")
-    with pytest.raises(NotFoundError, match=r"no_val.csv: no study is in split val"):
+    with pytest.raises(NotFoundError, match=r"no_val.csv: .*split val"):
         module(cohort.parent / "no_val.csv").setup("fit")
 
 
@@ -298,6 +298,6 @@ def test_failed_studies_are_used_on_request(cohort: Path, caplog: pytest.LogCapt
 
 
 def test_a_split_of_failed_studies_alone_is_named(cohort: Path) -> None:
-    with pytest.raises(InputError, match=r"no study is left in split val, .*all its 1 failed") as caught:
+    with pytest.raises(NotFoundError, match=r"all 1 studies in split val") as caught:
         module(with_failed(cohort, "val0")).setup("fit")
     assert "\n" not in str(caught.value)

@@ -52,8 +52,8 @@ class Case:
     Args:
         positions: N.
         mode: `gaussian`: query and key are one tensor. `embedded`: they differ.
-        task: With gradients of all inputs, or without any.
-        precision: Of the inputs.
+        task: Computation, with gradients of all inputs or without any.
+        precision: Format of the inputs.
         device: "cpu" or "cuda".
         channels: C of query, key and value.
     """
@@ -97,9 +97,9 @@ class Inputs:
         query: `(1, N, C)`.
         key: The query itself in mode `gaussian`.
         value: `(1, N, C)`.
-        grad: Of the output, `(1, N, C)`.
+        grad: Gradient of the output, `(1, N, C)`.
         checked_grad: The same, zero but for the rows that are checked.
-        rows: Which rows of the output are checked.
+        rows: Checked rows of the output.
     """
 
     query: Tensor

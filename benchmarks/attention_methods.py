@@ -111,7 +111,7 @@ def task_on(method: Method, inputs: Inputs, dense: bool = False) -> Callable[[],
     """Gives the output, and the gradients of the inputs where they need any.
 
     Args:
-        method: What computes it.
+        method: Implementation of the operator.
         inputs: On what.
         dense: Whether the gradient of the output has all its rows, as in training, or those to check.
     """
@@ -135,9 +135,9 @@ class Trial:
     Args:
         status: "ok", or why the method is not to be timed.
         error: Relative error of the output.
-        gradient_error: Of the worst gradient; 0 without gradients.
+        gradient_error: Error of the worst gradient; 0 without gradients.
         peak: Bytes above the inputs.
-        seconds: Of that run, which was the first of its size where nothing was compiled.
+        seconds: Time of that run, the first of its size if nothing was compiled.
     """
 
     status: str

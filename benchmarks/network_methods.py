@@ -51,7 +51,7 @@ class Network:
 
     Args:
         name: In the table.
-        phases: That it takes.
+        phases: Number of input phases.
         ours: Makes the library's.
         naive: Makes the port.
         sizes: Arguments of both.
@@ -86,11 +86,11 @@ class Job:
     """What a network is given to do.
 
     Args:
-        network: Which.
-        task: What.
-        sides: Of a patch, or of the whole volume.
+        network: Name of the network.
+        task: Timed task.
+        sides: Sides of a patch or of the whole volume.
         device: "cpu" or "cuda".
-        tiling: Of a whole volume.
+        tiling: Tiling of a whole volume.
     """
 
     network: Network
@@ -117,11 +117,11 @@ class Variant:
     Args:
         name: In the table.
         ours: The library's, or the naive port.
-        dtype: Of autocast; float32: none.
-        compiled: By torch.compile.
+        dtype: Dtype of autocast; float32: none.
+        compiled: Whether torch.compile compiles the network.
         frozen: As `tiled_forward` prepares it: weights cast once, on a CPU freed memory kept.
         graph: Replayed as a CUDA graph, as `tiled_forward` does on CUDA.
-        tasks: What it can do.
+        tasks: Tasks of the variant.
     """
 
     name: str
@@ -162,7 +162,7 @@ class Prepared:
 
     Args:
         run: Does the job once.
-        witness: What `run` must have got right: an output, or a gradient.
+        witness: Output or gradient of `run` that is checked.
     """
 
     run: Callable[[], object]
@@ -237,9 +237,9 @@ class Trial:
         status: "ok", or why the variant is not to be timed.
         error: Against the naive port in float32.
         peak: Bytes above the network and the input; in training with gradients and the optimiser's state.
-        seconds: Of that run.
+        seconds: Time of that run.
         batch: The largest that fits, at most what was asked for.
-        prepared: To time.
+        prepared: Trial to time.
     """
 
     status: str
@@ -257,8 +257,8 @@ def trial(variant: Variant, job: Job, batches: Sequence[int], expected: Tensor |
     """Runs a variant once with the first batch size that fits, and checks what comes out.
 
     Args:
-        variant: Which.
-        job: What it does.
+        variant: Variant of the network.
+        job: Job of the trial.
         batches: Sizes to try, the largest first.
         expected: The reference's witness; None: not checked, as this is the reference.
     """

@@ -121,7 +121,7 @@ def row(job: Job, name: str, found: Trial, taken: Times | None, each: dict[str, 
     """One row of the table.
 
     Args:
-        job: What was done.
+        job: Finished job.
         name: The variant's.
         found: Its trial.
         taken: Its times, if any.

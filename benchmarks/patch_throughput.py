@@ -56,13 +56,13 @@ class Settings:
     """What both do.
 
     Args:
-        manifest: Of the cohort; all its studies are in the training split.
+        manifest: Manifest of the cohort; all its studies are in the training split.
         patch: Edge of a patch in voxels.
         batch: Patches a batch.
         per_study: Patches a study and pass over it.
         workers: Processes that read.
         repeats: Timed epochs.
-        pause_s: How long the first epoch waits after its first batch: loaders run ahead as far as they will.
+        pause_s: Pause of the first epoch after its first batch, in s, during which loaders run ahead.
     """
 
     manifest: str
@@ -80,8 +80,8 @@ class Measured:
 
     Args:
         per_second: Patches a second, the median of the timed epochs.
-        slowest: Of the timed epochs.
-        fastest: Of the timed epochs.
+        slowest: Speed of the slowest timed epoch.
+        fastest: Speed of the fastest timed epoch.
         peak: The most that the process and its workers held.
         idle: The same with everything imported and nothing begun.
     """

@@ -45,7 +45,7 @@ class Example:
 
     Args:
         hu: The scan (z, y, x).
-        shares: How much of each voxel each structure fills, 0 to 255, (structure, z, y, x).
+        shares: Fraction of each voxel that each structure fills, 0 to 255, (structure, z, y, x).
     """
 
     hu: NDArray[np.float32]
@@ -63,10 +63,10 @@ class Mixture:
     """How many phantoms of each kind.
 
     Args:
-        three_mm: Of the demonstration's settings, which need no resampling.
+        three_mm: Number of phantoms with the demonstration's settings, which need no resampling.
         small: The same with voxels of 2.6 to 3 mm.
-        other_fields: Of other fields of view, slices and noise.
-        default: Of the default settings, with voxels of 1.5 to 2 mm.
+        other_fields: Number of phantoms with other fields of view, slices and noise.
+        default: Number of phantoms with the default settings, with voxels of 1.5 to 2 mm.
     """
 
     three_mm: int
@@ -152,8 +152,8 @@ class Patches:
 
     Args:
         examples: The phantoms.
-        intensity: How HU are normalised.
-        seed: What the draws depend on.
+        intensity: Normalisation of HU.
+        seed: Seed of the draws.
     """
 
     def __init__(self, examples: Sequence[Example], intensity: Intensity, seed: int) -> None:
@@ -169,7 +169,7 @@ class Patches:
         """A sample; several threads may ask.
 
         Args:
-            number: Which; with the seed it decides everything but the size.
+            number: Number of the patch; with the seed it determines everything but the size.
             size: The patch's size (z, y, x) in voxels.
 
         Returns:

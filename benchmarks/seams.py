@@ -53,7 +53,7 @@ def find_seams(volume: Tensor, tiling: Tiling, edge: int = 0) -> Seams:
 
     Args:
         volume: `(x, y, z)`.
-        tiling: How it was cut.
+        tiling: Tiling of the volume.
         edge: Voxels at the volume's own border that do not count.
     """
     at, away = [], []

@@ -61,7 +61,7 @@ def in_turn(
     """Times several runs in turn, A B A B, after one warm-up run of each, or two of short ones.
 
     Args:
-        runs: By name.
+        runs: Functions by name.
         repeats: Samples of each.
         device: "cpu" or "cuda".
         settle: On CUDA, give cached memory back before each sample, and run once more: for runs that fill

@@ -49,7 +49,7 @@ class Budget:
 
     Args:
         steps: The last step.
-        minutes: When to stop though it is not reached.
+        minutes: Time limit in minutes.
     """
 
     steps: int
@@ -68,7 +68,7 @@ class Recipe:
         batch: Patches a step.
         learning_rate: Its highest value.
         mixture: The training phantoms.
-        seed: Of the network's first weights and of the patches; the phantoms' seed is a constant.
+        seed: Seed of the network's initial weights and of the patches; the phantoms' seed is a constant.
     """
 
     batch: int
@@ -104,7 +104,7 @@ def loss_of(outputs: Sequence[Tensor], shares: Tensor) -> Tensor:
 
     Args:
         outputs: Logits (1, 8, z, y, x) at each resolution.
-        shares: How much of each voxel is background and each structure, (1, 8, z, y, x).
+        shares: Fractions of background and of each structure in each voxel, (1, 8, z, y, x).
     """
     weights = [0.25**level for level in range(len(outputs))]
     losses = []

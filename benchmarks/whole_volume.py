@@ -61,10 +61,10 @@ class Case:
 
     Args:
         network: The model's class.
-        arguments: Of its constructor.
-        shape: Of the study.
+        arguments: Arguments of its constructor.
+        shape: Shape of the study.
         tile: Edge of the tiles; the overlap is the network's.
-        precision: Of the convolutions.
+        precision: Precision of the convolutions.
     """
 
     network: str

@@ -37,7 +37,7 @@ class SaveAtSignal(Callback):
     (Lightning issue 21406).
 
     Args:
-        path: Of the checkpoint.
+        path: Path of the checkpoint.
     """
 
     def __init__(self, path: Path) -> None:

@@ -20,9 +20,9 @@ class Block:
 
     Args:
         page: The document, from the repository's root.
-        line: Where its fence opens.
-        language: What follows the fence; "" if nothing does.
-        text: What stands in it.
+        line: Line of its opening fence.
+        language: Language after the fence; "" without one.
+        text: Content of the block.
     """
 
     page: str

@@ -68,9 +68,9 @@ def backward(
 
     Args:
         grad: Gradient of the output, `(batch, N, C_v)`.
-        query: As in `forward`.
-        key: As in `forward`.
-        value: As in `forward`.
+        query: Query of `forward`.
+        key: Key of `forward`.
+        value: Value of `forward`.
         out: Result of `forward`.
         lse: Result of `forward`.
 
@@ -155,9 +155,9 @@ def _general_backward(
 
     Args:
         grad: Gradient of the output, `(N, C_v)`.
-        query: As in `_general_forward`.
-        key: As in `_general_forward`.
-        value: As in `_general_forward`.
+        query: Query of `_general_forward`.
+        key: Key of `_general_forward`.
+        value: Value of `_general_forward`.
         out: Result of `_general_forward`.
         lse: Result of `_general_forward`.
         block: Rows and columns of a tile of scores.
@@ -243,8 +243,8 @@ def _symmetric_backward(
 
     Args:
         grad: Gradient of the output, `(N, C_v)`.
-        x: As in `_symmetric_forward`.
-        value: As in `_symmetric_forward`.
+        x: Positions of `_symmetric_forward`.
+        value: Value of `_symmetric_forward`.
         out: Result of `_symmetric_forward`.
         lse: Result of `_symmetric_forward`.
         block: Rows and columns of a tile of scores.

@@ -190,12 +190,12 @@ def backward(
 
     Args:
         grad: Gradient of the output, `(batch, N, C_v)`, any strides.
-        query: As in `forward`.
-        key: As in `forward`.
-        value: As in `forward`.
+        query: Query of `forward`.
+        key: Key of `forward`.
+        value: Value of `forward`.
         out: Result of `forward`.
         lse: Result of `forward`.
-        operands: As in `forward`.
+        operands: Operand format of `forward`.
 
     Returns:
         The gradients of the query, the key (None if it is the query, whose gradient then holds both) and the

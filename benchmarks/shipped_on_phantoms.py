@@ -11,11 +11,9 @@ if the weights' tests fail. These are phantoms: the numbers say nothing about pa
 
 from __future__ import annotations
 
-import math
 import sys
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +22,7 @@ from train_phantom_models import SECOND_SEED, SEED, cohort
 
 from mpfnl.data.manifest import SplitCounts
 from mpfnl.evaluation import evaluate
-from mpfnl.evaluation.cases import METRICS, Case, values_by_method
+from mpfnl.evaluation.cases import Case, values_by_method
 from mpfnl.evaluation.folder import BASELINE, REFERENCE
 from mpfnl.evaluation.methods import EvaluatedModel, PhaseSubset
 from mpfnl.evaluation.scoring import EvaluateOptions
@@ -86,12 +84,6 @@ def gap_lines(cases: Sequence[Case], names: Sequence[str]) -> list[str]:
     return lines + [f"{name:20} closes {100 * (means[name] - low) / (high - low):.0f} %" for name in names]
 
 
-def row(case: Case) -> dict[str, object]:
-    """A case as a row; a value that is not there is an empty cell."""
-    values = asdict(case)
-    return values | {name: "" for name in METRICS if math.isnan(values[name])}
-
-
 def main() -> int:
     parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="for the phantoms and the evaluations")
@@ -123,7 +115,7 @@ def main() -> int:
         )
     print(*gap_lines(cases, list(models)), sep="\n")
     if chosen.csv is not None:
-        write_csv(chosen.csv, [row(case) for case in cases], provenance())
+        write_csv(chosen.csv, [case.cells for case in cases], provenance())
     return 0
 
 

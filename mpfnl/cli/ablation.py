@@ -9,9 +9,9 @@ from mpfnl.cli.options import (
     Precision,
     Segment,
     TruthName,
-    chosen_device,
-    chosen_precision,
-    chosen_segmenter,
+    make_segmenter,
+    torch_device,
+    torch_precision,
 )
 from mpfnl.errors import InputError
 
@@ -76,14 +76,14 @@ def ablate(
     said = {name: value for name, value in given.items() if value is not None}
     settings = AblationSettings(
         _budget(small, said | {"seed": seed}),
-        Machine(chosen_device(device), chosen_precision(precision)),
+        Machine(torch_device(device), torch_precision(precision)),
         small,
         SMALL_TILING if small else None,
         OverlapOptions(truth=Truth(truth)),
         find_preset(degradation),
     )
     cohort = read_manifest(manifest)
-    segmenter = chosen_segmenter(
+    segmenter = make_segmenter(
         segment, settings.overlap.structure, phantom_weights, isolated=False, device=device
     )
     with segmenter or nullcontext():

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mpfnl.cli.options import Precision, chosen_device, chosen_precision
+from mpfnl.cli.options import Precision, torch_device, torch_precision
 from mpfnl.errors import OptionError, OutputError
 from mpfnl.phases import Phase
 
@@ -62,7 +62,7 @@ def enhance(
     as_dicom = _is_folder(output)
     if not as_dicom:
         check_output(output, files.values())
-    model = load_model(weights).to(chosen_device(device))
+    model = load_model(weights).to(torch_device(device))
     if as_dicom and network_capabilities(model.network).scale > 1:
         raise OutputError(
             f"{output}: a DICOM series is written on its source's grid, and the result of this"
@@ -75,8 +75,8 @@ def enhance(
         unused = ", ".join(name.label for name in files if name not in sources)
         print(f"this {type(model).__name__} does not take: {unused}")
     options = EnhanceOptions(
-        _chosen_tiling(model, tile, overlap),
-        chosen_precision(precision),
+        _model_tiling(model, tile, overlap),
+        torch_precision(precision),
         progress=True,
         self_ensemble=self_ensemble,
         max_memory=_bytes(max_memory),
@@ -149,7 +149,7 @@ def _digest(weights: str) -> str:
     return file_digest(path if path.is_file() else find_weights(weights) / WEIGHTS)
 
 
-def _chosen_tiling(model: EnhancementModule, tile: int | None, overlap: int | None) -> Tiling | None:
+def _model_tiling(model: EnhancementModule, tile: int | None, overlap: int | None) -> Tiling | None:
     """The tiling of `--tile` and `--overlap`; None for the model's own."""
     from mpfnl.inference.tiling import network_tiling
 

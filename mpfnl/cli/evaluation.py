@@ -10,11 +10,11 @@ from mpfnl.cli.options import (
     Sharing,
     Split,
     TruthName,
-    chosen_precision,
-    chosen_segmenter,
-    chosen_tiling,
-    named_folders,
-    named_models,
+    common_tiling,
+    load_models,
+    make_segmenter,
+    method_folders,
+    torch_precision,
 )
 from mpfnl.errors import IncompleteError, OptionError
 
@@ -88,18 +88,18 @@ def evaluate(
     if not nsd_tolerance >= 0:
         raise OptionError(f"--nsd-tolerance {nsd_tolerance}: give 0 mm or more")
     cohort = read_manifest(manifest)
-    loaded, folders = named_models(models or [], device), named_folders(enhanced or [])
+    loaded, folders = load_models(models or [], device), method_folders(enhanced or [])
     options = EvaluateOptions(
         CohortSplit(split),
         degradation=find_preset(degradation),
         sharing=PhaseSharing(sharing),
         seed=seed,
-        tiling=chosen_tiling(tile, overlap),
-        precision=chosen_precision(precision),
+        tiling=common_tiling(tile, overlap),
+        precision=torch_precision(precision),
         overlap=OverlapOptions(structure, nsd_tolerance, Truth(truth)),
         progress=True,
     )
-    segmenter = chosen_segmenter(segment, structure, phantom_weights, isolated, device)
+    segmenter = make_segmenter(segment, structure, phantom_weights, isolated, device)
     with segmenter or nullcontext():
         evaluation = evaluate_cohort(cohort, loaded, output, options, segmenter=segmenter, enhanced=folders)
     if evaluation.missing:

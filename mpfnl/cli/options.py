@@ -1,4 +1,4 @@
-"""Options that several commands have, from words to what they mean."""
+"""Options that several commands share, and the objects that they stand for."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from mpfnl.errors import InputError
+from mpfnl.errors import NotFoundError, OptionError
 
 if TYPE_CHECKING:
     import torch
@@ -23,11 +23,11 @@ Segment: TypeAlias = Literal["no", "fast", "full"]
 TruthName: TypeAlias = Literal["mask", "reference-scan"]
 
 
-def chosen_device(name: str) -> torch.device:
-    """The device of `--device`; auto is a GPU where there is one.
+def torch_device(name: str) -> torch.device:
+    """The device of `--device`; auto is the GPU where there is one.
 
     Raises:
-        InputError: This machine has no such device.
+        OptionError: This machine has no such device.
     """
     import torch
 
@@ -37,103 +37,104 @@ def chosen_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError):
-        raise InputError(f"--device {name}: this machine has no such device; give cpu or auto") from None
+        raise OptionError(f"--device {name}: this machine has no such device; choose cpu or auto") from None
     return device
 
 
-def chosen_precision(precision: Precision) -> torch.dtype | None:
-    """The number type of `--precision`; None leaves it to the device."""
+def torch_precision(precision: Precision) -> torch.dtype | None:
+    """The number type of `--precision`; None for auto, which depends on the device."""
     import torch
 
-    chosen = {"bf16": torch.bfloat16, "fp32": torch.float32}
-    return chosen.get(precision)
+    return {"bf16": torch.bfloat16, "fp32": torch.float32}.get(precision)
 
 
-def chosen_tiling(tile: int | None, overlap: int | None) -> Tiling | None:
-    """The tiling of `--tile` and `--overlap`, for models of any kind; None leaves it to each.
+def common_tiling(tile: int | None, overlap: int | None) -> Tiling | None:
+    """The tiling of `--tile` and `--overlap` for all models; None if it is chosen for each model.
 
     Raises:
-        InputError: They do not fit.
+        OptionError: Tile and overlap contradict each other.
     """
     from mpfnl.inference.tiling import Tiling
 
     if tile is None:
         if overlap is not None:
-            raise InputError(f"--overlap {overlap}: give --tile too")
+            raise OptionError(f"--overlap {overlap}: give --tile too")
         return None
     overlap = tile // 4 if overlap is None else overlap
     try:
         return Tiling(tile, overlap)
     except ValueError as error:
-        raise InputError(f"--tile {tile} --overlap {overlap}: {error}") from None
+        raise OptionError(f"--tile {tile} --overlap {overlap}: {error}") from None
 
 
-def named_models(models: Sequence[str], device: str) -> dict[str, EvaluatedModel]:
+def load_models(models: Sequence[str], device: str) -> dict[str, EvaluatedModel]:
     """The models of `--models NAME=WEIGHTS[@PHASE+...] ...`, loaded.
 
     Raises:
-        InputError: A word is none, a name is there twice, or the weights cannot be used.
+        OptionError: A model is not NAME=WEIGHTS, or a name occurs twice.
+        InputError: The weights cannot be used.
     """
     from mpfnl.evaluation.methods import PhaseSubset
     from mpfnl.models.loading import load_model
 
-    place = chosen_device(device)
-    named: dict[str, EvaluatedModel] = {}
-    for name, word in _pairs("--models", "NAME=WEIGHTS", models):
-        path, phases = _given_phases(word)
+    place = torch_device(device)
+    loaded: dict[str, EvaluatedModel] = {}
+    for name, weights in _pairs("--models", "NAME=WEIGHTS", models):
+        path, phases = _split_phases(weights)
         model = load_model(path).to(place)
-        named[name] = PhaseSubset(model, phases) if phases else model
-    return named
+        loaded[name] = PhaseSubset(model, phases) if phases else model
+    return loaded
 
 
-def _given_phases(word: str) -> tuple[str, list[Phase]]:
-    """The path of WEIGHTS@PHASE+..., and the phases; what follows the @ in another path stays in it."""
+def _split_phases(weights: str) -> tuple[str, list[Phase]]:
+    """The path and the phases of WEIGHTS@PHASE+...; an @ before anything but phases belongs to the path."""
     from mpfnl.phases import Phase
 
-    path, _, listed = word.rpartition("@")
+    path, _, listed = weights.rpartition("@")
     phases = listed.split("+")
     if not path or not all(phase in list(Phase) for phase in phases):
-        return word, []
+        return weights, []
     return path, [Phase(phase) for phase in phases]
 
 
-def named_folders(folders: Sequence[str]) -> dict[str, Path]:
+def method_folders(folders: Sequence[str]) -> dict[str, Path]:
     """The folders of `--enhanced NAME=FOLDER ...`.
 
     Raises:
-        InputError: A word is none, a name is there twice, or there is no such folder.
+        OptionError: A folder is not NAME=FOLDER, or a name occurs twice.
+        NotFoundError: A folder does not exist.
     """
-    named = {name: Path(path) for name, path in _pairs("--enhanced", "NAME=FOLDER", folders)}
-    for name, folder in named.items():
+    paths = {name: Path(path) for name, path in _pairs("--enhanced", "NAME=FOLDER", folders)}
+    for name, folder in paths.items():
         if not folder.is_dir():
-            raise InputError(f"--enhanced {name}={folder}: there is no such folder")
-    return named
+            raise NotFoundError(f"--enhanced {name}={folder}: there is no such folder")
+    return paths
 
 
-def _pairs(option: str, form: str, words: Sequence[str]) -> Iterator[tuple[str, str]]:
-    seen = set()
-    for word in words:
-        name, equals, path = word.partition("=")
-        if not equals or not name or not path or name in seen:
-            raise InputError(f"{option} {word}: give {form}, each name once")
-        seen.add(name)
+def _pairs(option: str, form: str, values: Sequence[str]) -> Iterator[tuple[str, str]]:
+    names = set()
+    for value in values:
+        name, equals, path = value.partition("=")
+        if not equals or not name or not path or name in names:
+            raise OptionError(f"{option} {value}: give {form}, each name once")
+        names.add(name)
         yield name, path
 
 
-def chosen_segmenter(
+def make_segmenter(
     segment: Segment, structure: str, phantom_weights: bool, isolated: bool, device: str
 ) -> TotalSegmentatorSegmenter | None:
-    """The segmenter of `--segment`, `--structure`, `--phantom-weights` and `--isolated`; None for none.
+    """The segmenter of `--segment`, `--structure`, `--phantom-weights` and `--isolated`; None for `no`.
 
     Raises:
-        InputError: It does not know the structure, or weights are missing.
+        InputError: The segmenter does not know the structure, or weights are missing.
         MissingExtraError: TotalSegmentator is not installed.
     """
     from mpfnl.segmentation import TotalSegmentatorSegmenter
 
     if segment == "no":
         if phantom_weights:
-            raise InputError("--phantom-weights: say how to segment with them: --segment fast or full")
+            raise OptionError("--phantom-weights: needs --segment fast or --segment full")
         return None
     fast = segment == "fast"
     if phantom_weights:

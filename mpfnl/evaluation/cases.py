@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from mpfnl.data.manifest import Study
 from mpfnl.errors import ConflictError, FormatError
 from mpfnl.evaluation.folder import CASE_TABLE, REFERENCE, read_table, write_table
+from mpfnl.metrics.registry import image_metrics
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Case:
         nsd: Normalized surface distance of the same masks, in [0, 1].
         failure: Reason of a failure in one line; empty if nothing failed. A row with an empty segmentation
             has a failure too, and counts in the means with its 0.
+        added: Values of registered image metrics besides PSNR and SSIM, by column.
     """
 
     study_id: str
@@ -39,18 +41,38 @@ class Case:
     dsc: float = math.nan
     nsd: float = math.nan
     failure: str = ""
+    added: Mapping[str, float] = field(default_factory=dict, hash=False)
+
+    @property
+    def values(self) -> dict[str, float]:
+        """Value of each metric by column of `cases.csv`; NaN where there is none."""
+        images = {"psnr_db": self.psnr_db, "ssim": self.ssim, **self.added}
+        return {column: images.get(column, math.nan) for column in image_columns()} | {
+            "dsc": self.dsc,
+            "nsd": self.nsd,
+        }
+
+    @property
+    def cells(self) -> dict[str, object]:
+        """The row of `cases.csv`, by column; a missing value is an empty cell."""
+        values = {column: "" if math.isnan(value) else value for column, value in self.values.items()}
+        names = {"study_id": self.study_id, "patient_id": self.patient_id, "method": self.method}
+        return {**names, **values, "failure": self.failure}
 
 
-COLUMNS = [field.name for field in fields(Case)]
-METRICS = ("psnr_db", "ssim", "dsc", "nsd")
+def image_columns() -> list[str]:
+    """Columns of the image metrics: PSNR, SSIM, then those that were registered."""
+    return [metric.column for metric in image_metrics()]
+
+
+def columns() -> list[str]:
+    """The columns of `cases.csv`."""
+    return list(Case("", "", "").cells)
 
 
 def write_cases(path: Path, cases: Iterable[Case]) -> None:
     """Writes the rows, whole or not at all; a missing value is an empty cell."""
-    rows = map(asdict, cases)
-    write_table(
-        path, COLUMNS, (row | {name: "" for name in METRICS if math.isnan(row[name])} for row in rows)
-    )
+    write_table(path, columns(), (case.cells for case in cases))
 
 
 def read_cases(path: Path) -> list[Case]:
@@ -59,15 +81,16 @@ def read_cases(path: Path) -> list[Case]:
     Raises:
         FormatError: The file has other columns, or a cell of a metric holds no number.
     """
-    return [_case(path, number, row) for number, row in enumerate(read_table(path, COLUMNS), start=2)]
+    return [_case(path, number, row) for number, row in enumerate(read_table(path, columns()), start=2)]
 
 
 def _case(path: Path, line: int, row: dict[str, str]) -> Case:
     try:
-        values = {name: float(row[name] or "nan") for name in METRICS}
+        values = {column: float(row[column] or "nan") for column in [*image_columns(), "dsc", "nsd"]}
     except (TypeError, ValueError):
         raise FormatError(f"{path}: line {line} has a metric that is no number; delete that line") from None
-    return Case(row["study_id"], row["patient_id"], row["method"], failure=row["failure"], **values)
+    scores = [values.pop(column) for column in ("psnr_db", "ssim", "dsc", "nsd")]
+    return Case(row["study_id"], row["patient_id"], row["method"], *scores, row["failure"], values)
 
 
 def methods_of(cases: Sequence[Case]) -> list[str]:
@@ -85,9 +108,9 @@ def values_by_method(cases: Sequence[Case], metric: str) -> dict[str, list[float
 
     Args:
         cases: Rows; a method without a row for a study gets NaN there.
-        metric: A column: `psnr_db`, `ssim`, `dsc` or `nsd`.
+        metric: Column of the metric: `psnr_db`, `ssim`, `dsc`, `nsd`, or that of a registered one.
     """
-    values = {(case.study_id, case.method): float(getattr(case, metric)) for case in cases}
+    values = {(case.study_id, case.method): case.values[metric] for case in cases}
     studies = studies_of(cases)
     return {
         method: [values.get((study, method), math.nan) for study in studies] for method in methods_of(cases)

@@ -19,7 +19,7 @@ from mpfnl.evaluation.cases import Case
 from mpfnl.evaluation.folder import BASELINE, VOLUMES, degraded_file
 from mpfnl.evaluation.methods import Methods
 from mpfnl.inference.enhancement import EnhanceOptions, enhance_study
-from mpfnl.metrics.image import psnr, ssim
+from mpfnl.metrics.registry import image_metrics
 from mpfnl.phases import Phase
 from mpfnl.volumes import Volume, read_volume, write_volume
 from mpfnl.volumes.grid import check_same_grid
@@ -120,4 +120,5 @@ def _copied(source: Path, path: Path, reference: Volume) -> Volume:
 
 def _scored(case: Case, hu: NDArray[Any], reference: NDArray[Any], window: Window) -> Case:
     unit, clean = (window.normalize(torch.as_tensor(scan).float())[None, None] for scan in (hu, reference))
-    return replace(case, psnr_db=float(psnr(unit, clean)), ssim=float(ssim(unit, clean)))
+    scores = {metric.column: metric(unit, clean) for metric in image_metrics()}
+    return replace(case, psnr_db=scores.pop("psnr_db"), ssim=scores.pop("ssim"), added=scores)

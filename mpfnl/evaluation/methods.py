@@ -125,7 +125,7 @@ class Methods:
                     f"{name} has scale {scale}: methods are compared on the grid of their input scans; score"
                     " this model with mpfnl test"
                 )
-        targets = {name: model.target.replace("_", " ") for name, model in self.models.items()}
+        targets = {name: model.target.label for name, model in self.models.items()}
         _check_agreement("restore different phases", targets)
         windows = {name: _level_and_width(model.window) for name, model in self.models.items()}
         _check_agreement("have different HU windows", windows)

@@ -77,7 +77,7 @@ class Evaluation:
         target: The phase that was restored.
         window: The HU window of the comparison.
         cases: One row for each study and method.
-        image_tables: PSNR and SSIM of the methods: Table I.
+        image_tables: PSNR, SSIM and registered image metrics of the methods: Table I.
         overlap_tables: DSC and NSD of the methods: Table II; empty where nothing was segmented.
     """
 

@@ -118,8 +118,8 @@ def test_evaluating_it_beside_a_model_of_one_phase(four_phases: Path, weights: P
     assert all(np.isfinite(rows[name].psnr_db) for name in ("degraded", "four", "one", "late"))
     assert rows["four"].psnr_db != rows["late"].psnr_db
     report = (out / "report.html").read_text()
-    assert "input phases: noncontrast, arterial, portal venous and delayed." in report
-    assert "input phases: portal venous and delayed; withheld: noncontrast and arterial." in report
+    assert "input phases: non-contrast, arterial, portal venous and delayed." in report
+    assert "input phases: portal venous and delayed; withheld: non-contrast and arterial." in report
 
 
 def test_preparing_it_with_the_others(tmp_path: Path) -> None:

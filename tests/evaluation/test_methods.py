@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import mpfnl
-from mpfnl.cli.options import named_models
+from mpfnl.cli.options import load_models
 from mpfnl.data.manifest import read_manifest
 from mpfnl.errors import ConflictError, InputError, OptionError
 from mpfnl.evaluation.methods import PhaseSubset
@@ -56,7 +56,7 @@ def test_the_record_and_the_report_say_which(cohort: Path, model: mpfnl.PFNL3D, 
     assert record["models"]["alone"]["given"] == ["portal_venous"]
     assert record["models"]["alone"]["weights_sha256"] == record["models"]["all"]["weights_sha256"]
     received, withheld = method_lines(record)["alone"].split("withheld")
-    names = [phase.replace("_", " ") for phase in PHASES]
+    names = [phase.label for phase in PHASES]
     assert [name in received for name in names] == [False, False, True]
     assert [name in withheld for name in names] == [True, True, False]
     assert "withheld" not in method_lines(record)["all"]
@@ -75,6 +75,6 @@ def test_what_it_cannot_do_without_is_refused(model: mpfnl.PFNL3D) -> None:
 
 def test_the_command_line_names_them(model: mpfnl.PFNL3D, tmp_path: Path) -> None:
     weights = model.save_pretrained(tmp_path / "a@b")
-    named = named_models([f"all={weights}", f"two={weights}@noncontrast+portal_venous"], "cpu")
+    named = load_models([f"all={weights}", f"two={weights}@noncontrast+portal_venous"], "cpu")
     assert named["all"].phases == PHASES
     assert named["two"].phases == (Phase.NONCONTRAST, Phase.PORTAL_VENOUS)

@@ -337,7 +337,7 @@ def test_models_and_folders_have_a_line() -> None:
         "folders": {"other": {}},
     }
     lines = method_lines(record)
-    assert lines["ours"] == "PFNL3D; input phases: noncontrast, arterial and portal venous."
+    assert lines["ours"] == "PFNL3D; input phases: non-contrast, arterial and portal venous."
     assert lines["alone"] == "RCAN3D; input phases: portal venous."
     assert lines["other"]
 

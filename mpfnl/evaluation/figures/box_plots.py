@@ -13,7 +13,13 @@ from mpfnl.evaluation.cases import Case, methods_of, values_by_method
 from mpfnl.evaluation.figures import FigureFile, save_figure
 from mpfnl.evaluation.folder import REFERENCE
 from mpfnl.evaluation.overlap import Truth
-from mpfnl.evaluation.tables.metrics import DSC, IMAGE_METRICS, SEGMENTATION_METRICS, Metric, window_range
+from mpfnl.evaluation.tables.metrics import (
+    DSC,
+    SEGMENTATION_METRICS,
+    Metric,
+    image_quality_metrics,
+    window_range,
+)
 from mpfnl.plots.boxes import COLOURS, BoxPlot, box_plots
 from mpfnl.window import Window
 
@@ -24,8 +30,8 @@ KEY = (
 
 
 def quality_figure(cases: Sequence[Case]) -> Figure:
-    """Box plots of PSNR and SSIM by method; the reference has none."""
-    return _figure(cases, IMAGE_METRICS, "")
+    """Box plots of the image metrics by method; the reference has none."""
+    return _figure(cases, image_quality_metrics(), "")
 
 
 def overlap_figure(cases: Sequence[Case], notice: str = "") -> Figure:
@@ -37,8 +43,12 @@ def draw_quality(cases: Sequence[Case], folder: Path, window: Window) -> FigureF
     """Draws the image quality into `image_quality.png`."""
     path = folder / "image_quality.png"
     save_figure(quality_figure(cases), path)
-    caption = f"PSNR and SSIM in the window {window_range(window)} against the reference, by method. {KEY}"
-    return FigureFile(path, "Figure 1. Image quality by method", caption, _alt(cases, IMAGE_METRICS))
+    metrics = image_quality_metrics()
+    names = " and ".join(metric.name for metric in metrics)
+    caption = f"{names} in the window {window_range(window)} against the reference, by method. {KEY}"
+    return FigureFile(
+        path, "Figure 1. Image quality by method", caption, _alt(cases, image_quality_metrics())
+    )
 
 
 def draw_overlap(

@@ -135,8 +135,8 @@ def _sentence(organ: str, drift: OrganDrift, target: Phase, rule: LeakRule) -> s
     direction = " and ".join(ways) or "toward no other phase"
     before = drift.degraded_drift_hu
     degraded = "" if math.isnan(before) else f" (the degraded scan: {before:+.0f} HU)"
-    reference = f"{target.replace('_', ' ')} reference"
-    return f"{organ.replace('_', ' ')} {change} than the {reference}, {direction}{degraded}"
+    region = organ.replace("_", " ")
+    return f"{region} {change} than the {target.label} reference, {direction}{degraded}"
 
 
 def write_leak_table(

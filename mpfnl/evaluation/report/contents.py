@@ -106,7 +106,7 @@ class ReportContents:
     @property
     def target_name(self) -> str:
         """The target phase in a sentence: `portal venous`."""
-        return self.target.replace("_", " ")
+        return self.target.label
 
     @property
     def structure_name(self) -> str:
@@ -159,7 +159,7 @@ def leak_table(summaries: Sequence[LeakSummary]) -> TextTable | None:
         ]
         for summary in summaries
     ]
-    shares = [f"share toward {_words(phase)}" for phase in others]
+    shares = [f"share toward {phase.label}" for phase in others]
     columns = ["method", "organ", "drift (HU)", *shares, "studies", "not measured", "warnings"]
     return TextTable(columns, rows, text_columns=2)
 
@@ -176,8 +176,8 @@ def swap_table(rows: Mapping[str, Sequence[SwapRow]]) -> TextTable | None:
     cells = [
         [
             method,
-            _words(row.swapped),
-            _words(row.by),
+            row.swapped.label,
+            row.by.label,
             _words(row.region),
             signed(row.given_hu, 1),
             f"{row.rms_hu:.1f}",
@@ -226,5 +226,5 @@ def _model_line(model: Mapping[str, Any]) -> str:
 
 
 def _listed(phases: Sequence[str]) -> str:
-    *others, last = map(_words, phases)
+    *others, last = (Phase(phase).label for phase in phases)
     return f"{', '.join(others)} and {last}" if others else last

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from mpfnl.metrics.registry import ImageMetric, image_metrics
 from mpfnl.metrics.statistics import ConfidenceInterval
 from mpfnl.window import Window
 
@@ -118,7 +119,7 @@ def p_text(p: float | None) -> str:
 
 def window_range(window: Window) -> str:
     """The ends of a window, such as `[−175, 275] HU`."""
-    return f"[{_minus(f'{window.lower:g}')}, {_minus(f'{window.upper:g}')}] HU"
+    return str(window).replace("-", "−")
 
 
 def _minus(text: str) -> str:
@@ -169,10 +170,22 @@ NSD = Metric(
 )
 
 IMAGE_METRICS = (PSNR, SSIM)
-"""The metrics of Table I."""
+"""The metrics of Table I that the package brings."""
 
 SEGMENTATION_METRICS = (DSC, NSD)
 """The metrics of Table II, without the tolerance of NSD."""
+
+
+def image_quality_metrics() -> tuple[Metric, ...]:
+    """The metrics of Table I: PSNR, SSIM, then those that were registered."""
+    registered = (metric for metric in image_metrics() if metric.column not in (PSNR.column, SSIM.column))
+    return *IMAGE_METRICS, *map(_registered, registered)
+
+
+def _registered(metric: ImageMetric) -> Metric:
+    title = f"{metric.name} ({metric.unit})" if metric.unit else metric.name
+    notation = Decimals(metric.decimals)
+    return Metric(metric.column, metric.name, title, title, notation, metric.unit, metric.unit)
 
 
 def segmentation_metrics(tolerance_mm: float) -> tuple[Metric, ...]:

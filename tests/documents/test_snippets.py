@@ -84,6 +84,7 @@ SLOW = (
     "mpfnl predict",
     "mpfnl prepare",
     "last.ckpt",
+    "= evaluate(",
     "Trainer(",
     "write_vindr_cohort",
     "python examples/",

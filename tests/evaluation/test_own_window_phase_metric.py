@@ -1,4 +1,4 @@
-"""The window is that of the models, the phases are those of the studies: both reach the report."""
+"""Window, phases and metrics are data: those of models, studies and registry reach the report."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from skimage.metrics import peak_signal_noise_ratio
 
 import mpfnl
 from mpfnl.data.manifest import Manifest, read_manifest
-from mpfnl.errors import ConflictError
+from mpfnl.errors import ConflictError, FormatError
 from mpfnl.evaluation import EvaluateOptions, evaluate
 from mpfnl.evaluation.cases import read_cases
 from mpfnl.evaluation.scoring import score_cohort
 from mpfnl.inference.tiling import Tiling
+from mpfnl.metrics.registry import register_metric, unregister_metric
 from mpfnl.phases import Phase
 from mpfnl.volumes import read_volume, write_volume
 from mpfnl.window import ABDOMEN, Window
@@ -118,3 +119,23 @@ def test_a_phase_that_the_code_does_not_know_reaches_the_report(cohort: Path, tm
         liver = next(row for row in csv.DictReader(file) if row["organ"] == "liver")
     assert float(liver["nephrographic_hu"]) == pytest.approx(float(liver["arterial_hu"]))
     assert "share toward nephrographic" in (out / "report.html").read_text(encoding="utf-8")
+
+
+def test_an_image_metric_of_ones_own_reaches_the_tables(cohort: Path, tmp_path: Path) -> None:
+    register_metric("MAE", lambda a, b: (a - b).abs().mean(), higher_is_better=False)
+    try:
+        evaluation = score_cohort(one_study(cohort), {"RCAN3D": rcan3d(ABDOMEN)}, tmp_path, OPTIONS)
+        assert [table.metric.name for table in evaluation.image_tables] == ["PSNR", "SSIM", "MAE"]
+        cases = read_cases(tmp_path / "cases.csv")
+        assert repr(cases) == repr(evaluation.cases)  # NaN is not equal to itself
+        for case in cases:
+            (study,) = one_study(cohort)
+            name = "degraded_portal_venous" if case.method == "degraded" else case.method
+            scan = read_volume(tmp_path / "volumes" / study.study_id / f"{name}.nii.gz").data
+            clean = read_volume(study.file(PV)).data
+            unit, target = (ABDOMEN.normalize(hu.astype(float)) for hu in (scan, clean))
+            assert case.values["mae"] == pytest.approx(np.abs(unit - target).mean(), rel=1e-4)
+    finally:
+        unregister_metric("MAE")
+    with pytest.raises(FormatError, match=r"cases\.csv"):  # its column is unknown now
+        read_cases(tmp_path / "cases.csv")

@@ -22,8 +22,9 @@ from lightning.pytorch.callbacks import EMAWeightAveraging
 import mpfnl
 from mpfnl.data.manifest import SplitCounts
 from mpfnl.metrics import psnr
-from mpfnl.models import EnhancementModule, Score
-from mpfnl.models.fine_tuning import WarmUpCosine, start_from
+from mpfnl.models import EnhancementModule
+from mpfnl.models.provenance import Score
+from mpfnl.models.rates import WarmUpCosine
 from mpfnl.phantoms import write_cohort
 from mpfnl.phantoms.config import SMALL
 
@@ -45,7 +46,7 @@ def main() -> None:
 
     seed_everything(0, workers=True)
     started = perf_counter()
-    model = start_from(
+    model = EnhancementModule.from_pretrained(
         options.weights,
         optimizer=partial(torch.optim.Adam, lr=1e-3),
         lr_scheduler=partial(WarmUpCosine, warm_up=max(1, options.steps // 10), steps=options.steps),

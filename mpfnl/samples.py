@@ -12,7 +12,7 @@ from mpfnl.window import Window
 
 @runtime_checkable
 class PhaseSource(Protocol):
-    """A data module that states the phases of its batches."""
+    """A data module that states the phases, the grid and the window of its batches."""
 
     @property
     def phases(self) -> tuple[Phase, ...]:
@@ -21,6 +21,14 @@ class PhaseSource(Protocol):
     @property
     def target(self) -> Phase:
         """The phase to restore."""
+
+    @property
+    def scale(self) -> int:
+        """Refinement of the target's grid along each axis."""
+
+    @property
+    def window(self) -> Window:
+        """The HU window that is mapped to [0, 1]."""
 
 
 @dataclass(frozen=True)

@@ -26,9 +26,9 @@ ROOMS: dict[str, tuple[str, list[str]]] = {
         "Models",
         [
             "mpfnl.models",
-            "mpfnl.models.trained",
+            "mpfnl.models.pretrained",
             "mpfnl.models.loading",
-            "mpfnl.models.fine_tuning",
+            "mpfnl.models.rates",
             "mpfnl.models.montage",
         ],
     ),

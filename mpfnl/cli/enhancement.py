@@ -84,7 +84,7 @@ def enhance(
     with open_study(model, sources, options, keeps_result=False) as study:
         print("\n".join(study.lines), flush=True)
         if as_dicom:
-            about = _derivation(model, weights, study.selection.phases, self_ensemble=self_ensemble)
+            about = _derivation(model, study.selection.phases, self_ensemble=self_ensemble)
             with derived_series_writer(output, files[model.target], about) as writer:
                 for _, slab in study.slabs():
                     writer.write(slab)
@@ -122,9 +122,7 @@ def _is_folder(output: Path) -> bool:
     return not output.name.lower().endswith(IMAGE_SUFFIXES)
 
 
-def _derivation(
-    model: EnhancementModule, weights: str, phases: tuple[Phase, ...], *, self_ensemble: bool
-) -> Derivation:
+def _derivation(model: EnhancementModule, phases: tuple[Phase, ...], *, self_ensemble: bool) -> Derivation:
     """The derivation that the DICOM series states."""
     from mpfnl import __version__
     from mpfnl.volumes.dicom.derivation import Derivation
@@ -136,17 +134,8 @@ def _derivation(
         "trained on phantoms, not on patients" if record is not None and record.saw_phantoms else "",
     ]
     description = ", ".join(filter(None, remarks))
-    return Derivation(type(model).__name__, _digest(weights), __version__, phases, description)
-
-
-def _digest(weights: str) -> str:
-    """SHA-256 of the file that holds the weights."""
-    from mpfnl.files import file_digest
-    from mpfnl.models.pretrained import WEIGHTS
-    from mpfnl.models.sources import find_weights
-
-    path = Path(weights)
-    return file_digest(path if path.is_file() else find_weights(weights) / WEIGHTS)
+    digest = "" if model.source is None else model.source.sha256
+    return Derivation(model.name, digest, __version__, phases, description)
 
 
 def _model_tiling(model: EnhancementModule, tile: int | None, overlap: int | None) -> Tiling | None:

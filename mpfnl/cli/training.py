@@ -12,35 +12,35 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from mpfnl.data.datamodule import MultiphaseDataModule
 from mpfnl.data.manifest import read_manifest
 from mpfnl.data.prediction_writer import PredictionWriter
-from mpfnl.errors import InputError
+from mpfnl.errors import OptionError
 from mpfnl.models.enhancement import EnhancementModule
 
 RECIPES = files("mpfnl") / "recipes"
 
 
 class TrainingCLI(LightningCLI):
-    """Keeps the data module's phases those of the model, and asks for a checkpoint where one is scored."""
+    """Gives the data module the model's phases, grid and window; requires a checkpoint for scores."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Links what model and data must agree on."""
-        parser.link_arguments("model.init_args.phases", "data.phases")
-        parser.link_arguments("model.init_args.target", "data.target")
-        parser.link_arguments("model.init_args.scale", "data.scale")
+        """Links the arguments that model and data module share."""
+        for name in ("phases", "target", "scale", "window.level", "window.width"):
+            parser.link_arguments(f"model.init_args.{name}", f"data.{name}")
 
     def before_instantiate_classes(self) -> None:
-        """Refuses to score a network that was never trained, and to run what a checkpoint may hide.
+        """Refuses to score an untrained network, and to run code from a checkpoint.
 
         Raises:
-            InputError: If validate, test or predict has no checkpoint, or the manifest cannot be used.
+            OptionError: If validate, test or predict has no checkpoint.
+            InputError: If the manifest cannot be used.
         """
         if self.subcommand != "fit" and not self.config[self.subcommand].get("ckpt_path"):
-            raise InputError(f"mpfnl {self.subcommand} needs a trained model: give --ckpt_path CHECKPOINT")
-        if self.config[self.subcommand].get("weights_only") is None:  # Lightning unpickles what it downloads
+            raise OptionError(f"mpfnl {self.subcommand} needs a trained model: give --ckpt_path CHECKPOINT")
+        if self.config[self.subcommand].get("weights_only") is None:  # Lightning unpickles downloads
             self.config[self.subcommand].weights_only = True
         read_manifest(self.config[self.subcommand].data.manifest)  # before a log folder is made
 
     def before_predict(self) -> None:
-        """Adds what writes the predictions."""
+        """Adds the callback that writes the predictions."""
         callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]  # untyped in Lightning
         callbacks.append(PredictionWriter())
 
@@ -52,10 +52,10 @@ def run_trainer(words: list[str]) -> None:
     """Runs a Trainer command.
 
     Args:
-        words: The command and its options, as LightningCLI takes them. `--config` takes a file, or the bare
-            name of a recipe that ships with the package, such as `pfnl3d.yaml`.
+        words: Command and options, as LightningCLI takes them. `--config` takes a file, or the bare name of a
+            recipe that ships with the package, such as `pfnl3d.yaml`.
     """
-    # The words are given because a recipe's name may have become a path.
+    # The words are passed on because a recipe's name may have become a path.
     warnings.filterwarnings("ignore", message="LightningCLI's args parameter")
     TrainingCLI(
         EnhancementModule,

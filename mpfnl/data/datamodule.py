@@ -26,6 +26,7 @@ from mpfnl.phases import Phase, PhaseName, resolve_phases
 from mpfnl.samples import TrainingData
 from mpfnl.transforms import RandomRotation90, Rotation90, Sharing
 from mpfnl.transforms.degradation import SECOND_ORDER_V1, Preset, find_preset
+from mpfnl.window import ABDOMEN, Window
 
 LEAST_MARGIN = 4
 """Margin around a patch in voxels; with it most presets, and no degradation, see the same patches."""
@@ -85,6 +86,7 @@ class MultiphaseDataModule(LightningDataModule):
         include_failed: Whether to use the studies whose preparation failed.
         scale: Ratio of the phases' voxel spacing to the target's, as in the model. Scans of the manifest lie
             on the fine grid; the phases are degraded there and averaged over blocks of voxels.
+        window: HU window that is mapped to [0, 1], as in the model.
 
     Raises:
         InputError: The manifest cannot be used, a required split has no studies or fewer samples than there
@@ -121,6 +123,7 @@ class MultiphaseDataModule(LightningDataModule):
         seed: int = 0,
         include_failed: bool = False,
         scale: int = 1,
+        window: Window = ABDOMEN,
     ) -> None:
         super().__init__()
         self.manifest_path = Path(manifest)
@@ -129,6 +132,7 @@ class MultiphaseDataModule(LightningDataModule):
             resolve_phases(phases, target),
             Phase(target),
             preset,
+            window=window,
             seed=seed,
             sharing=Sharing(sharing),
             scale=scale,
@@ -161,6 +165,11 @@ class MultiphaseDataModule(LightningDataModule):
     def scale(self) -> int:
         """Ratio of the phases' voxel spacing to the target's."""
         return self.settings.scale
+
+    @property
+    def window(self) -> Window:
+        """The HU window that is mapped to [0, 1]."""
+        return self.recipe.window
 
     @property
     def training_data(self) -> TrainingData:

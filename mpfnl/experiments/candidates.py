@@ -10,9 +10,10 @@ from typing import Literal, Protocol
 from torch.optim import Adam
 from torch.optim.lr_scheduler import OneCycleLR
 
-from mpfnl.models.enhancement import EnhancementModule, Interval, OptimizerFactory, SchedulerFactory
+from mpfnl.models.enhancement import EnhancementModule
 from mpfnl.models.muon import Muon
 from mpfnl.models.pfnl3d import PFNL3D
+from mpfnl.models.rates import Interval, OptimizerFactory, SchedulerFactory
 from mpfnl.models.rcan3d import RCAN3D
 
 SMALL_CLIP = 0.1

@@ -19,9 +19,9 @@ from mpfnl.experiments.budget import Machine, TrainingBudget
 from mpfnl.experiments.candidates import Candidate, fine_tuned, pfnl3d, rcan3d
 from mpfnl.experiments.training import TrainingRun, TrainingSet
 from mpfnl.models import PFNL3D, RCAN3D
-from mpfnl.models.configuration import read_config
 from mpfnl.models.loading import load_model
 from mpfnl.models.sources import find_weights
+from mpfnl.models.weights import read_config
 from mpfnl.phantoms import write_cohort
 from mpfnl.phantoms.config import THREE_MM
 from mpfnl.segmentation import Segmenter, TotalSegmentatorSegmenter

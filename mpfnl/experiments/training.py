@@ -29,8 +29,8 @@ from mpfnl.experiments.epochs import EpochRecord, quiet_lightning
 from mpfnl.files import file_digest, write_text
 from mpfnl.models.enhancement import EnhancementModule
 from mpfnl.models.montage import MontageCallback
-from mpfnl.models.pretrained import CONFIG, WEIGHTS
 from mpfnl.models.sources import find_weights
+from mpfnl.models.weights import CONFIG, WEIGHTS
 from mpfnl.transforms.degradation import SECOND_ORDER_V1, Preset
 
 PACKAGES = ("mpfnl", "torch", "lightning", "torchio", "numpy")

@@ -6,45 +6,53 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mpfnl.models.record import TrainingRecord
-from mpfnl.window import ABDOMEN
+from mpfnl.models.provenance import TrainingRecord
+from mpfnl.window import Window
 
-UNSAID = "*not said*"
-"""What stands where nobody filled in a field."""
+NOT_STATED = "*not stated*"
+"""Text of an empty field."""
 
 PAPER = "https://arxiv.org/abs/2501.14013"
-PHANTOMS = "**Trained on phantoms, not on patients.** What it does to a patient's scan is not known."
+PHANTOMS = "**Trained on phantoms, not on patients.** Its effect on a patient's scan is not known."
 
 
 def render_card(
-    model: str, arguments: Mapping[str, Any], training: TrainingRecord | None, parameters: int
+    network: str,
+    arguments: Mapping[str, Any],
+    window: Window,
+    training: TrainingRecord | None,
+    parameters: int,
+    *,
+    registered: bool = True,
 ) -> str:
     """A complete model card in Markdown with YAML metadata.
 
     Args:
-        model: The model's class name.
-        arguments: The constructor arguments that define the network.
-        training: What it was trained on; None where nobody said.
-        parameters: How many the network has.
+        network: Name of the network.
+        arguments: Phases, target and options of the network.
+        window: HU window of the network's input.
+        training: Record of the training; None where it is not known.
+        parameters: Number of the network's parameters.
+        registered: Whether the network can be built by its name.
     """
     record = TrainingRecord() if training is None else training
     target = _words(arguments["target"])
     parts = [
-        _metadata(model, record),
-        f"# {model}: the {target} phase of an abdominal CT, enhanced\n",
+        _metadata(network, record),
+        f"# {network}: the {target} phase of an abdominal CT, enhanced\n",
         f"> {PHANTOMS}\n" if record.saw_phantoms else "",
-        _what(model, arguments, parameters),
+        _what(network, arguments, window, parameters),
         _data(record),
-        _recipe(record),
+        _recipe(record, window),
         _scores(record),
         _use(arguments, record),
-        _load(model, arguments),
+        _load(network, arguments, registered),
         _cite(),
     ]
     return "\n".join(part for part in parts if part)
 
 
-def _metadata(model: str, record: TrainingRecord) -> str:
+def _metadata(network: str, record: TrainingRecord) -> str:
     tags = [
         "ct",
         "medical",
@@ -62,20 +70,20 @@ def _metadata(model: str, record: TrainingRecord) -> str:
             }
             for name, score in record.metrics.items()
         ]
-        lines.append(f"model-index: {json.dumps([{'name': model, 'results': results}])}")
+        lines.append(f"model-index: {json.dumps([{'name': network, 'results': results}])}")
     return "\n".join(["---", *lines, "---"])
 
 
-def _what(model: str, arguments: Mapping[str, Any], parameters: int) -> str:
+def _what(network: str, arguments: Mapping[str, Any], window: Window, parameters: int) -> str:
     phases = [_words(phase) for phase in arguments["phases"]]
     target = _words(arguments["target"])
     taken = f"the {phases[0]} phase" if len(phases) == 1 else f"the phases {', '.join(phases)}"
     return f"""## What it is
 
-`{model}` of [mpfnl](https://pypi.org/project/mpfnl/), {parameters:,} parameters: takes {taken} of
+`{network}` of [mpfnl](https://pypi.org/project/mpfnl/), {parameters:,} parameters: takes {taken} of
 an abdominal CT study, on one grid, and returns the {target} phase with less noise and blur, in HU.
-It works on the window [{ABDOMEN.lower:g}, {ABDOMEN.upper:g}] HU; what truly lies outside of it is
-returned as it came.
+It works in the window [{window.lower:g}, {window.upper:g}] HU; the scan outside of it is returned
+unchanged.
 
 {_table(("argument", "value"), [(name, _value(value)) for name, value in arguments.items()])}
 """
@@ -83,10 +91,10 @@ returned as it came.
 
 def _data(record: TrainingRecord) -> str:
     rows = [
-        ("scans", _said(record.data)),
-        ("training studies", _said(record.studies)),
-        ("phantoms among them", "yes" if record.phantoms else "none that are known"),
-        ("degraded with", _said(record.degradation)),
+        ("scans", _stated(record.data)),
+        ("training studies", _stated(record.studies)),
+        ("phantoms among them", "yes" if record.phantoms else "none known"),
+        ("degraded with", _stated(record.degradation)),
     ]
     before = record.started_from
     text = f"## Training data\n\n{_table(('', ''), rows)}\n"
@@ -94,39 +102,40 @@ def _data(record: TrainingRecord) -> str:
         return text
     phantoms = " (phantoms)" if before.saw_phantoms else ""
     return text + (
-        f"\nFine-tuned: before, the weights were trained for {_said(before.steps)} steps on "
-        f"{_said(before.studies)} studies{phantoms} ({_said(before.data)}), degraded with "
-        f"{_said(before.degradation)}.\n"
+        f"\nFine-tuned from weights that were trained for {_stated(before.steps)} steps on "
+        f"{_stated(before.studies)} studies{phantoms} ({_stated(before.data)}), degraded with "
+        f"{_stated(before.degradation)}.\n"
     )
 
 
-def _recipe(record: TrainingRecord) -> str:
-    patch = UNSAID if record.patch_size is None else f"{record.patch_size}^3 voxels"
+def _recipe(record: TrainingRecord, window: Window) -> str:
+    trained = record.window or window
+    patch = NOT_STATED if record.patch_size is None else f"{record.patch_size}^3 voxels"
     rows = [
         ("patches", patch),
-        ("window", f"[{record.window.lower:g}, {record.window.upper:g}] HU"),
-        ("patches a step", _said(record.batch_size)),
-        ("steps", _said(record.steps)),
-        ("phase dropout", _said(record.phase_dropout)),
-        ("seed", _said(record.seed)),
+        ("window", f"[{trained.lower:g}, {trained.upper:g}] HU"),
+        ("patches a step", _stated(record.batch_size)),
+        ("steps", _stated(record.steps)),
+        ("phase dropout", _stated(record.phase_dropout)),
+        ("seed", _stated(record.seed)),
         *record.recipe.items(),
-        ("versions", ", ".join(f"{name} {number}" for name, number in record.versions.items()) or UNSAID),
+        ("versions", ", ".join(f"{name} {number}" for name, number in record.versions.items()) or NOT_STATED),
     ]
     return f"## Recipe\n\n{_table(('', ''), rows)}\n"
 
 
 def _scores(record: TrainingRecord) -> str:
     rows = [(name, f"{s.value:.4g}", str(s.n), s.on) for name, s in record.metrics.items()]
-    table = _table(("metric", "mean", "n", "on"), rows) if rows else "How it scores: " + UNSAID + "."
+    table = _table(("metric", "mean", "n", "on"), rows) if rows else "Scores: " + NOT_STATED + "."
     return f"## Metrics\n\n{table}\n"
 
 
 def _use(arguments: Mapping[str, Any], record: TrainingRecord) -> str:
     limits = [
         "Not a medical device. An enhanced scan must not be used for diagnosis.",
-        "It may remove what is there and add what is not; compare with the scan that was measured.",
-        f"It was trained on scans degraded with: {_said(record.degradation)}. Scans that are worse "
-        "in another way are outside of what it learned.",
+        "It may remove structures and add structures; compare with the original scan.",
+        f"It was trained on scans degraded with: {_stated(record.degradation)}. Other degradations lie "
+        "outside its training.",
     ]
     if record.saw_phantoms:
         limits.insert(0, PHANTOMS)
@@ -147,32 +156,44 @@ Research on image enhancement, and as a start for fine-tuning on data of one's o
 
 def _missing_phases(dropout: float | None) -> str:
     if dropout:
-        return (
-            f"Phases were left out in training with probability {dropout:g}: it can do without some of them."
-        )
-    said = UNSAID if dropout is None else "never"
+        return f"Phases were left out in training with probability {dropout:g}; some may be missing."
+    said = NOT_STATED if dropout is None else "never"
     return f"Phases left out in training: {said}. Give it all of them."
 
 
-def _load(model: str, arguments: Mapping[str, Any]) -> str:
+def _load(network: str, arguments: Mapping[str, Any], registered: bool) -> str:
     phases = ", ".join(f'"{phase}": "{phase}.nii.gz"' for phase in arguments["phases"])
     return f"""## How to load it
 
 ```python
-import mpfnl
-
-model = mpfnl.{model}.from_pretrained("FOLDER")  # this folder, or its owner/name on the Hub
+{_loading(network, registered)}
 scan = model.enhance({{{phases}}}, "enhanced.nii.gz")
 ```
 """
+
+
+def _loading(network: str, registered: bool) -> str:
+    if network in ("PFNL3D", "RCAN3D"):
+        lines = ["import mpfnl", "", f'model = mpfnl.{network}.from_pretrained("FOLDER")']
+        return "\n".join(lines) + "  # this folder, or its owner/name on the Hub"
+    lines = ["from mpfnl.models import EnhancementModule", ""]
+    if registered:
+        lines += [f"# Import the module that registers the network {network} first."]
+        lines += [
+            'model = EnhancementModule.from_pretrained("FOLDER")  # this folder, or its owner/name on the Hub'
+        ]
+    else:
+        lines += [f"# Give the network, a {network}, as network=.", "network = ..."]
+        lines += ['model = EnhancementModule.from_pretrained("FOLDER", network=network)']
+    return "\n".join(lines)
 
 
 def _cite() -> str:
     return f"""## How to cite
 
 The method: *Leveraging Multiphase CT for Quality Enhancement of Portal Venous CT: Utility for Pancreas
-Segmentation*, [arXiv 2501.14013]({PAPER}). This is an independent implementation; name mpfnl and its version,
-too.
+Segmentation*, [arXiv 2501.14013]({PAPER}). This is an independent implementation; cite mpfnl and its version
+as well.
 """
 
 
@@ -185,8 +206,8 @@ def _cell(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|")
 
 
-def _said(value: str | float | None) -> str:
-    return UNSAID if value is None else str(value)
+def _stated(value: str | float | None) -> str:
+    return NOT_STATED if value is None else str(value)
 
 
 def _value(value: object) -> str:

@@ -1,88 +1,68 @@
-"""Loads whatever model there is: weights by folder, name or Hub id, or a Lightning checkpoint."""
+"""Any model by the path or name of its weights: a weights folder, shipped weights, the Hub, a checkpoint."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
 
 import torch
+from torch import nn
 
-from mpfnl.errors import InputError
-from mpfnl.models.configuration import ModelConfig, read_config
+from mpfnl.errors import FormatError, NotFoundError
+from mpfnl.files import file_digest
 from mpfnl.models.enhancement import EnhancementModule
-from mpfnl.models.parts import own_name
-from mpfnl.models.pfnl3d import PFNL3D
-from mpfnl.models.pretrained import build, load_tensors
-from mpfnl.models.rcan3d import RCAN3D
-from mpfnl.models.record import TrainingRecord
-from mpfnl.models.sources import find_weights
-from mpfnl.models.trained import MODEL_KEY, RECORD_KEY
-
-MODELS: dict[str, type[EnhancementModule]] = {"PFNL3D": PFNL3D, "RCAN3D": RCAN3D}
+from mpfnl.models.pretrained import CHECKPOINT_KEY, WeightsSource
+from mpfnl.models.provenance import TrainingRecord
+from mpfnl.models.weights import ModelConfig, checkpoint_tensors, load_tensors
 
 
 def load_model(
-    path: str | Path, *, revision: str | None = None, local_files_only: bool = False
+    path: str | Path,
+    *,
+    network: nn.Module | None = None,
+    revision: str | None = None,
+    local_files_only: bool = False,
 ) -> EnhancementModule:
     """Loads a model for inference.
 
     Args:
-        path: A weights folder that `save_pretrained` wrote, a name of shipped weights, `owner/name` on the
-            Hugging Face Hub, or a Lightning checkpoint (`.ckpt`). A checkpoint is read with
+        path: Weights folder that `save_pretrained` wrote, name of shipped weights, `owner/name` on the
+            Hugging Face Hub, or Lightning checkpoint (`.ckpt`). A checkpoint is read with
             `weights_only=True`: no code in it is run.
-        revision: A branch, tag or commit on the Hub.
-        local_files_only: Take from the Hub only what was fetched before; so with HF_HUB_OFFLINE=1.
+        network: Network that receives the weights; needed only where it is not registered.
+        revision: Branch, tag or commit on the Hub.
+        local_files_only: Whether only the Hub's cache on this machine is searched, as with HF_HUB_OFFLINE=1.
+
+    Returns:
+        The model in evaluation mode; `model.source` has the name and the SHA-256 of its weights.
 
     Raises:
-        InputError: If there is nothing there, or it is not a model of this package.
+        InputError: If there is nothing at the path, or no model of this package.
+
+    >>> model = load_model("rcan3d-phantoms")
+    >>> model.name, model.source.name, len(model.source.sha256)
+    ('RCAN3D', 'rcan3d-phantoms', 64)
     """
     if Path(path).is_file():
-        return _load_checkpoint(Path(path)).eval()
+        return _load_checkpoint(Path(path), network).eval()
     if Path(path).suffix == ".ckpt":
-        raise InputError(f"{path}: no such checkpoint; they lie in a training's log under checkpoints")
-    folder = find_weights(path, revision=revision, local_files_only=local_files_only)
-    return class_of(folder).from_pretrained(folder).eval()
+        raise NotFoundError(f"{path}: no such checkpoint; they lie in a training's log under checkpoints")
+    return EnhancementModule.from_pretrained(
+        path, network=network, revision=revision, local_files_only=local_files_only
+    ).eval()
 
 
-def class_of(folder: Path) -> type[EnhancementModule]:
-    """The class of the model that a weights folder holds.
-
-    Raises:
-        InputError: If it is no weights folder, or holds no model of this package.
-    """
-    return _class(read_config(folder).model, folder)
-
-
-def _class(name: str, path: Path) -> type[EnhancementModule]:
-    if name not in MODELS:
-        raise InputError(f"{path}: holds a {name}; this mpfnl knows {', '.join(MODELS)}")
-    return MODELS[name]
-
-
-def _load_checkpoint(path: Path) -> EnhancementModule:
-    config, weights = _read_checkpoint(path)
-    model = build(_class(config.model, path), config, {}, path)
-    names = {name: own_name(name.removeprefix("network.")) for name in weights if name.startswith("network.")}
-    load_tensors({own: _whole(weights[name]) for name, own in names.items()}, model.network, path)
-    model.training_record = config.training or TrainingRecord()
-    return model
-
-
-def _read_checkpoint(path: Path) -> tuple[ModelConfig, dict[str, Any]]:
+def _load_checkpoint(path: Path, network: nn.Module | None) -> EnhancementModule:
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        record = checkpoint.get(RECORD_KEY)
-        training = None if record is None else TrainingRecord.from_json(record)
-        config = ModelConfig(checkpoint[MODEL_KEY], dict(checkpoint["hyper_parameters"]), training)
-        return config, dict(checkpoint["state_dict"])
+        config = ModelConfig.from_json(checkpoint[CHECKPOINT_KEY])
+        tensors = checkpoint_tensors(checkpoint["state_dict"])
     except (UnpicklingError, RuntimeError, KeyError, AttributeError, TypeError, EOFError, ValueError):
-        raise InputError(
+        raise FormatError(
             f"{path}: not a checkpoint of an mpfnl model; give a weights folder or a .ckpt"
         ) from None
-
-
-def _whole(tensor: object) -> object:
-    """In float32, where a training kept its weights in 16 bits."""
-    half = isinstance(tensor, torch.Tensor) and tensor.dtype in (torch.bfloat16, torch.float16)
-    return tensor.float() if isinstance(tensor, torch.Tensor) and half else tensor
+    model = EnhancementModule.from_config(config, path, network, {})
+    load_tensors(tensors, model.network, path)
+    model.training_record = config.training or TrainingRecord()
+    model.source = WeightsSource(str(path), file_digest(path))
+    return model

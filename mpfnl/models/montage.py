@@ -1,4 +1,4 @@
-"""A callback that draws what the model does to a few validation patches."""
+"""Callback that draws a few validation patches before and after enhancement."""
 
 from __future__ import annotations
 
@@ -9,18 +9,20 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from mpfnl.models.enhancement import EnhancementModule
-from mpfnl.plots.slices import montage
 from mpfnl.samples import StudyBatch
 
 
 class MontageCallback(Callback):
-    """Writes a montage a validation epoch: degraded phases, enhanced, target, error; fixed window.
+    """Callback that writes one montage a validation epoch: degraded phases, enhanced, target, error.
 
-    The pictures are `montages/epoch=NNNN.png` in the trainer's log folder.
+    The images are `montages/epoch=NNNN.png` in the trainer's log folder.
 
     Args:
-        patches: How many patches of the first validation batch to draw.
-        every_n_epochs: Draw each n-th epoch only.
+        patches: Number of patches, from the first validation batch.
+        every_n_epochs: Interval between montages in epochs.
+
+    >>> MontageCallback(patches=2).folder.name
+    'montages'
     """
 
     def __init__(self, patches: int = 3, every_n_epochs: int = 1) -> None:
@@ -29,7 +31,7 @@ class MontageCallback(Callback):
         self.folder = Path("montages")
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Asks for the log folder, which all processes must do together."""
+        """Finds the log folder, in all processes together."""
         self.folder = Path(trainer.log_dir or trainer.default_root_dir) / "montages"
 
     def on_validation_batch_end(
@@ -47,9 +49,11 @@ class MontageCallback(Callback):
             return
         if not isinstance(pl_module, EnhancementModule) or not isinstance(outputs, Tensor):
             return
+        from mpfnl.plots.slices import montage  # needs matplotlib
+
         rows = [self._row(pl_module, batch, outputs, index) for index in range(len(outputs))]
         name = f"epoch={trainer.current_epoch:04d}"
-        figure = montage(rows[: self.patches], errors=["error"], title=f"{type(pl_module).__name__}, {name}")
+        figure = montage(rows[: self.patches], errors=["error"], title=f"{pl_module.name}, {name}")
         self.folder.mkdir(parents=True, exist_ok=True)
         figure.savefig(self.folder / f"{name}.png")
 

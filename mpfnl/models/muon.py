@@ -1,4 +1,4 @@
-"""Muon: an optimiser that makes the steps of hidden convolutions orthogonal."""
+"""Muon: an optimiser with orthogonal steps for hidden convolutions."""
 
 from __future__ import annotations
 
@@ -25,18 +25,24 @@ class Muon(Optimizer):
     A convolution's weights are taken as the matrix `(out, in * x * y * z)`. Its momentum is replaced by the
     nearest matrix with all singular values (about) 1, so that rare directions learn as fast as frequent ones
     (Jordan et al. 2024). Biases, and convolutions from or to a single channel, take Adam's step. Steps have
-    the size of Adam's, so a rate that suits Adam is a fit start. `torch.optim.Muon` is for matrices only.
+    the size of Adam's, so a rate that suits Adam is a good start. `torch.optim.Muon` is for matrices only.
     With FSDP, which cuts weights into pieces, every piece would take Adam's step: use DDP.
 
     Args:
         params: Parameters, or groups of them.
         lr: Learning rate.
-        betas: Decay of the momentum, for both; and of Adam's mean square.
-        eps: Added to the denominators.
-        weight_decay: Share of a weight, times the rate, that a step takes away.
+        betas: Decays of the momentum and of Adam's mean square.
+        eps: Constant added to the denominators.
+        weight_decay: Share of a weight, times the rate, that a step removes.
 
     Raises:
         ValueError: If a setting is out of range.
+
+    >>> weight = torch.nn.Parameter(torch.eye(2))
+    >>> (2 * weight).sum().backward()
+    >>> Muon([weight], lr=0.1).step()
+    >>> bool((weight < torch.eye(2)).all())
+    True
     """
 
     def __init__(
@@ -58,10 +64,10 @@ class Muon(Optimizer):
         """Makes one step.
 
         Args:
-            closure: Computes the loss again; most trainings need none.
+            closure: Function that computes the loss again; most trainings need none.
 
         Returns:
-            What the closure returns.
+            The closure's result.
         """
         loss = None
         if closure is not None:
@@ -88,20 +94,20 @@ def orthogonalise(matrix: Tensor, iterations: int = 5) -> Tensor:
     Singular values end between 0.65 and 1.25 where they were at least a hundredth of the norm.
 
     Args:
-        matrix: `(rows, columns)`; zero gives zero, and a norm below `LEAST_NORM` less than orthonormal rows.
-        iterations: Of the quintic polynomial.
+        matrix: Matrix `(rows, columns)`; zero gives zero, a norm below `LEAST_NORM` shorter rows.
+        iterations: Number of iterations of the quintic polynomial.
 
     Returns:
         The same shape.
     """
     linear, cubic, quintic = NEWTON_SCHULZ
     wide = matrix.T if matrix.shape[0] > matrix.shape[1] else matrix
-    found = wide / wide.norm().clamp(min=LEAST_NORM)
+    rows = wide / wide.norm().clamp(min=LEAST_NORM)
     for _ in range(iterations):
-        gram = found @ found.T
+        gram = rows @ rows.T
         polynomial = torch.addmm(gram, gram, gram, beta=cubic, alpha=quintic)
-        found = torch.addmm(found, polynomial, found, beta=linear)
-    return found.T if matrix.shape[0] > matrix.shape[1] else found
+        rows = torch.addmm(rows, polynomial, rows, beta=linear)
+    return rows.T if matrix.shape[0] > matrix.shape[1] else rows
 
 
 def _orthogonal_step(grad: Tensor, state: dict[str, Any], betas: tuple[float, float], eps: float) -> Tensor:

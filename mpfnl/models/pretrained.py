@@ -1,215 +1,223 @@
-"""Weights folders: `config.json`, `model.safetensors` and a model card. No pickle."""
+"""Weights of a model: saved, shared, loaded, and kept with the record of their training."""
 
 from __future__ import annotations
 
-import hashlib
-import warnings
-from collections.abc import Callable, Mapping
+from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from time import sleep
-from typing import Any, TypeVar
+from tempfile import TemporaryDirectory
+from typing import Any, Self, Unpack
 
-import torch
-from lightning.pytorch.utilities import rank_zero_only
-from safetensors import SafetensorError
-from safetensors.torch import load, save
+from lightning.pytorch import LightningModule
 from torch import nn
 
-from mpfnl.errors import InputError, InputWarning
-from mpfnl.models.card import render_card
-from mpfnl.models.configuration import (
-    CARD,
-    CONFIG,
-    WEIGHTS,
-    ModelConfig,
-    config_json,
-    one_line,
-    pickles_in,
-    read_config,
-)
-from mpfnl.models.folder import write_together
-from mpfnl.models.parts import own_name
-from mpfnl.models.record import TrainingRecord
+from mpfnl.models.provenance import Recorder, TrainingRecord
+from mpfnl.models.rates import TrainingOptions
+from mpfnl.models.sources import find_weights, say_phantoms, upload, weights_name
+from mpfnl.models.weights import ModelConfig, read_weights, save_weights
+from mpfnl.window import Window
 
-__all__ = ["CARD", "CONFIG", "WEIGHTS", "build", "load_tensors", "read_weights", "save_weights"]
-
-FILES = (WEIGHTS, CARD, CONFIG)
-_TRIES, _PAUSE = 5, 0.02  # to read a folder that is being replaced; seconds
+CHECKPOINT_KEY = "mpfnl"  # entry of a Lightning checkpoint with the model's configuration
 
 
 @dataclass(frozen=True)
-class StoredWeights:
-    """A weights folder's content.
+class WeightsSource:
+    """Origin of a model's weights.
 
     Args:
-        path: The file of the weights, for messages.
-        config: Which model they are of.
-        tensors: The weights by the network's names.
-        belong: Whether they are the weights that were saved with the configuration.
+        name: Name of shipped weights, `owner/name` on the Hub, or path.
+        sha256: SHA-256 of the file of the weights.
     """
 
-    path: Path
-    config: ModelConfig
-    tensors: dict[str, torch.Tensor]
-    belong: bool
+    name: str
+    sha256: str
 
-    def put_into(self, network: nn.Module) -> None:
-        """Puts the weights into a network.
+
+class PretrainedModule(LightningModule):
+    """A network whose weights are saved, shared and loaded, and whose training is recorded.
+
+    Attributes:
+        network: The network.
+        loss: Training loss of (prediction, target).
+        window: HU window of the network's input.
+        phase_dropout: Probability with which a training step leaves out each phase but the target.
+        training_record: Record of the weights' training; None for new weights. Training fills it in.
+        source: Origin of the weights; None for new ones, and after a training.
+    """
+
+    network: nn.Module
+    loss: nn.Module
+    window: Window
+    phase_dropout: float = 0.0
+    training_record: TrainingRecord | None = None
+    source: WeightsSource | None = None
+    _recorder: Recorder | None = None
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """The name of the network: the registered one, or that of its class."""
+
+    @property
+    @abstractmethod
+    def config(self) -> dict[str, Any]:
+        """Phases, target and options of the network, as JSON values."""
+
+    @property
+    @abstractmethod
+    def registered(self) -> bool:
+        """Whether the network can be built by its name."""
+
+    @classmethod
+    @abstractmethod
+    def from_config(
+        cls, config: ModelConfig, path: Path, network: nn.Module | None, training: Mapping[str, Any]
+    ) -> Self:
+        """A new model from a configuration."""
+
+    @abstractmethod
+    def drop_phases(self, probability: float) -> None:
+        """Sets the probability of phase dropout."""
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """The network as JSON values: its name (`model`) and `arguments`."""
+        return {"model": self.name, "arguments": self.config}
+
+    @property
+    def patch_size(self) -> int | None:
+        """Edge of the training patches in voxels, where it is known."""
+        return None if self.training_record is None else self.training_record.patch_size
+
+    @property
+    def trained_without_phases(self) -> bool:
+        """Whether phases were left out in the training."""
+        return self.training_record is not None and bool(self.training_record.phase_dropout)
+
+    def setup(self, stage: str) -> None:
+        """Begins to record a training."""
+        if stage == "fit":
+            self._recorder = Recorder(self.training_record)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds the configuration, with the record of the training, to the checkpoint."""
+        checkpoint[CHECKPOINT_KEY] = self._model_config().to_json()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Continues the training record of the checkpoint."""
+        record = ModelConfig.from_json(checkpoint[CHECKPOINT_KEY]).training
+        if record is None:
+            return
+        self.training_record = record
+        if self._recorder is not None:
+            self._recorder.resume(record)
+
+    def on_train_start(self) -> None:
+        """Begins to count the steps."""
+        if self._recorder is not None:
+            self._recorder.start(self.trainer.global_step)
+
+    def on_train_end(self) -> None:
+        """Completes the record of the training."""
+        self.training_record, self.source = self._recorded(), None
+        self._recorder = None
+
+    def _recorded(self) -> TrainingRecord | None:
+        if self._recorder is None:
+            return self.training_record
+        return self._recorder.record(self.trainer, self)
+
+    def _model_config(self) -> ModelConfig:
+        return ModelConfig(self.name, self.config, self.window, self.registered, self._recorded())
+
+    def save_pretrained(self, folder: str | Path) -> Path:
+        """Writes a weights folder, whole or not at all: `config.json`, `model.safetensors`, `README.md`.
+
+        The README is a model card, made from the configuration and `training_record`. An existing weights
+        folder is replaced; other files in it are left alone.
+
+        Args:
+            folder: Weights folder.
+
+        Returns:
+            The folder.
 
         Raises:
-            InputError: If they are not this network's, or not those of the configuration.
+            OutputError: If it cannot be written.
         """
-        load_tensors(self.tensors, network, self.path)
-        if not self.belong:
-            raise InputError(
-                f"{self.path}: not the weights that were saved with its {CONFIG}: configuration and weights "
-                "do not belong together; copy or save the folder again"
-            )
+        return save_weights(Path(folder), self._model_config(), self.network)
 
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        revision: str | None = None,
+        private: bool | None = None,
+        token: str | None = None,
+        message: str = "Weights from mpfnl",
+    ) -> str:
+        """Uploads the weights folder that `save_pretrained` writes to the Hugging Face Hub, in one commit.
 
-def save_weights(
-    folder: Path, model: str, arguments: dict[str, Any], network: nn.Module, training: TrainingRecord | None
-) -> Path:
-    """Writes a weights folder, whole or not at all, on the first process only where there are several.
+        Args:
+            repo_id: Repository, `owner/name`; made if it does not exist.
+            revision: Branch; None: the main one.
+            private: Whether a new repository is private; None: the owner's default.
+            token: Access token of the Hub; None: that of the login.
+            message: Commit message.
 
-    An older weights folder there is replaced; other files in it are left alone.
+        Returns:
+            The commit's address; empty in all but the first of several processes.
 
-    Args:
-        folder: Created if it does not exist.
-        model: The model's class name.
-        arguments: The constructor arguments that define the network, as JSON values.
-        network: Whose weights are written, in float32.
-        training: What it was trained on, where that is known.
+        Raises:
+            InputError: If the Hub refuses or cannot be reached.
+            MissingExtraError: If `huggingface_hub` is not installed.
+        """
+        if self.global_rank:
+            return ""
+        with TemporaryDirectory() as folder:
+            saved = self.save_pretrained(Path(folder) / "weights")
+            return upload(saved, repo_id, revision=revision, private=private, token=token, message=message)
 
-    Returns:
-        The folder.
+    @classmethod
+    def from_pretrained(
+        cls,
+        weights: str | Path,
+        *,
+        network: nn.Module | None = None,
+        revision: str | None = None,
+        local_files_only: bool = False,
+        phase_dropout: float | None = None,
+        **training: Unpack[TrainingOptions],
+    ) -> Self:
+        """Loads a model, for inference or for fine-tuning.
 
-    Raises:
-        InputError: The file system refuses.
-    """
-    if getattr(rank_zero_only, "rank", 0):
-        return folder
-    tensors = {name: _stored(tensor) for name, tensor in uncompiled(network).items()}
-    weights = save(tensors)
-    config = ModelConfig(model, arguments, training, hashlib.sha256(weights).hexdigest())
-    parameters = sum(tensor.numel() for tensor in tensors.values())
-    card = render_card(model, arguments, training, parameters)
-    write_together(
-        folder, dict(zip(FILES, (weights, card.encode(), config_json(config).encode()), strict=True))
-    )
-    if pickles_in(folder):
-        pickles = ", ".join(pickles_in(folder))
-        warnings.warn(
-            f"{folder}: holds {pickles} beside the weights; from_pretrained refuses a folder with pickles: "
-            "move them away",
-            InputWarning,
-            stacklevel=3,
-        )
-    return folder
+        Args:
+            weights: Folder that `save_pretrained` wrote, name of `shipped_weights()`, or `owner/name` on the
+                Hugging Face Hub. A folder of that name comes first.
+            network: Network that receives the weights; needed only where it is not registered.
+            revision: Branch, tag or commit on the Hub.
+            local_files_only: Whether only the Hub's cache on this machine is searched, as with
+                HF_HUB_OFFLINE=1.
+            phase_dropout: Probability with which each phase but the target is left out of a training step;
+                None: that of the weights' training.
+            **training: Options of the training, as for the constructor.
 
-
-def uncompiled(network: nn.Module) -> dict[str, torch.Tensor]:
-    """A network's tensors under their own names, also where it went through `torch.compile`."""
-    return {own_name(name): tensor for name, tensor in network.state_dict().items()}
-
-
-Model = TypeVar("Model")
-
-
-def build(make: Callable[..., Model], config: ModelConfig, training: dict[str, Any], path: Path) -> Model:
-    """Makes a model from its configuration.
-
-    Args:
-        make: The model's class.
-        config: Which arguments.
-        training: Arguments beside those of the configuration.
-        path: Where the configuration is from, for the message.
-
-    Raises:
-        InputError: If the class does not take these arguments.
-    """
-    try:
-        return make(**config.arguments, **training)
-    except InputError:
-        raise
-    except (TypeError, ValueError) as error:
-        raise InputError(
-            f"{path}: its configuration does not make a {config.model} ({one_line(error)}); "
-            "save the model again"
-        ) from None
-
-
-def read_weights(folder: Path, expected: str | None = None) -> StoredWeights:
-    """Reads a weights folder.
-
-    Args:
-        folder: What `save_pretrained` wrote.
-        expected: The class name that it must hold, if any.
-
-    Raises:
-        InputError: If the folder is not a weights folder, a file is missing or damaged, another model is in
-            it, or a pickle is.
-    """
-    path = folder / WEIGHTS
-    for _ in range(_TRIES):
-        config = read_config(folder, expected)
-        try:
-            content = path.read_bytes()
-        except FileNotFoundError:
-            raise InputError(
-                f"{folder}: {WEIGHTS} is missing; save the model again (pickles are not read)"
-            ) from None
-        except OSError as error:
-            raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
-        belong = config.weights_sha256 in (None, hashlib.sha256(content).hexdigest())
-        if belong:
-            break
-        sleep(_PAUSE)
-    try:
-        tensors = load(content)
-    except (SafetensorError, ValueError, KeyError) as error:
-        raise InputError(
-            f"{path}: not a readable safetensors file ({one_line(error)}); copy or save it again"
-        ) from None
-    return StoredWeights(path, config, tensors, belong)
-
-
-def load_tensors(tensors: Mapping[str, object], network: nn.Module, path: Path) -> None:
-    """Puts tensors into a network.
-
-    Args:
-        tensors: By the network's names.
-        network: To put them into.
-        path: Where they are from, for the message.
-
-    Raises:
-        InputError: If they are not this network's: missing, unexpected, or of another shape or number type.
-    """
-    own = uncompiled(network)
-    wrong = [name for name in own.keys() | tensors.keys() if _kind(own.get(name)) != _kind(tensors.get(name))]
-    if wrong:
-        name = min(wrong)
-        raise InputError(
-            f"{path}: {len(wrong)} tensors are not this network's (first: {name}, {_kind(tensors.get(name))} "
-            f"in the file, {_kind(own.get(name))} in the network); configuration and weights do not belong "
-            "together"
-        )
-    with torch.no_grad():
-        for name, tensor in own.items():
-            given = tensors[name]
-            assert isinstance(given, torch.Tensor)
-            tensor.copy_(given)
-
-
-def _kind(tensor: object) -> str:
-    if tensor is None:
-        return "nothing"
-    if not isinstance(tensor, torch.Tensor):
-        return type(tensor).__name__
-    return f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"
-
-
-def _stored(tensor: torch.Tensor) -> torch.Tensor:
-    whole = tensor.detach().cpu().contiguous()
-    return whole.float() if whole.is_floating_point() else whole
+        Raises:
+            NotFoundError: If there are no such weights, or the network is not registered.
+            FormatError: If the folder is no weights folder, or holds a pickle.
+            DamagedError: If the weights cannot be read.
+            ConflictError: If the weights are another model's.
+            OptionError: If the model cannot do without a phase and phase dropout is asked for.
+        """
+        folder = find_weights(weights, revision=revision, local_files_only=local_files_only)
+        stored = read_weights(folder)
+        model = cls.from_config(stored.config, folder, network, training)
+        stored.put_into(model.network)
+        # Weights without a record are not new ones: a fine-tuning of them records that.
+        record = model.training_record = stored.config.training or TrainingRecord()
+        model.drop_phases(record.phase_dropout or 0.0 if phase_dropout is None else phase_dropout)
+        model.source = WeightsSource(weights_name(folder), stored.sha256)
+        if record.saw_phantoms:
+            say_phantoms(folder)
+        return model

@@ -2,39 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Unpack
 
-from torch import nn
-from torch.optim import Adam
-
-from mpfnl.models.enhancement import EnhancementModule, Interval, OptimizerFactory, SchedulerFactory
+from mpfnl.models.enhancement import EnhancementModule
+from mpfnl.models.rates import TrainingOptions
 from mpfnl.networks import RCAN3DNet
-from mpfnl.phases import Phase, PhaseName, resolve_phases
+from mpfnl.phases import PhaseName
+from mpfnl.window import ABDOMEN, Window
 
 
-class RCAN3D(EnhancementModule):
+class RCAN3D(EnhancementModule, network="RCAN3D"):
     """3D residual channel attention (Zhang et al., ECCV 2018; Chen et al., Nature Methods 2021).
 
-    By default it sees the portal venous phase only, as in the paper; `phases=3` gives a baseline that
-    sees what PFNL3D sees.
+    The default input is the portal venous phase alone, as in the paper; `phases=3` gives a baseline with the
+    input of PFNL3D.
 
     Args:
-        phases: The phases, or how many (1: the target; 3: the paper's; 4: all).
-        target: The phase to restore.
+        phases: Input phases, or their number (1: the target; 3: the paper's).
+        target: Phase that the model restores.
         channels: Channels of the features.
         groups: Number of residual groups.
         blocks: Number of attention blocks a group.
-        reduction: Of the channel attention.
-        scale: 1, 2 or 4: how many times finer the output grid is.
-        loss: Of (prediction, target); L1 + 0.7 L1-Sobel (eq. 1) if None.
-        optimizer: Makes the optimiser from the parameters.
-        lr_scheduler: Makes a schedule from the optimiser; None: a constant rate.
-        lr_interval: When the schedule moves on: each epoch or each step.
-        lr_factors: Part of the network to what its learning rate is multiplied by; other parts have factor 1.
-        channels_last: Keep the weights in the layout that is fast in mixed precision.
-        activation_checkpointing: Train in less memory and a third more time: what is inside a residual group
-            is not kept for the backward pass but computed again.
+        reduction: Reduction of the channel attention.
+        scale: Refinement of the output grid along each axis: 1, 2 or 4.
+        window: HU window that is mapped to [0, 1].
+        **training: Options of the training (`TrainingOptions`): loss, optimiser, learning rate, memory.
+
+    >>> model = RCAN3D(channels=8, groups=1, blocks=1)
+    >>> [str(phase) for phase in model.phases]
+    ['portal_venous']
     """
 
     network: RCAN3DNet
@@ -48,38 +45,14 @@ class RCAN3D(EnhancementModule):
         blocks: int = 3,
         reduction: int = 8,
         scale: int = 1,
-        loss: nn.Module | None = None,
-        optimizer: OptimizerFactory = Adam,
-        lr_scheduler: SchedulerFactory | None = None,
-        lr_interval: Interval = "epoch",
-        lr_factors: Mapping[str, float] | None = None,
-        channels_last: bool = True,
-        activation_checkpointing: bool = False,
+        window: Window = ABDOMEN,
+        **training: Unpack[TrainingOptions],
     ) -> None:
-        taken = resolve_phases(phases, target)
-        self._config = {
-            "phases": [str(phase) for phase in taken],
-            "target": str(target),
+        options = {
             "channels": channels,
             "groups": groups,
             "blocks": blocks,
             "reduction": reduction,
             "scale": scale,
         }
-        network = RCAN3DNet(len(taken), channels, groups, blocks, reduction, scale, activation_checkpointing)
-        super().__init__(
-            network,
-            taken,
-            Phase(target),
-            loss,
-            optimizer,
-            lr_scheduler,
-            lr_interval,
-            lr_factors,
-            channels_last,
-        )
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """The constructor arguments that define the network, as JSON values."""
-        return dict(self._config)
+        super().__init__("RCAN3D", phases, target, options, window, **training)

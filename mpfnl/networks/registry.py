@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
+from enum import Enum
 from importlib.metadata import entry_points
 from inspect import Parameter, Signature, signature
 from typing import Any, TypeAlias, TypeVar
@@ -102,7 +104,7 @@ def build_network(
 
 
 def network_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of a network, its defaults filled in.
+    """The options of a network as JSON values, its defaults filled in.
 
     Args:
         name: Name of a registered network.
@@ -110,6 +112,7 @@ def network_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises:
         NotFoundError: If no network has the name.
+        OptionError: If JSON cannot hold a value.
 
     >>> network_options("RCAN3D", {"blocks": 1})
     {'channels': 32, 'groups': 5, 'blocks': 1, 'reduction': 8, 'scale': 1}
@@ -117,7 +120,8 @@ def network_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     defaults = {
         key: value for key, value in _defaults(signature(_builder(name))).items() if key != TRAINING_ONLY
     }
-    return {key: value for key, value in defaults.items() if value is not Parameter.empty} | dict(options)
+    known = {key: value for key, value in defaults.items() if value is not Parameter.empty} | dict(options)
+    return {key: _json_value(name, key, value) for key, value in known.items()}
 
 
 def _builder(name: str) -> NetworkBuilder:
@@ -139,6 +143,19 @@ def _defaults(accepted: Signature) -> dict[str, Any]:
         for key, parameter in accepted.parameters.items()
         if key not in ("phases", "target") and parameter.kind is not Parameter.VAR_KEYWORD
     }
+
+
+def _json_value(network: str, option: str, value: object) -> object:
+    """A member of an enumeration by its value, a sequence as a list."""
+    plain = value.value if isinstance(value, Enum) else list(value) if isinstance(value, tuple) else value
+    try:
+        json.dumps(plain, allow_nan=False)
+    except (TypeError, ValueError):
+        raise OptionError(
+            f"network {network}: option {option} is a {type(value).__name__}, which JSON cannot hold; give a "
+            "number, a text, a list or a table"
+        ) from None
+    return plain
 
 
 def _origin(builder: NetworkBuilder) -> str:

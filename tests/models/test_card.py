@@ -8,8 +8,9 @@ import pytest
 from huggingface_hub import ModelCard
 
 import mpfnl
-from mpfnl.models import Score, TrainingRecord
-from mpfnl.models.card import PHANTOMS, UNSAID
+from mpfnl.models import TrainingRecord
+from mpfnl.models.card import NOT_STATED, PHANTOMS
+from mpfnl.models.provenance import Score
 
 SECTIONS = [
     "What it is",
@@ -62,7 +63,7 @@ def test_the_hubs_client_reads_what_was_recorded(tmp_path: Path) -> None:
 def test_every_section_is_there_and_says_what_is_known(tmp_path: Path) -> None:
     text = card(RECORD, tmp_path).text
     assert [line[3:] for line in text.splitlines() if line.startswith("## ")] == SECTIONS
-    assert UNSAID not in text
+    assert NOT_STATED not in text
     for name, words in [
         ("Training data", ["CT of one \\| hospital 2019 to 2021", "| 120 |", "second-order-v1"]),
         ("Recipe", ["32^3", "| 8 |", "15000", "0.3", "Adam", "mpfnl 1.0"]),
@@ -85,8 +86,8 @@ def test_what_nobody_said_is_called_so(tmp_path: Path) -> None:
         read = card(record, tmp_path)
         assert read.data.eval_results is None
         for name in ("Training data", "Recipe", "Metrics", "Limits"):
-            assert UNSAID in section(read.text, name)
-        assert "| steps | *not said* |" in read.text
+            assert NOT_STATED in section(read.text, name)
+        assert "| steps | *not stated* |" in read.text
         assert PHANTOMS not in read.text
 
 

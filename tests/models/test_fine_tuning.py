@@ -19,11 +19,10 @@ from torch.optim.lr_scheduler import OneCycleLR
 import mpfnl
 from mpfnl.data.datamodule import MultiphaseDataModule
 from mpfnl.errors import InputError
-from mpfnl.models import EnhancementModule, TrainingRecord
-from mpfnl.models.fine_tuning import FreezeParts, WarmUpCosine, start_from
+from mpfnl.models import EnhancementModule, FreezeParts, TrainingRecord
+from mpfnl.models.freezing import frozen_parts
 from mpfnl.models.loading import load_model
-from mpfnl.models.parts import frozen_parts
-from mpfnl.models.rates import OTHERS, parameter_groups
+from mpfnl.models.rates import OTHERS, WarmUpCosine, parameter_groups
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*does not have many workers",
@@ -304,12 +303,14 @@ def test_lightnings_average_is_what_is_validated_saved_and_resumed(
         torch.testing.assert_close(values(resumed)[name], tensor, rtol=0, atol=0)
 
 
-def test_start_from_takes_either_model_with_its_training_options(tmp_path: Path) -> None:
+def test_the_base_class_loads_either_model_with_its_training_options(tmp_path: Path) -> None:
     made = [small(target="arterial"), single()]
     for model in made:
         model.training_record = TrainingRecord(steps=3)
         folder = model.save_pretrained(tmp_path / type(model).__name__)
-        loaded = start_from(str(folder), optimizer=partial(SGD, lr=0.5), lr_factors={"first": 0.1})
+        loaded = EnhancementModule.from_pretrained(
+            str(folder), optimizer=partial(SGD, lr=0.5), lr_factors={"first": 0.1}
+        )
         assert type(loaded) is type(model)
         assert loaded.config == model.config
         assert loaded.training

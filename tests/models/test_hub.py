@@ -214,7 +214,7 @@ def test_a_hub_that_refuses_is_told_in_one_line(api: type[FakeApi], monkeypatch:
         raise errors.LocalTokenNotFoundError("Token is required\nlog in")
 
     monkeypatch.setattr(api, "create_repo", refuse)
-    with pytest.raises(InputError, match=r"^owner/name: not sent .*Token is required") as caught:
+    with pytest.raises(InputError, match=r"^owner/name: .*Token is required") as caught:
         model().push_to_hub("owner/name")
     assert "\n" not in str(caught.value)
     assert not api.sent

@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import StepLR
 
 import mpfnl
 from mpfnl.data.datamodule import MultiphaseDataModule
-from mpfnl.errors import InputError
+from mpfnl.errors import ConflictError
 from mpfnl.models.enhancement import EnhancementModule
 from mpfnl.models.loading import load_model
 from mpfnl.models.montage import MontageCallback
@@ -118,7 +118,7 @@ def test_testing_and_predicting_take_whole_volumes(cohort: Path, tmp_path: Path)
 
 def test_a_model_refuses_data_that_it_does_not_take(cohort: Path, tmp_path: Path) -> None:
     for model in (small_model(target="arterial"), small_model(phases=["portal_venous", "arterial"])):
-        with pytest.raises(InputError, match="make it with phases="):
+        with pytest.raises(ConflictError, match="phases="):
             trainer(tmp_path, 1).fit(model, small_data(cohort))
 
 
@@ -248,23 +248,24 @@ def test_bad_weights_are_refused_in_one_line(tmp_path: Path) -> None:
     (other / "config.json").write_text(json.dumps(config | {"model": "UNet"}))
     window = randomised().save_pretrained(tmp_path / "window")
     config = json.loads((window / "config.json").read_text())
-    (window / "config.json").write_text(json.dumps(config | {"window_hu": {"level": 40, "width": 400}}))
+    (window / "config.json").write_text(json.dumps(config | {"window_hu": {"level": 40, "width": 0}}))
     arguments = randomised().save_pretrained(tmp_path / "arguments")
     (arguments / "config.json").write_text(
         (arguments / "config.json").read_text().replace('"blocks"', '"block"')
     )
-    for path, words in [
-        (window, "window"),
-        (arguments, "does not make a PFNL3D"),
-        (tmp_path / "nowhere", "no such"),
-        (tmp_path, "config.json"),
-        (folder, "do not belong together"),
-        (other, "UNet"),
-        (tmp_path / "text.ckpt", "not a checkpoint"),
-        (tmp_path / "foreign.ckpt", "not a checkpoint"),
+    for path, kind, named in [
+        (window, FormatError, "width"),
+        (arguments, FormatError, "block"),
+        (tmp_path / "nowhere", NotFoundError, "nowhere"),
+        (tmp_path, NotFoundError, "config.json"),
+        (folder, ConflictError, "model.safetensors"),
+        (other, NotFoundError, "UNet"),
+        (tmp_path / "text.ckpt", FormatError, "text.ckpt"),
+        (tmp_path / "foreign.ckpt", FormatError, "foreign.ckpt"),
     ]:
-        with pytest.raises(InputError, match=words) as caught:
+        with pytest.raises(kind, match=named) as caught:
             load_model(path)
+        assert str(path) in str(caught.value)
         assert "\n" not in str(caught.value)
-    with pytest.raises(InputError, match="RCAN3D"):
+    with pytest.raises(ConflictError, match="RCAN3D"):
         mpfnl.RCAN3D.from_pretrained(folder)

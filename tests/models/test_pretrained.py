@@ -19,8 +19,10 @@ from torch import Tensor
 
 import mpfnl
 from mpfnl.errors import InputError, InputWarning
-from mpfnl.models import EnhancementModule, Score, TrainingRecord, shipped_weights, sources
+from mpfnl.models import EnhancementModule, TrainingRecord, shipped_weights, sources
 from mpfnl.models.loading import load_model
+from mpfnl.models.provenance import Score
+from mpfnl.models.weights import ModelConfig
 
 FILES = ["README.md", "config.json", "model.safetensors"]
 RECORD = TrainingRecord(
@@ -274,7 +276,8 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
 def test_a_checkpoint_of_a_16_bit_training_loads(tmp_path: Path) -> None:
     model = randomised()
     state = {name: tensor.bfloat16() for name, tensor in model.state_dict().items()}
-    checkpoint = {"mpfnl_model": "PFNL3D", "hyper_parameters": model.config, "state_dict": state}
+    described = ModelConfig("PFNL3D", model.config, model.window)
+    checkpoint = {"mpfnl": described.to_json(), "state_dict": state}
     torch.save(checkpoint, tmp_path / "half.ckpt")
     loaded = load_model(tmp_path / "half.ckpt")
     assert torch.equal(loaded.network.first.weight, model.network.first.weight.bfloat16().float())  # type: ignore[union-attr]

@@ -15,8 +15,9 @@ from lightning.pytorch import Trainer, seed_everything
 import mpfnl
 from mpfnl.data.datamodule import MultiphaseDataModule
 from mpfnl.errors import InputError
-from mpfnl.models import Score, TrainingRecord
+from mpfnl.models import TrainingRecord
 from mpfnl.models.loading import load_model
+from mpfnl.models.provenance import Score
 from mpfnl.samples import TrainingSource
 from mpfnl.window import Window
 
@@ -103,7 +104,7 @@ def test_a_training_fills_it_in(cohort: Path, tmp_path: Path) -> None:
         4,
         4,
     )  # 8 patches an epoch, 2 a batch, 2 batches a step
-    assert record.window == mpfnl.PFNL3D.window
+    assert record.window == model.window
     assert (record.phase_dropout, model.patch_size, model.trained_without_phases) == (0.25, 16, True)
     assert record.recipe["optimiser"] == "Adam, learning rate 0.001"
     assert record.recipe["loss"] == "L1SobelLoss"

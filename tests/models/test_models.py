@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import StepLR
 
 import mpfnl
 from mpfnl.data.datamodule import MultiphaseDataModule
-from mpfnl.errors import ConflictError
+from mpfnl.errors import ConflictError, FormatError, NotFoundError
 from mpfnl.models.enhancement import EnhancementModule
 from mpfnl.models.loading import load_model
 from mpfnl.models.montage import MontageCallback

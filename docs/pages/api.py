@@ -75,7 +75,7 @@ ROOMS: dict[str, tuple[str, list[str]]] = {
         [
             "mpfnl.volumes",
             "mpfnl.volumes.dicom",
-            "mpfnl.volumes.dicom.derivation",
+            "mpfnl.volumes.dicom.provenance",
             "mpfnl.volumes.dicom.derived",
         ],
     ),

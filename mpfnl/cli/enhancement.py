@@ -13,7 +13,7 @@ from mpfnl.phases import Phase
 if TYPE_CHECKING:
     from mpfnl.inference.tiling import Tiling
     from mpfnl.models.enhancement import EnhancementModule
-    from mpfnl.volumes.dicom.derivation import Derivation
+    from mpfnl.volumes.dicom.provenance import Derivation
 
 IMAGE_SUFFIXES = (".nii", ".gz", ".nrrd", ".nhdr", ".mha", ".mhd", ".dcm", ".ima", ".hdr", ".img", ".raw")
 
@@ -125,7 +125,7 @@ def _is_folder(output: Path) -> bool:
 def _derivation(model: EnhancementModule, phases: tuple[Phase, ...], *, self_ensemble: bool) -> Derivation:
     """The derivation that the DICOM series states."""
     from mpfnl import __version__
-    from mpfnl.volumes.dicom.derivation import Derivation
+    from mpfnl.volumes.dicom.provenance import Derivation
 
     record = model.training_record
     remarks = [

@@ -1,4 +1,4 @@
-"""What a DICOM series says of itself, from two of its files. No pixel values, no names, no dates."""
+"""Facts from the headers of a DICOM series by which it is picked, from two of its files."""
 
 from __future__ import annotations
 
@@ -8,9 +8,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import SimpleITK as sitk
+from numpy.typing import NDArray
 
-from mpfnl.errors import InputError
+from mpfnl.volumes.dicom.headers import Header, read_header
+
+ELEMENTS = (
+    "Modality",
+    "ImageType",
+    "ConvolutionKernel",
+    "PatientID",
+    "ImageOrientationPatient",
+    "ImagePositionPatient",
+    "InstanceNumber",
+    "SpacingBetweenSlices",
+    "SliceThickness",
+)
+"""Keywords of the elements from which a series is picked."""
 
 SHARP_NAMES = ("LUNG", "BONE", "EDGE", "ULTRA", "CHEST", "SHARP", "YA", "YB")
 _SIEMENS = re.compile(r"^[BHIQU][A-Z]?(\d\d)")
@@ -91,69 +104,43 @@ def read_series_header(files: Sequence[Path]) -> SeriesHeader:
         files: All files of the series, at least one.
 
     Raises:
-        InputError: One of the two is no readable DICOM image.
+        DamagedError: One of the two is no readable DICOM image.
     """
-    first = _read(files[0])
-    last = _read(files[-1]) if len(files) > 1 else first
+    first = read_header(files[0], str(files[0].parent), ELEMENTS)
+    last = read_header(files[-1], str(files[-1].parent), ELEMENTS) if len(files) > 1 else first
     return SeriesHeader(
         slices=len(files),
-        modality=_text(first, "0008|0060").upper(),
-        image_type=tuple(part.strip().upper() for part in _text(first, "0008|0008").split("\\")),
+        modality=first.text("Modality").upper(),
+        image_type=tuple(part.upper() for part in first.parts("ImageType")),
         axial=_axial(first) and _axial(last),
         spacing=_spacing(first, last),
-        kernel=_text(first, "0018|1210").split("\\")[0],
-        patient=_text(first, "0010|0020"),
+        kernel=next(iter(first.parts("ConvolutionKernel")), ""),
+        patient=first.text("PatientID"),
     )
 
 
-def _read(path: Path) -> sitk.ImageFileReader:
-    reader = sitk.ImageFileReader()
-    reader.SetImageIO("GDCMImageIO")
-    reader.SetFileName(str(path))
-    try:
-        reader.ReadImageInformation()
-    except RuntimeError:
-        raise InputError(f"{path}: is not a readable DICOM image; copy or download it again") from None
-    return reader
+def _normal(header: Header) -> NDArray[np.float64] | None:
+    axes = header.numbers("ImageOrientationPatient", 6)
+    return None if axes is None else np.asarray(np.cross(axes[:3], axes[3:]))
 
 
-def _text(reader: sitk.ImageFileReader, tag: str) -> str:
-    if not reader.HasMetaDataKey(tag):
-        return ""
-    return reader.GetMetaData(tag).replace("\0", "").strip()
-
-
-def _numbers(reader: sitk.ImageFileReader, tag: str) -> list[float]:
-    """The numbers of a tag; none where it is missing or holds something else."""
-    try:
-        values = [float(part) for part in _text(reader, tag).split("\\")]
-    except ValueError:
-        return []
-    return values if np.isfinite(values).all() else []
-
-
-def _normal(reader: sitk.ImageFileReader) -> np.ndarray | None:
-    axes = _numbers(reader, "0020|0037")
-    return np.cross(axes[:3], axes[3:]) if len(axes) == 6 else None
-
-
-def _axial(reader: sitk.ImageFileReader) -> bool:
-    normal = _normal(reader)
+def _axial(header: Header) -> bool:
+    normal = _normal(header)
     return normal is not None and abs(float(normal[2])) > 0.8  # gantries tilt by up to 30 degrees
 
 
-def _spacing(first: sitk.ImageFileReader, last: sitk.ImageFileReader) -> float | None:
+def _spacing(first: Header, last: Header) -> float | None:
     """From two slices' positions and numbers, else SpacingBetweenSlices, else SliceThickness."""
     normal = _normal(first)
-    positions = [_numbers(reader, "0020|0032") for reader in (first, last)]
-    numbers = [_numbers(reader, "0020|0013") for reader in (first, last)]
-    if normal is not None and all(len(p) == 3 for p in positions) and all(len(n) == 1 for n in numbers):
-        apart = abs(float(np.dot(np.subtract(positions[0], positions[1]), normal)))
-        count = abs(numbers[0][0] - numbers[1][0])
+    begin, end = (header.numbers("ImagePositionPatient", 3) for header in (first, last))
+    numbers = [header.number("InstanceNumber") for header in (first, last)]
+    if normal is not None and begin is not None and end is not None and None not in numbers:
+        apart = abs(float(np.dot(begin - end, normal)))
+        count = abs((numbers[0] or 0) - (numbers[1] or 0))
         if count and apart:
             return apart / count
-    for tag in ("0018|0088", "0018|0050"):
-        values = _numbers(first, tag)
-        if values and abs(values[0]) > 0:
-            return abs(values[0])
+    for keyword in ("SpacingBetweenSlices", "SliceThickness"):
+        value = first.number(keyword)
+        if value:
+            return abs(value)
     return None

@@ -11,7 +11,7 @@ import numpy as np
 
 from mpfnl.errors import FormatError
 from mpfnl.phases import Phase
-from mpfnl.volumes.dicom.reading import DicomFormat
+from mpfnl.volumes.dicom.series import DicomFormat
 from mpfnl.volumes.fileio import check_file, scan_name
 from mpfnl.volumes.formats import REGISTERED, Format, StoredValues
 from mpfnl.volumes.grid import Box, Grid, OnGrid

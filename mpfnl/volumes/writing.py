@@ -13,7 +13,7 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
-from mpfnl.errors import InputError
+from mpfnl.errors import ConflictError, OutputError
 from mpfnl.files import atomic_file
 from mpfnl.volumes.grid import Grid
 from mpfnl.volumes.intensity import Voxels, cast_hu
@@ -127,16 +127,16 @@ def check_output(path: str | Path, inputs: Iterable[str | Path] = ()) -> None:
     """
     path = Path(path)
     if not path.name.lower().endswith(SUFFIXES):
-        raise InputError(f"{path}: the output's name must end in .nii.gz or .nii; choose another name")
+        raise OutputError(f"{path}: the output's name must end in .nii.gz or .nii; choose another name")
     if path.is_dir():
-        raise InputError(f"{path}: the output is a folder; give the name of a file in it")
+        raise OutputError(f"{path}: the output is a folder; give the name of a file in it")
     for other in inputs:
         if _same_file(path, Path(other)):
-            raise InputError(f"{path}: the output is an input ({other}); choose another output")
+            raise ConflictError(f"{path}: the output is an input ({other}); choose another output")
     if not path.parent.is_dir():
-        raise InputError(f"{path}: the folder {path.parent} does not exist; make it first")
+        raise OutputError(f"{path}: the folder {path.parent} does not exist; make it first")
     if not os.access(path.parent, os.W_OK):
-        raise InputError(f"{path}: the folder {path.parent} is read-only; choose another output")
+        raise OutputError(f"{path}: the folder {path.parent} is read-only; choose another output")
 
 
 def _same_file(a: Path, b: Path) -> bool:

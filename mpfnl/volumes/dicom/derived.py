@@ -15,9 +15,8 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
-from mpfnl.errors import InputError
-from mpfnl.volumes.dicom.derivation import Derivation
-from mpfnl.volumes.dicom.instance import (
+from mpfnl.errors import OutputError
+from mpfnl.volumes.dicom.ct_image import (
     STORED,
     add_pixels,
     save_slice,
@@ -25,7 +24,9 @@ from mpfnl.volumes.dicom.instance import (
     slice_elements,
     stored_numbers,
 )
-from mpfnl.volumes.dicom.origin import Origin, find_origin, read_dataset, tolerant
+from mpfnl.volumes.dicom.headers import tolerant
+from mpfnl.volumes.dicom.provenance import Derivation
+from mpfnl.volumes.dicom.source import SourceSeries, find_source, read_dataset
 from mpfnl.volumes.dicom.uids import make_uid
 from mpfnl.volumes.fileio import one_line
 from mpfnl.volumes.intensity import Voxels
@@ -41,7 +42,7 @@ def check_derived_output(folder: str | Path, source: str | Path) -> None:
     Raises:
         InputError: As there, but for what the voxels hold.
     """
-    _check_folder(Path(folder), find_origin(source))
+    _check_folder(Path(folder), find_source(source))
 
 
 def write_derived_series(
@@ -54,10 +55,10 @@ def write_derived_series(
     """Writes an enhanced scan as a DICOM series: one new CT slice for each slice of the source.
 
     Patient, study, frame of reference, geometry, window and contrast agent are the source's; see
-    `mpfnl.volumes.dicom.kept`. Nothing is de-identified. HU are rounded to whole numbers, and what lies below
-    -1024 HU becomes -1024, as in reading. The folder appears at once and whole. UIDs depend on the source's
-    UIDs, on `about` and on the voxels alone, so the same scan gets the same ones again and no other does.
-    Apart from `when` the same goes for all bytes.
+    `mpfnl.volumes.dicom.attributes`. Nothing is de-identified. HU are rounded to whole numbers, and values
+    below -1024 HU become -1024, as in reading. The folder appears at once and whole. UIDs depend on the
+    source's UIDs, on `about` and on the voxels alone: the same scan gets the same ones again, and no other
+    scan does. Apart from `when` the same goes for all bytes.
 
     Args:
         folder: The folder to make; an empty one is taken.
@@ -89,12 +90,12 @@ class DerivedWriter:
 
     Args:
         spool: Where the voxels wait until all are there.
-        origin: The source series.
+        series: The source series.
     """
 
-    def __init__(self, spool: IO[bytes], origin: Origin) -> None:
-        self.shape = origin.shape
-        self._name = origin.name
+    def __init__(self, spool: IO[bytes], series: SourceSeries) -> None:
+        self.shape = series.shape
+        self._name = series.name
         self._spool = spool
         self._digest = hashlib.sha256()
         self._written = 0
@@ -155,28 +156,28 @@ def derived_series_writer(
         ValueError: Slices are missing at the end.
     """
     folder = Path(folder)
-    origin = find_origin(source)
-    _check_folder(folder, origin)
+    series = find_source(source)
+    _check_folder(folder, series)
     with _whole_folder(folder) as partial:
         spool = partial / "voxels"
         with spool.open("xb+") as file:
-            writer = DerivedWriter(file, origin)
+            writer = DerivedWriter(file, series)
             yield writer
             with tolerant():
-                _write_slices(partial, writer, origin, about, when or datetime.now().astimezone())
+                _write_slices(partial, writer, series, about, when or datetime.now().astimezone())
         spool.unlink()
 
 
 def _write_slices(
-    folder: Path, writer: DerivedWriter, origin: Origin, about: Derivation, when: datetime
+    folder: Path, writer: DerivedWriter, series: SourceSeries, about: Derivation, when: datetime
 ) -> None:
-    uid = make_uid("derived series", origin.study, origin.series, *about.identity(), writer.digest())
-    common = series_elements(read_dataset(origin.slices[0].path, origin.name), uid, about, when)
+    uid = make_uid("derived series", series.study_uid, series.series_uid, *about.identity(), writer.digest())
+    common = series_elements(read_dataset(series.slices[0].path, series.name), uid, about, when)
     slices = zip(
-        _names(len(origin.slices)), origin.slices, _instance_numbers(origin), writer.planes(), strict=True
+        _names(len(series.slices)), series.slices, _instance_numbers(series), writer.planes(), strict=True
     )
     for name, each, number, plane in slices:
-        data = slice_elements(common, each, number, origin.name)
+        data = slice_elements(common, each, number, series.name)
         add_pixels(data, plane)
         save_slice(folder / name, data)
 
@@ -186,20 +187,20 @@ def _names(count: int) -> list[str]:
     return [f"{index:0{len(str(count))}d}.dcm" for index in range(1, count + 1)]
 
 
-def _check_folder(folder: Path, origin: Origin) -> None:
-    place, taken = folder.resolve(), origin.folder.resolve()
+def _check_folder(folder: Path, series: SourceSeries) -> None:
+    place, taken = folder.resolve(), series.folder.resolve()
     if place == taken or taken in place.parents:
-        raise InputError(f"{folder}: the output lies in the source's folder {origin.folder}; choose another")
+        raise OutputError(f"{folder}: the output lies in the source's folder {series.folder}; choose another")
     if folder.is_dir() and not os.access(folder, os.R_OK | os.W_OK):
-        raise InputError(f"{folder}: the folder may not be written; choose another output")
+        raise OutputError(f"{folder}: the folder may not be written; choose another output")
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
-        raise InputError(f"{folder}: there is a file or a link of this name; choose another output")
+        raise OutputError(f"{folder}: there is a file or a link of this name; choose another output")
     if folder.is_dir() and any(folder.iterdir()):
-        raise InputError(f"{folder}: the folder is not empty; give a new folder")
+        raise OutputError(f"{folder}: the folder is not empty; give a new folder")
     if not folder.parent.is_dir():
-        raise InputError(f"{folder}: the folder {folder.parent} does not exist; make it first")
+        raise OutputError(f"{folder}: the folder {folder.parent} does not exist; make it first")
     if not os.access(folder.parent, os.W_OK):
-        raise InputError(f"{folder}: the folder {folder.parent} is read-only; choose another output")
+        raise OutputError(f"{folder}: the folder {folder.parent} is read-only; choose another output")
 
 
 @contextmanager
@@ -213,14 +214,14 @@ def _whole_folder(folder: Path) -> Iterator[Path]:
             folder.rmdir()  # refuses a folder that is not empty any more
         partial.rename(folder)
     except OSError as error:
-        raise InputError(
+        raise OutputError(
             f"{folder}: cannot be written ({error.strerror or one_line(error)}); choose another output"
         ) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _instance_numbers(origin: Origin) -> list[int]:
+def _instance_numbers(series: SourceSeries) -> list[int]:
     """The source's instance numbers, or 1 to n where they do not tell its slices apart."""
-    numbers = [each.number for each in origin.slices if each.number is not None]
-    return numbers if len(set(numbers)) == len(origin.slices) else [n + 1 for n in range(len(origin.slices))]
+    numbers = [each.number for each in series.slices if each.number is not None]
+    return numbers if len(set(numbers)) == len(series.slices) else [n + 1 for n in range(len(series.slices))]

@@ -1,92 +1,108 @@
-"""The header of one DICOM file: the few elements that reading needs, and nothing that names a patient."""
+"""The header of one DICOM file: the elements that are asked for, and nothing else that names a patient."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from enum import StrEnum
+import os
+import struct
+import threading
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 import numpy as np
-import SimpleITK as sitk
 from numpy.typing import NDArray
+from pydicom import config, dcmread
+from pydicom.charset import convert_encodings, decode_bytes
+from pydicom.datadict import dictionary_VR, tag_for_keyword
+from pydicom.dataelem import RawDataElement
+from pydicom.dataset import FileDataset
+from pydicom.tag import Tag
+from pydicom.valuerep import EXPLICIT_VR_LENGTH_32, TEXT_VR_DELIMS
 
-from mpfnl.errors import InputError
-from mpfnl.volumes.dicom.silence import silent
+from mpfnl.errors import DamagedError
 from mpfnl.volumes.fileio import open_file
 
 SUFFIXES = (".dcm", ".dicom", ".ima")
 MAGIC_END = 132  # the preamble of 128 bytes and "DICM" (PS3.10, 7.1)
+UNDEFINED_LENGTH = 0xFFFFFFFF
+_ITEM = 0xFFFEE000
+_PIXEL_DATA = 0x7FE00010
 
+ELEMENTS = (
+    "ImageType",
+    "SOPClassUID",
+    "AcquisitionTime",
+    "ContentTime",
+    "Modality",
+    "SeriesDescription",
+    "ConvolutionKernel",
+    "SeriesInstanceUID",
+    "SeriesNumber",
+    "AcquisitionNumber",
+    "TemporalPositionIdentifier",
+    "ImagePositionPatient",
+    "ImageOrientationPatient",
+    "SamplesPerPixel",
+    "PhotometricInterpretation",
+    "NumberOfFrames",
+    "Rows",
+    "Columns",
+    "PixelSpacing",
+    "BitsAllocated",
+    "PixelPaddingValue",
+    "RescaleIntercept",
+    "RescaleSlope",
+    "RescaleType",
+)
+"""Keywords of the elements that reading a scan needs."""
 
-class Tag(StrEnum):
-    """The elements that are read, as SimpleITK writes their tags."""
-
-    IMAGE_TYPE = "0008|0008"
-    SOP_CLASS = "0008|0016"
-    ACQUISITION_TIME = "0008|0032"
-    CONTENT_TIME = "0008|0033"
-    MODALITY = "0008|0060"
-    SERIES_DESCRIPTION = "0008|103e"
-    CONVOLUTION_KERNEL = "0018|1210"
-    SERIES_UID = "0020|000e"
-    SERIES_NUMBER = "0020|0011"
-    ACQUISITION_NUMBER = "0020|0012"
-    TEMPORAL_POSITION = "0020|0100"
-    POSITION = "0020|0032"
-    ORIENTATION = "0020|0037"
-    SAMPLES = "0028|0002"
-    PHOTOMETRIC = "0028|0004"
-    FRAMES = "0028|0008"
-    ROWS = "0028|0010"
-    COLUMNS = "0028|0011"
-    PIXEL_SPACING = "0028|0030"
-    BITS_ALLOCATED = "0028|0100"
-    PADDING = "0028|0120"
-    RESCALE_INTERCEPT = "0028|1052"
-    RESCALE_SLOPE = "0028|1053"
-    RESCALE_TYPE = "0028|1054"
+_one_at_a_time = threading.RLock()
 
 
 @dataclass(frozen=True)
 class Header:
-    """What a DICOM file says of itself.
+    """Elements of a DICOM file.
 
     Args:
         path: The file.
-        values: The text of the elements that it has.
+        values: Text of each value of the elements that the file has, by keyword.
+        pixel_bytes: Length of the pixel data; None where they are encapsulated (compressed).
     """
 
     path: Path
-    values: Mapping[Tag, str]
+    values: Mapping[str, tuple[str, ...]] = field(repr=False)
+    pixel_bytes: int | None
 
-    def text(self, tag: Tag) -> str:
-        """An element's text; empty where it is missing."""
-        return self.values.get(tag, "")
+    def text(self, keyword: str) -> str:
+        """The text of an element; empty where the element is missing."""
+        return "\\".join(self.parts(keyword))
 
-    def parts(self, tag: Tag) -> tuple[str, ...]:
+    def parts(self, keyword: str) -> tuple[str, ...]:
         """The values of an element that may hold several."""
-        return tuple(part.strip() for part in self.text(tag).split("\\"))
+        return self.values.get(keyword, ())
 
-    def numbers(self, tag: Tag, count: int) -> NDArray[np.float64] | None:
-        """An element's numbers; None unless there are as many as expected, all of them finite."""
+    def numbers(self, keyword: str, count: int) -> NDArray[np.float64] | None:
+        """The numbers of an element; None unless there are as many as expected, all of them finite."""
         try:
-            values = np.array([float(part) for part in self.parts(tag)])
+            values = np.array([float(part) for part in self.parts(keyword)])
         except ValueError:
             return None
         return values if values.size == count and np.isfinite(values).all() else None
 
-    def number(self, tag: Tag) -> float | None:
-        """An element's only number; None where there is none."""
-        values = self.numbers(tag, 1)
+    def number(self, keyword: str) -> float | None:
+        """The only number of an element; None where there is none."""
+        values = self.numbers(keyword, 1)
         return None if values is None else float(values[0])
 
 
 def is_dicom(path: Path, name: str) -> bool:
-    """Whether a file means to be DICOM: by its suffix, or by the mark in its 129th byte.
+    """Whether a file is meant to be DICOM: by its suffix, or by the mark in its 129th byte.
 
     Raises:
-        InputError: It cannot be read.
+        DamagedError: The file cannot be read.
     """
     if path.suffix.lower() in SUFFIXES:
         return True
@@ -94,40 +110,106 @@ def is_dicom(path: Path, name: str) -> bool:
         return file.read(MAGIC_END)[-4:] == b"DICM"
 
 
-def read_header(path: Path, name: str) -> Header:
-    """Reads a DICOM image's header, without its pixels.
+def read_header(path: Path, name: str, keywords: Sequence[str] = ELEMENTS) -> Header:
+    """Reads elements of a DICOM image, and sees whether its pixel data are there to their end.
 
     Args:
         path: The file.
-        name: How messages name the scan.
+        name: Name of the scan in messages.
+        keywords: Elements to read, of the file meta information too.
 
     Raises:
-        InputError: It is unreadable, cut off, or no image.
+        DamagedError: The file is unreadable, cut off, or no image.
     """
-    with open_file(path, f"{name}: {path.name}"):
-        pass  # the system's own word where it refuses; SimpleITK's is the same for every failure
-    reader = slice_reader(path)
-    try:
-        with silent():
-            reader.ReadImageInformation()
-    except RuntimeError as error:
-        raise InputError(
-            f"{name}: {path.name} is no readable DICOM image (cut off, damaged, or without pixels); copy it"
-            " again, or take it out of the folder"
-        ) from error
-    return Header(path, {tag: _text(reader, tag) for tag in Tag if reader.HasMetaDataKey(tag.value)})
+    with open_file(path, f"{name}: {path.name}") as file:
+        try:
+            with tolerant():
+                data = dcmread(file, stop_before_pixels=True, force=True, specific_tags=list(keywords))
+                values = {keyword: _values(data, keyword) for keyword in keywords}
+            length = _pixel_bytes(file, data)
+        except OSError:
+            raise
+        except Exception as error:  # pydicom raises errors of many kinds on damaged bytes
+            raise DamagedError(
+                f"{name}: {path.name} is no readable DICOM image (cut off, damaged, or without pixels); copy"
+                " it again, or take it out of the folder"
+            ) from error
+    return Header(path, {keyword: parts for keyword, parts in values.items() if parts}, length)
 
 
-def slice_reader(path: Path) -> sitk.ImageFileReader:
-    """SimpleITK's reader of one DICOM file."""
-    reader = sitk.ImageFileReader()
-    reader.SetImageIO("GDCMImageIO")
-    reader.LoadPrivateTagsOff()
-    reader.SetFileName(str(path))
-    return reader
+@contextmanager
+def tolerant() -> Iterator[None]:
+    """Keeps pydicom from refusing or warning of values that break a rule; one thread at a time."""
+    with _one_at_a_time, warnings.catch_warnings(), config.disable_value_validation():
+        warnings.simplefilter("ignore")
+        yield
 
 
-def _text(reader: sitk.ImageFileReader, tag: Tag) -> str:
-    """An element's text; what a wrong character set left unreadable becomes question marks."""
-    text = str(reader.GetMetaData(tag.value))
-    return "".join(letter if letter.isprintable() else "?" for letter in text.strip(" \0"))
+def _values(data: FileDataset, keyword: str) -> tuple[str, ...]:
+    tag = Tag(tag_for_keyword(keyword) or 0)
+    element = (data.file_meta if tag.group == 2 else data).get_item(tag)
+    if element is None or element.value is None:
+        return ()
+    if not isinstance(element, RawDataElement):
+        value = element.value
+        return tuple(map(str, value)) if isinstance(value, list | tuple) else (str(value).strip(),)
+    vr = element.VR or dictionary_VR(tag)
+    if vr in ("US", "SS", "US or SS"):
+        kind = "i2" if vr == "SS" or (vr != "US" and _is_signed(data)) else "u2"
+        order = "<" if element.is_little_endian else ">"
+        return tuple(str(number) for number in np.frombuffer(element.value, order + kind))
+    charset = convert_encodings(data.get("SpecificCharacterSet"))
+    text = decode_bytes(element.value, charset, TEXT_VR_DELIMS)
+    parts = tuple(part.strip(" \0") for part in text.split("\\"))
+    return () if parts == ("",) else tuple(map(_printable, parts))
+
+
+def _is_signed(data: FileDataset) -> bool:
+    return bool(data.get("PixelRepresentation"))
+
+
+def _printable(text: str) -> str:
+    """A text in which question marks stand for what a wrong character set left unreadable."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
+def _pixel_bytes(file: IO[bytes], data: FileDataset) -> int | None:
+    """The length of the pixel data, at which the file stands; None where they are encapsulated.
+
+    Raises:
+        ValueError: There are no pixel data, or the file ends before they do.
+    """
+    implicit, little = data.original_encoding
+    order = "<" if little else ">"
+    group, element, vr, length = struct.unpack(f"{order}HH2sH", _exactly(file, 8))
+    if group << 16 | element != _PIXEL_DATA:
+        raise ValueError("no pixel data")
+    if implicit:
+        file.seek(-4, os.SEEK_CUR)
+    if implicit or vr.decode("latin-1") in EXPLICIT_VR_LENGTH_32:
+        (length,) = struct.unpack(f"{order}I", _exactly(file, 4))
+    size = os.fstat(file.fileno()).st_size
+    if length == UNDEFINED_LENGTH:
+        _check_fragments(file, size)
+        return None
+    if file.tell() + length > size:
+        raise ValueError("cut off in its pixel data")
+    return int(length)
+
+
+def _check_fragments(file: IO[bytes], size: int) -> None:
+    """Walks over the items of encapsulated pixel data (PS3.5, A.4)."""
+    while len(start := file.read(8)) == 8:
+        group, element, length = struct.unpack("<HHI", start)
+        if group << 16 | element != _ITEM:
+            return
+        if file.tell() + length > size:
+            raise ValueError("cut off in its pixel data")
+        file.seek(length, os.SEEK_CUR)
+
+
+def _exactly(file: IO[bytes], count: int) -> bytes:
+    content = file.read(count)
+    if len(content) < count:
+        raise ValueError("no pixel data")
+    return content

@@ -1,25 +1,26 @@
-"""The pixels of a slice in HU."""
+"""The pixels of a slice in HU, decoded by GDCM inside SimpleITK."""
 
 from __future__ import annotations
 
-import re
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from mpfnl.errors import InputError
-from mpfnl.volumes.dicom.headers import Tag, slice_reader
-from mpfnl.volumes.dicom.silence import silent
+from mpfnl.errors import DamagedError
 from mpfnl.volumes.dicom.slices import Slice
-from mpfnl.volumes.fileio import open_file
 from mpfnl.window import AIR_HU
 
 HIGHEST_HU = 3071
 """The end of the usual 12-bit scale. A padding value within it could be tissue and is left alone."""
 
-_ENCAPSULATED = rb"\xe0\x7f\x10\x00O[BW]\0\0\xff\xff\xff\xff"
+_STDERR = 2
+_one_at_a_time = threading.RLock()
 
 
 def read_pixels(each: Slice, name: str) -> NDArray[Any]:
@@ -36,12 +37,15 @@ def read_pixels(each: Slice, name: str) -> NDArray[Any]:
         InputError: They are cut off, damaged, or not as many as the header says.
     """
     _check_length(each, name)
-    reader = slice_reader(each.path)
+    reader = sitk.ImageFileReader()
+    reader.SetImageIO("GDCMImageIO")
+    reader.LoadPrivateTagsOff()
+    reader.SetFileName(str(each.path))
     try:
         with silent():
             image = reader.Execute()
     except RuntimeError as error:
-        raise InputError(
+        raise DamagedError(
             f"{name}: the pixels of {each.path.name} are damaged, or packed in a way that cannot be read;"
             " copy the file again, or unpack the series, e.g. with gdcmconv --raw"
         ) from error
@@ -52,31 +56,26 @@ def read_pixels(each: Slice, name: str) -> NDArray[Any]:
 def _check_length(each: Slice, name: str) -> None:
     """Refuses a slice whose pixels are not as many as its header says.
 
-    GDCM fills what is missing with whatever lies in memory. Packed pixels know their own size; others must
-    stand in the file in the length that rows and columns ask for (PS3.5, A.1 to A.4).
+    GDCM fills what is missing with whatever lies in memory. Compressed pixels state their own size; others
+    must have the length that rows and columns ask for (PS3.5, A.1 to A.4).
 
     Args:
         each: The slice.
-        name: How messages name the scan.
+        name: Name of the scan in messages.
 
     Raises:
-        InputError: As above.
+        DamagedError: As above.
     """
-    with open_file(each.path, f"{name}: {each.path.name}") as file:
-        content = file.read()
-    length = each.shape[0] * each.shape[1] * 2
-    little, big = length.to_bytes(4, "little"), length.to_bytes(4, "big")
-    plain = [b"\xe0\x7f\x10\x00" + form + little for form in (b"OW\0\0", b"OB\0\0", b"")]
-    plain += [b"\x7f\xe0\x00\x10" + form + big for form in (b"OW\0\0", b"OB\0\0")]
-    if not any(start in content for start in plain) and not re.search(_ENCAPSULATED, content):
-        raise InputError(
+    columns, rows = each.shape
+    if each.header.pixel_bytes not in (None, 2 * columns * rows):
+        raise DamagedError(
             f"{name}: the pixels of {each.path.name} are not as many as its header says, or are stored in an"
             " unusual way; copy the file again, or convert the series, e.g. with dcm2niix"
         )
 
 
 def _clamped(hu: NDArray[Any], each: Slice) -> NDArray[Any]:
-    padding = each.header.number(Tag.PADDING)
+    padding = each.header.number("PixelPaddingValue")
     if padding is not None and padding * each.slope + each.intercept > HIGHEST_HU:
         hu = np.where(hu == padding * each.slope + each.intercept, AIR_HU, hu)
     return np.asarray(np.maximum(hu, AIR_HU))
@@ -90,3 +89,37 @@ def _whole(hu: NDArray[Any]) -> NDArray[Any]:
         hu = rounded
     fits = hu.max() <= np.iinfo(np.int16).max  # they are at least -1024
     return hu.astype(np.int16 if fits else np.int32)
+
+
+@contextmanager
+def silent() -> Iterator[None]:
+    """Nothing that ITK or a decoder under it writes to the standard error comes out.
+
+    ITK's warnings have a switch; OpenJPEG's complaints have none and go straight to the file descriptor,
+    which is therefore pointed away meanwhile. Both belong to the whole process: one thread at a time.
+    """
+    with _one_at_a_time:
+        shown = sitk.ProcessObject.GetGlobalWarningDisplay()
+        sitk.ProcessObject.SetGlobalWarningDisplay(False)
+        try:
+            with _descriptor_away(_STDERR):
+                yield
+        finally:
+            sitk.ProcessObject.SetGlobalWarningDisplay(shown)
+
+
+@contextmanager
+def _descriptor_away(descriptor: int) -> Iterator[None]:
+    try:
+        kept = os.dup(descriptor)
+    except OSError:  # closed already: nothing can come out
+        yield
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, descriptor)
+        yield
+    finally:
+        os.dup2(kept, descriptor)
+        os.close(nowhere)
+        os.close(kept)

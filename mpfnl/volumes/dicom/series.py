@@ -1,15 +1,25 @@
-"""Which files of a folder make up the scan."""
+"""One series of a folder: which files make it up, and the scan that they hold."""
 
 from __future__ import annotations
 
 import os
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from mpfnl.errors import InputError
-from mpfnl.volumes.dicom.headers import Header, Tag, is_dicom, read_header
-from mpfnl.volumes.fileio import one_line
+import numpy as np
+from numpy.typing import NDArray
+
+from mpfnl.errors import ConflictError, DamagedError, FormatError, InputWarning, NotFoundError
+from mpfnl.volumes.dicom.headers import ELEMENTS, Header, is_dicom, read_header
+from mpfnl.volumes.dicom.pixels import read_pixels
+from mpfnl.volumes.dicom.slices import Slice, check_slices
+from mpfnl.volumes.dicom.stack import build_stack, order, overlapping, same_place, straighten
+from mpfnl.volumes.fileio import check_shape, one_line
+from mpfnl.volumes.formats import Format, StoredArray
+from mpfnl.volumes.grid import Affine, Grid
 
 SHORTEST_ENDING = 8
 """Characters that the ending of a UID must have to name a series: longer than a series number gets."""
@@ -17,6 +27,33 @@ SHORTEST_ENDING = 8
 SHOWN_ENDING = 12
 SHOWN_SERIES = 4
 LONGEST_DESCRIPTION = 40
+
+
+class DicomFormat(Format):
+    """A folder with one series of CT slices, or one series of a folder that holds several."""
+
+    def matches(self, path: Path) -> bool:
+        """Whether the path is a folder, names a series, or is a DICOM file."""
+        return split_selector(path)[1] is not None or os.path.isdir(path) or _is_dicom_file(path)
+
+    def exists(self, path: Path) -> bool:
+        """Whether the folder exists."""
+        folder, uid = split_selector(path)
+        return os.path.exists(folder) if uid is None else os.path.isdir(folder)
+
+    def open(self, path: Path, name: str) -> StoredArray:
+        """Reads the series; see `read_series`."""
+        folder, uid = split_selector(path)
+        if uid is None and not os.path.isdir(path):
+            raise FormatError(f"{name}: is a single DICOM file; give the folder that holds the whole series")
+        return read_series(folder, uid, name)
+
+    def files(self, path: Path, name: str) -> list[Path]:
+        """The files of the series in the order of their positions; see `series_files`."""
+        folder, uid = split_selector(path)
+        if uid is None and not os.path.isdir(path):
+            return super().files(path, name)
+        return series_files(folder, uid, name)
 
 
 def split_selector(path: Path) -> tuple[Path, str | None]:
@@ -28,20 +65,79 @@ def split_selector(path: Path) -> tuple[Path, str | None]:
     Returns:
         The folder and the UID, or the path and None.
     """
-    found = re.fullmatch(r"(.+)#([0-9.]+)", str(path))
-    if found is None or os.path.exists(path):
+    match = re.fullmatch(r"(.+)#([0-9.]+)", str(path))
+    if match is None or os.path.exists(path):
         return path, None
-    return Path(found[1]), found[2]
+    return Path(match[1]), match[2]
 
 
-def read_headers(folder: Path, uid: str | None, name: str) -> list[Header]:
+def read_series(folder: Path, uid: str | None, name: str) -> StoredArray:
+    """Reads one series of CT slices from a folder.
+
+    Slices are put in order by their position. Values below -1024 HU, which fill what lies outside the scan,
+    become -1024. A stack that leans (tilted gantry) is resampled onto right angles.
+
+    Args:
+        folder: The folder; its subfolders are not searched.
+        uid: The SeriesInstanceUID of the series, or its ending; None where there is one.
+        name: Name of the scan in messages.
+
+    Returns:
+        Voxels (x, y, z) in HU: columns, rows, and slices along their normal.
+
+    Raises:
+        InputError: It is not one regular stack of CT slices; see `docs/reading.md`.
+
+    Warns:
+        InputWarning: The stack was resampled onto right angles.
+    """
+    slices = check_slices(read_headers(folder, uid, name), name)
+    chosen, planes = _one_a_position(order(slices), name)
+    stack = build_stack(chosen, name)
+    check_shape((*chosen[0].shape, len(chosen)), name)
+    hu = _stacked([planes[each] if each in planes else read_pixels(each, name) for each in chosen])
+    if stack.lean == (0.0, 0.0):
+        return _on_grid(hu, stack.affine())
+    warnings.warn(
+        f"{name}: its gantry was tilted by {stack.tilt_deg:.3g} degrees; its slices were moved onto a grid"
+        " with right angles by linear interpolation",
+        InputWarning,
+        stacklevel=2,
+    )
+    return _on_grid(*straighten(hu, stack))
+
+
+def _on_grid(hu: NDArray[Any], affine: Affine) -> StoredArray:
+    x, y, z = hu.shape
+    return StoredArray(hu, Grid((x, y, z), affine))
+
+
+def series_files(folder: Path, uid: str | None, name: str) -> list[Path]:
+    """The files of one series in the order of their positions; two at one position by name.
+
+    Args:
+        folder: The folder.
+        uid: As for `read_series`.
+        name: Name of the scan in messages.
+
+    Raises:
+        InputError: It is not one series of CT slices.
+    """
+    slices = check_slices(read_headers(folder, uid, name), name)
+    return [each.path for group in order(slices) for each in group]
+
+
+def read_headers(
+    folder: Path, uid: str | None, name: str, keywords: Sequence[str] = ELEMENTS
+) -> list[Header]:
     """The headers of the one series in a folder, or of the one that is named.
 
     Args:
         folder: The folder. Its subfolders, hidden files, a DICOMDIR and files that are not DICOM are not
             looked at.
         uid: The SeriesInstanceUID, or its ending; None where there is one series.
-        name: How messages name the scan.
+        name: Name of the scan in messages.
+        keywords: Elements to read, `ELEMENTS` among them.
 
     Raises:
         InputError: There is no such folder; it has no DICOM, or a DICOM file that cannot be read; it has
@@ -49,13 +145,13 @@ def read_headers(folder: Path, uid: str | None, name: str) -> list[Header]:
     """
     files = _dicom_files(folder, name)
     if not files:
-        raise InputError(
+        raise NotFoundError(
             f"{name}: is a folder without DICOM files; give the folder that holds the slices themselves"
         )
     series: dict[str, list[Header]] = {}
     for file in files:
-        header = read_header(file, name)
-        series.setdefault(header.text(Tag.SERIES_UID), []).append(header)
+        header = read_header(file, name, keywords)
+        series.setdefault(header.text("SeriesInstanceUID"), []).append(header)
     return series[_select(series, uid, folder, name)]
 
 
@@ -63,9 +159,9 @@ def _dicom_files(folder: Path, name: str) -> list[Path]:
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except FileNotFoundError as error:
-        raise InputError(f"{name}: there is no folder {folder}; check the path") from error
+        raise NotFoundError(f"{name}: there is no folder {folder}; check the path") from error
     except OSError as error:
-        raise InputError(f"{name}: cannot be read ({one_line(error)}); check the folder") from error
+        raise DamagedError(f"{name}: cannot be read ({one_line(error)}); check the folder") from error
     files = [
         Path(entry.path)
         for entry in entries
@@ -78,7 +174,7 @@ def _select(series: Mapping[str, Sequence[Header]], uid: str | None, folder: Pat
     if uid is None:
         if len(series) == 1:
             return next(iter(series))
-        raise InputError(
+        raise ConflictError(
             f"{name}: holds {len(series)} series: {_listed(series)}; put each in a folder of its own, or name"
             f" one as {folder.name}#UID (the last {SHOWN_ENDING} characters do)"
         )
@@ -88,7 +184,7 @@ def _select(series: Mapping[str, Sequence[Header]], uid: str | None, folder: Pat
     if len(ending) == 1:
         return ending[0]
     what = "two series end in" if ending else "there is no series"
-    raise InputError(f"{name}: {what} {uid} in it; it holds {_listed(series)}: name one by its whole UID")
+    raise NotFoundError(f"{name}: {what} {uid} in it; it holds {_listed(series)}: name one by its whole UID")
 
 
 def _listed(series: Mapping[str, Sequence[Header]]) -> str:
@@ -100,9 +196,41 @@ def _listed(series: Mapping[str, Sequence[Header]]) -> str:
 
 def _described(uid: str, headers: Sequence[Header]) -> str:
     header = headers[0]
-    number = header.text(Tag.SERIES_NUMBER)
-    description = header.text(Tag.SERIES_DESCRIPTION)[:LONGEST_DESCRIPTION]
+    number = header.text("SeriesNumber")
+    description = header.text("SeriesDescription")[:LONGEST_DESCRIPTION]
     words = [f"number {number}" if number else "one", f"{description!r}" if description else ""]
     files = f"{len(headers)} file{'s' if len(headers) > 1 else ''}"
     ending = f"UID ..{uid[-SHOWN_ENDING:]}" if uid else "no UID"
     return f"{' '.join(word for word in words if word)} ({files}, {ending})"
+
+
+def _one_a_position(groups: list[list[Slice]], name: str) -> tuple[list[Slice], dict[Slice, NDArray[Any]]]:
+    """One slice of each position, and the pixels of those that had to be compared.
+
+    Raises:
+        InputError: Two slices at one position are not the same.
+    """
+    planes: dict[Slice, NDArray[Any]] = {}
+    for group in groups:
+        kept, *copies = group
+        for other in copies:
+            if kept not in planes:
+                planes[kept] = read_pixels(kept, name)
+            if not same_place(kept, other) or not np.array_equal(planes[kept], read_pixels(other, name)):
+                raise overlapping(groups, kept, other, name)
+    return [group[0] for group in groups], planes
+
+
+def _stacked(planes: list[NDArray[Any]]) -> NDArray[Any]:
+    dtype = np.result_type(*{plane.dtype for plane in planes})
+    hu = np.empty((*planes[0].shape, len(planes)), dtype, order="F")
+    for index, plane in enumerate(planes):
+        hu[:, :, index] = plane
+    return hu
+
+
+def _is_dicom_file(path: Path) -> bool:
+    try:
+        return os.path.isfile(path) and is_dicom(path, str(path))
+    except DamagedError:
+        return False

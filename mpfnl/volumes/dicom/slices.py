@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mpfnl.errors import InputError
-from mpfnl.volumes.dicom.headers import Header, Tag
+from mpfnl.errors import ConflictError, FormatError, GridError, IntensityError
+from mpfnl.volumes.dicom.headers import Header
 from mpfnl.volumes.fileio import by, numbers
 
 ORIENTATION_TOLERANCE = 1e-3
@@ -79,17 +79,17 @@ def check_slices(headers: Sequence[Header], name: str) -> list[Slice]:
 def _slice(header: Header, name: str) -> Slice:
     _check_kind(header, name)
     slope, intercept = _rescaling(header, name)
-    size = header.numbers(Tag.COLUMNS, 1), header.numbers(Tag.ROWS, 1)
-    position = header.numbers(Tag.POSITION, 3)
-    orientation = header.numbers(Tag.ORIENTATION, 6)
-    spacing = header.numbers(Tag.PIXEL_SPACING, 2)
+    size = header.numbers("Columns", 1), header.numbers("Rows", 1)
+    position = header.numbers("ImagePositionPatient", 3)
+    orientation = header.numbers("ImageOrientationPatient", 6)
+    spacing = header.numbers("PixelSpacing", 2)
     if position is None or orientation is None or spacing is None or size[0] is None or size[1] is None:
-        raise InputError(
+        raise GridError(
             f"{name} does not say where it lies (image position, orientation or pixel spacing); export the"
             " series again"
         )
     if not (spacing > 0).all():
-        raise InputError(f"{name} has the pixel spacing {numbers(spacing)} mm, not positive; export it again")
+        raise GridError(f"{name} has the pixel spacing {numbers(spacing)} mm, not positive; export it again")
     rows, columns = (float(value) for value in spacing)  # DICOM tells the distance between rows first
     return Slice(
         header=header,
@@ -103,36 +103,37 @@ def _slice(header: Header, name: str) -> Slice:
 
 
 def _check_kind(header: Header, name: str) -> None:
-    modality = header.text(Tag.MODALITY)
+    modality = header.text("Modality")
     if modality != "CT":
-        raise InputError(f"{name} is of modality {modality or 'unknown'!r}; give a series of CT slices")
-    if header.text(Tag.SOP_CLASS) in MULTI_FRAME or (header.number(Tag.FRAMES) or 1) > 1:
-        raise InputError(f"{name} is a multi-frame image (Enhanced CT); convert it, e.g. with dcm2niix")
-    if any(word.upper() in ("LOCALIZER", "SCOUT") for word in header.parts(Tag.IMAGE_TYPE)):
-        raise InputError(f"{name} is a localizer (a scout image); take the localizers out of the folder")
-    if header.number(Tag.SAMPLES) != 1 or header.text(Tag.PHOTOMETRIC) != "MONOCHROME2":
-        raise InputError(
-            f"{name} holds {header.text(Tag.PHOTOMETRIC) or 'unknown'} pixels; give CT slices (MONOCHROME2)"
-        )
-    bits = header.number(Tag.BITS_ALLOCATED)
+        raise FormatError(f"{name} is of modality {modality or 'unknown'!r}; give a series of CT slices")
+    if header.text("SOPClassUID") in MULTI_FRAME or (header.number("NumberOfFrames") or 1) > 1:
+        raise FormatError(f"{name} is a multi-frame image (Enhanced CT); convert it, e.g. with dcm2niix")
+    if any(word.upper() in ("LOCALIZER", "SCOUT") for word in header.parts("ImageType")):
+        raise FormatError(f"{name} is a localizer (a scout image); take the localizers out of the folder")
+    if header.number("SamplesPerPixel") != 1 or header.text("PhotometricInterpretation") != "MONOCHROME2":
+        photometric = header.text("PhotometricInterpretation") or "unknown"
+        raise FormatError(f"{name} holds {photometric} pixels; give CT slices (MONOCHROME2)")
+    bits = header.number("BitsAllocated")
     if bits != 16:
-        raise InputError(f"{name} stores pixels in {bits or 0:g} bits instead of 16; give CT slices in HU")
+        raise FormatError(f"{name} stores pixels in {bits or 0:g} bits instead of 16; give CT slices in HU")
 
 
 def _rescaling(header: Header, name: str) -> tuple[float, float]:
-    kind = header.text(Tag.RESCALE_TYPE)
+    kind = header.text("RescaleType")
     if kind.upper() not in HU_TYPES:
-        raise InputError(f"{name} holds values of type {kind!r}, not HU; give a series in HU")
-    slope, intercept = header.number(Tag.RESCALE_SLOPE), header.number(Tag.RESCALE_INTERCEPT)
+        raise IntensityError(f"{name} holds values of type {kind!r}, not HU; give a series in HU")
+    slope, intercept = header.number("RescaleSlope"), header.number("RescaleIntercept")
     if slope is None or intercept is None or slope == 0:
-        raise InputError(f"{name} has no rescale slope and intercept, so its HU are unknown; export it again")
+        raise IntensityError(
+            f"{name} has no rescale slope and intercept, so its HU are unknown; export it again"
+        )
     return slope, intercept
 
 
 def _orthonormal(axes: NDArray[np.float64], name: str) -> NDArray[np.float64]:
     lengths = np.linalg.norm(axes, axis=1)
     if (np.abs(lengths - 1) > ORIENTATION_TOLERANCE).any() or abs(axes[0] @ axes[1]) > ORIENTATION_TOLERANCE:
-        raise InputError(f"{name} has an orientation that is no rotation, {numbers(axes)}; export it again")
+        raise GridError(f"{name} has an orientation that is no rotation, {numbers(axes)}; export it again")
     first = axes[0] / lengths[0]
     second = axes[1] - (axes[1] @ first) * first
     return np.stack([first, second / np.linalg.norm(second)])
@@ -166,7 +167,7 @@ def _check_alike(
             kind.append(each)
     if len(kinds) > 1:
         shown = [f"{_count(kind)} with {show(kind[0])}, e.g. {kind[0].path.name}" for kind in kinds[:3]]
-        raise InputError(
+        raise ConflictError(
             f"{name}: its slices differ in {what}: {'; '.join(shown)}; put each kind in a folder of its own"
         )
 

@@ -1,17 +1,18 @@
-"""How slices lie on each other: their order, what is missing, and how far they are sheared."""
+"""Slices on each other: their order, gaps between them, and a tilted gantry straightened."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mpfnl.errors import InputError
-from mpfnl.volumes.dicom.headers import Tag
+from mpfnl.errors import ConflictError, GridError
 from mpfnl.volumes.dicom.slices import Slice
-from mpfnl.volumes.grid import Affine
+from mpfnl.volumes.grid import Affine, affine_from_lps
+from mpfnl.window import AIR_HU
 
 LENGTHWISE_TOLERANCE_MM = 0.05
 """How far along the stack a slice may lie from its regular place: half of a position's last digit where
@@ -26,16 +27,15 @@ SIDEWAYS_TOLERANCE = 0.1
 STEEPEST_TILT_DEG = 45.0
 """A stack that leans further than this is no tilted gantry (30 degrees at most) but a wrong header."""
 
-_SEPARATORS = {
-    Tag.ACQUISITION_NUMBER: "AcquisitionNumber",
-    Tag.TEMPORAL_POSITION: "TemporalPositionIdentifier",
-    Tag.IMAGE_TYPE: "ImageType",
-    Tag.CONVOLUTION_KERNEL: "ConvolutionKernel",
-    Tag.ACQUISITION_TIME: "AcquisitionTime",
-    Tag.CONTENT_TIME: "ContentTime",
-}
-
-_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+SEPARATORS = (
+    "AcquisitionNumber",
+    "TemporalPositionIdentifier",
+    "ImageType",
+    "ConvolutionKernel",
+    "AcquisitionTime",
+    "ContentTime",
+)
+"""Elements that may tell the acquisitions in one series apart."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,10 +67,8 @@ class Stack:
         corner = self.slices[0]
         columns = np.stack([corner.axes[0], corner.axes[1], corner.normal], axis=1)
         spacing = np.array([*corner.spacing, self.step])
-        affine = np.eye(4)
-        affine[:3, :3] = columns * spacing
-        affine[:3, 3] = corner.position + affine[:3, :2] @ np.array(first)
-        return np.asarray(_LPS_TO_RAS @ affine, dtype=np.float64)
+        origin = corner.position + (columns * spacing)[:, :2] @ np.array(first)
+        return affine_from_lps(origin, columns, spacing)
 
 
 def order(slices: Sequence[Slice]) -> list[list[Slice]]:
@@ -97,7 +95,7 @@ def same_place(a: Slice, b: Slice) -> bool:
     return bool((offset <= SIDEWAYS_TOLERANCE * np.array(a.spacing)).all())
 
 
-def overlapping(groups: Sequence[Sequence[Slice]], a: Slice, b: Slice, name: str) -> InputError:
+def overlapping(groups: Sequence[Sequence[Slice]], a: Slice, b: Slice, name: str) -> ConflictError:
     """The error for a series in which two different slices lie at one position.
 
     Args:
@@ -107,18 +105,18 @@ def overlapping(groups: Sequence[Sequence[Slice]], a: Slice, b: Slice, name: str
         name: How messages name the scan.
     """
     double = sum(len(group) > 1 for group in groups)
-    found = [words for tag, words in _SEPARATORS.items() if _separates(groups, tag)]
-    advice = f"{found[0]} tells them apart: " if found else ""
-    return InputError(
+    separators = [keyword for keyword in SEPARATORS if _separates(groups, keyword)]
+    advice = f"{separators[0]} tells them apart: " if separators else ""
+    return ConflictError(
         f"{name}: two different slices lie at one position ({a.path.name} and {b.path.name}; {double}"
         f" position{'s' if double > 1 else ''} in all), so the series holds several acquisitions; {advice}put"
         " each in a folder of its own"
     )
 
 
-def _separates(groups: Sequence[Sequence[Slice]], tag: Tag) -> bool:
+def _separates(groups: Sequence[Sequence[Slice]], keyword: str) -> bool:
     """Whether an element has as many values as there are acquisitions, each once at most at a position."""
-    values = [[each.header.text(tag) for each in group] for group in groups]
+    values = [[each.header.text(keyword) for each in group] for group in groups]
     distinct = {value for group in values for value in group}
     alone = all(len(set(group)) == len(group) for group in values)
     return alone and len(distinct) == max(len(group) for group in groups)
@@ -136,7 +134,7 @@ def build_stack(slices: Sequence[Slice], name: str) -> Stack:
             distances along a line.
     """
     if len(slices) < 2:
-        raise InputError(
+        raise GridError(
             f"{name}: has one slice only ({slices[0].path.name}); give the whole series in one folder"
         )
     depths = _depths(slices)
@@ -147,7 +145,7 @@ def build_stack(slices: Sequence[Slice], name: str) -> Stack:
     lean = _lean(slices, name)
     stack = Stack(tuple(slices), step, lean)
     if stack.tilt_deg > STEEPEST_TILT_DEG:
-        raise InputError(
+        raise GridError(
             f"{name}: its slices lie {stack.tilt_deg:.0f} degrees off the line at right angles to them, too"
             " far for a tilted gantry; export the series again"
         )
@@ -163,7 +161,7 @@ def _lengthwise(step: float) -> float:
     return max(LENGTHWISE_TOLERANCE_MM, LENGTHWISE_TOLERANCE * step)
 
 
-def _irregular(slices: Sequence[Slice], depths: NDArray[np.float64], name: str) -> InputError:
+def _irregular(slices: Sequence[Slice], depths: NDArray[np.float64], name: str) -> GridError:
     gaps = np.diff(depths)
     usual = float(np.sort(gaps)[(len(gaps) - 1) // 2])
     multiples = np.rint(gaps / usual)
@@ -172,11 +170,11 @@ def _irregular(slices: Sequence[Slice], depths: NDArray[np.float64], name: str) 
     missing = int((multiples - 1).sum())
     if (multiples >= 1).all() and missing and (np.abs(gaps - multiples * usual) <= _lengthwise(usual)).all():
         what = "1 slice is" if missing == 1 else f"{missing} slices are"
-        return InputError(
+        return GridError(
             f"{name}: {what} missing: slices lie {usual:g} mm apart, but {pair} {gaps[widest]:g} mm (at"
             f" {depths[widest]:g} and {depths[widest + 1]:g} mm); copy the whole series"
         )
-    return InputError(
+    return GridError(
         f"{name}: its slices lie at unequal distances, from {gaps.min():g} to {gaps.max():g} mm (the widest"
         f" between {pair}); give a series with equal distances"
     )
@@ -194,8 +192,45 @@ def _lean(slices: Sequence[Slice], name: str) -> tuple[float, float]:
     off = (np.abs(offsets - step * np.arange(len(slices))[:, None]) > allowed).any(axis=1)
     if off.any():
         worst = int(np.argmax(strays))
-        raise InputError(
+        raise GridError(
             f"{name}: {slices[worst].path.name} lies {strays[worst]:.2g} mm sideways of the line through the"
             " other slices; put the slices of each field of view in a folder of their own"
         )
     return float(step[0]), float(step[1])
+
+
+def straighten(hu: NDArray[Any], stack: Stack) -> tuple[NDArray[Any], Affine]:
+    """Moves each slice in its own plane so that the stack stands at right angles to it.
+
+    The slices stay where they are in the patient; only the grid on which they are sampled changes. It is
+    widened so that no pixel is lost. Pixels in between are interpolated linearly, with -1024 HU around.
+
+    Args:
+        hu: The slices in HU (x, y, z).
+        stack: How they lie.
+
+    Returns:
+        The voxels on the wider grid, in the same number type (whole numbers are rounded), and its affine.
+    """
+    count = hu.shape[2]
+    lean = np.array(stack.lean) / np.array(stack.slices[0].spacing)  # pixels a slice
+    first = np.floor(np.minimum(lean * (count - 1), 0.0))
+    extra = np.ceil(np.maximum(lean * (count - 1), 0.0) - first).astype(int)
+    shape = (hu.shape[0] + int(extra[0]), hu.shape[1] + int(extra[1]), count)
+    moved = np.empty(shape, hu.dtype, order="F")
+    for index in range(count):
+        x, y = lean * index - first
+        plane = _moved(hu[:, :, index].astype(np.float64), float(x), shape[0])
+        plane = _moved(plane.T, float(y), shape[1]).T
+        moved[:, :, index] = np.rint(plane) if hu.dtype.kind == "i" else plane
+    return moved, stack.affine((float(first[0]), float(first[1])))
+
+
+def _moved(plane: NDArray[np.float64], by: float, size: int) -> NDArray[np.float64]:
+    """Moves along the first axis by so many pixels (0 or more) into a plane of another size."""
+    whole = int(np.floor(by))
+    part = by - whole
+    near, far = (np.full((size + 1, plane.shape[1]), float(AIR_HU)) for _ in range(2))
+    near[whole : whole + len(plane)] = plane
+    far[whole + 1 : whole + 1 + len(plane)] = plane[: size - whole]
+    return ((1 - part) * near + part * far)[:size]

@@ -14,8 +14,8 @@ import pytest
 import SimpleITK as sitk
 
 from mpfnl.phases import PHASES
-from mpfnl.volumes.dicom.derivation import Derivation
 from mpfnl.volumes.dicom.derived import write_derived_series
+from mpfnl.volumes.dicom.provenance import Derivation
 
 MakeSeries: TypeAlias = Callable[..., list[Path]]
 Derive: TypeAlias = Callable[..., list[pydicom.Dataset]]

@@ -13,8 +13,8 @@ import pytest
 from pydicom.dataset import Dataset
 from pydicom.uid import JPEG2000, ExplicitVRLittleEndian
 
-from mpfnl.volumes.dicom.derivation import Derivation
 from mpfnl.volumes.dicom.derived import write_derived_series
+from mpfnl.volumes.dicom.provenance import Derivation
 
 Derive: TypeAlias = Callable[..., list[Dataset]]
 Source: TypeAlias = Callable[..., Path]

@@ -17,8 +17,8 @@ from mpfnl.errors import InputError, InputWarning
 from mpfnl.phases import Phase
 from mpfnl.volumes import Volume, read_volume, write_volume
 from mpfnl.volumes.dicom import derived as derived_module
-from mpfnl.volumes.dicom.derivation import Derivation
 from mpfnl.volumes.dicom.derived import check_derived_output, derived_series_writer, write_derived_series
+from mpfnl.volumes.dicom.provenance import Derivation
 
 Source: TypeAlias = Callable[..., Path]
 Refused: TypeAlias = Callable[..., str]
@@ -236,14 +236,14 @@ def test_a_source_that_goes_away_meanwhile(
     tmp_path: Path, source: Source, hu: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = source()
-    find = derived_module.find_origin
+    find = derived_module.find_source
 
     def find_and_lose(path: Path) -> Any:
         origin = find(path)
         (folder / "003.dcm").unlink()
         return origin
 
-    monkeypatch.setattr(derived_module, "find_origin", find_and_lose)
+    monkeypatch.setattr(derived_module, "find_source", find_and_lose)
     with pytest.raises(InputError, match=r"the header of 003\.dcm cannot be read"):
         write_derived_series(tmp_path / "out", hu, folder, ABOUT_NOTHING)
     shutil.rmtree(folder)

@@ -19,8 +19,8 @@ from scipy.spatial.transform import Rotation
 
 from mpfnl.phases import Phase
 from mpfnl.volumes import read_volume
-from mpfnl.volumes.dicom.derivation import Derivation
 from mpfnl.volumes.dicom.derived import derived_series_writer, write_derived_series
+from mpfnl.volumes.dicom.provenance import Derivation
 from mpfnl.volumes.dicom.uids import make_uid
 
 Derive: TypeAlias = Callable[..., list[pydicom.Dataset]]

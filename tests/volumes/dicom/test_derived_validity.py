@@ -18,8 +18,8 @@ from pydicom.data import get_testdata_file
 from mpfnl.phantoms.config import SMALL
 from mpfnl.phantoms.vindr import write_vindr_cohort
 from mpfnl.volumes import read_volume
-from mpfnl.volumes.dicom.derivation import Derivation
 from mpfnl.volumes.dicom.derived import write_derived_series
+from mpfnl.volumes.dicom.provenance import Derivation
 from mpfnl.volumes.scan import content_files
 
 ItkSeries: TypeAlias = Callable[[Path], tuple[np.ndarray, np.ndarray]]

@@ -1,17 +1,19 @@
-"""What a derived series says of how it was made."""
+"""The provenance of a derived series: model, weights, source images, and lossy compression of the source."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
-from pydicom.dataset import Dataset
+from pydicom.dataset import Dataset, FileDataset
 from pydicom.sequence import Sequence
+from pydicom.valuerep import format_number_as_ds
 
 from mpfnl.phases import Phase
-from mpfnl.volumes.dicom.kept import kept_equipment
-from mpfnl.volumes.dicom.origin import OriginSlice
+from mpfnl.volumes.dicom.attributes import equipment_attributes
+from mpfnl.volumes.dicom.source import SourceSlice
 
 RESEARCH_ONLY = "Research only; not for diagnosis."
 
@@ -24,6 +26,15 @@ _SHOWN_DIGEST = 16
 _PROCESSED_BY_AI = ("123110", "Artificial Intelligence")
 """Of PS3.16, annex D. CID 7203, image derivation, may be extended and has no word for enhancement by a
 network: its nearest, "Smoothing" and "Edge enhancement", would each be half of the truth."""
+
+_LOSSY_METHODS = {
+    "1.2.840.10008.1.2.4.50": "ISO_10918_1",
+    "1.2.840.10008.1.2.4.51": "ISO_10918_1",
+    "1.2.840.10008.1.2.4.81": "ISO_14495_1",
+    "1.2.840.10008.1.2.4.91": "ISO_15444_1",
+    "1.2.840.10008.1.2.4.203": "ISO_15444_15",
+}
+"""The transfer syntaxes that may lose something, and the names of their methods."""
 
 _SOURCE_IMAGE = ("121322", "Source image for image processing operation")
 _ACQUISITION_EQUIPMENT = ("109101", "Acquisition Equipment")
@@ -85,7 +96,7 @@ def contributing_equipment(about: Derivation, source: Dataset, when: datetime) -
     for item in items:
         item.remove_private_tags()
     if not any(_purpose(item) == _ACQUISITION_EQUIPMENT[0] for item in items):
-        scanner = kept_equipment(source)
+        scanner = equipment_attributes(source)
         if not scanner.get("Manufacturer"):
             scanner.Manufacturer = "unknown"  # type 1
         scanner.PurposeOfReferenceCodeSequence = Sequence([_code(_ACQUISITION_EQUIPMENT)])
@@ -100,7 +111,7 @@ def contributing_equipment(about: Derivation, source: Dataset, when: datetime) -
     return Sequence([*items, network])
 
 
-def source_image(source: OriginSlice) -> Sequence:
+def source_image(source: SourceSlice) -> Sequence:
     """The reference of a derived slice to the slice of the source that it stands for.
 
     Args:
@@ -112,6 +123,26 @@ def source_image(source: OriginSlice) -> Sequence:
     item.SpatialLocationsPreserved = "YES"
     item.PurposeOfReferenceCodeSequence = Sequence([_code(_SOURCE_IMAGE)])
     return Sequence([item])
+
+
+def carry_lossy(data: Dataset, source: FileDataset) -> None:
+    """Says in a derived slice whether its source was ever compressed with a loss.
+
+    A source that is packed in a way that may lose something counts as lossy unless it says that it is not.
+
+    Args:
+        data: The derived slice, to which the source's own words were copied.
+        source: The source slice's header.
+    """
+    said = str(data.get("LossyImageCompression") or "").strip()
+    method = _LOSSY_METHODS.get(str(source.file_meta.get("TransferSyntaxUID") or ""))
+    if said != "01" and (method is None or said == "00"):
+        return
+    data.LossyImageCompression = "01"
+    if not data.get("LossyImageCompressionMethod") and method is not None:
+        data.LossyImageCompressionMethod = method
+    if not data.get("LossyImageCompressionRatio") and method is not None:
+        data.LossyImageCompressionRatio = _ratio(source)
 
 
 def _series_description(source: str, model: str) -> str:
@@ -150,3 +181,9 @@ def _code(code: tuple[str, str]) -> Dataset:
 def _purpose(item: Dataset) -> str:
     codes: Iterable[Dataset] = item.get("PurposeOfReferenceCodeSequence") or []
     return next((str(code.get("CodeValue")) for code in codes), "")
+
+
+def _ratio(source: FileDataset) -> str:
+    """About how much smaller the pixels became: what they would take, over what the file takes."""
+    pixels = int(source.Rows) * int(source.Columns) * 2
+    return format_number_as_ds(round(pixels / max(1, os.path.getsize(str(source.filename))), 2))

@@ -1,8 +1,8 @@
-"""What a derived slice keeps of its source's header, and how elements are carried over.
+"""Attributes of a source slice that a derived slice keeps, and the way in which they are copied.
 
-Only what is listed here is kept. So no private element, overlay, thumbnail or icon comes along, and nothing
-that tells of the sharpness, noise or dose of the source's pixels (kernel, tube current, exposure, filters,
-CTDIvol): it is not true of the derived ones, and the source, which is referenced, still has it.
+Only the attributes listed here are kept: no private element, overlay, thumbnail or icon, and nothing about
+the sharpness, noise or dose of the source's pixels (kernel, tube current, exposure, filters, CTDIvol), which
+does not hold for the derived ones. The source, which is referenced, still has it.
 """
 
 from __future__ import annotations
@@ -78,53 +78,53 @@ _UNPAIRED = frozenset(
 _DS_LENGTH = 16
 
 
-def kept_of_series(source: Dataset) -> Dataset:
+def series_attributes(source: Dataset) -> Dataset:
     """Patient, study, and what of the series stays true, of a source slice.
 
     Args:
         source: The header of one of the series' slices.
     """
     patient = [tag for tag, _ in source.items() if _of_patient(tag)]
-    kept = copied(source, [*patient, *_STUDY, *_SERIES])
-    _complete(kept, _NEEDED_OF_SERIES)
-    _complete(kept, _conditional(kept))
-    if kept.get("PatientIdentityRemoved") == "YES" and not kept.get("DeidentificationMethodCodeSequence"):
-        kept.DeidentificationMethod = kept.get("DeidentificationMethod") or "not said by the source"
-    return kept
+    data = copy_attributes(source, [*patient, *_STUDY, *_SERIES])
+    _complete(data, _NEEDED_OF_SERIES)
+    _complete(data, _conditional(data))
+    if data.get("PatientIdentityRemoved") == "YES" and not data.get("DeidentificationMethodCodeSequence"):
+        data.DeidentificationMethod = data.get("DeidentificationMethod") or "not said by the source"
+    return data
 
 
-def kept_of_image(source: Dataset) -> Dataset:
+def image_attributes(source: Dataset) -> Dataset:
     """Geometry, acquisition, contrast agent, window and lossy compression of a source slice.
 
     Args:
         source: Its header.
     """
-    kept = copied(source, _IMAGE)
-    _complete(kept, _NEEDED_OF_IMAGE)
-    return kept
+    data = copy_attributes(source, _IMAGE)
+    _complete(data, _NEEDED_OF_IMAGE)
+    return data
 
 
-def kept_equipment(source: Dataset) -> Dataset:
+def equipment_attributes(source: Dataset) -> Dataset:
     """The equipment that made the source.
 
     Args:
         source: A slice's header.
     """
-    return copied(source, _EQUIPMENT)
+    return copy_attributes(source, _EQUIPMENT)
 
 
-def copied(source: Dataset, tags: Iterable[BaseTag]) -> Dataset:
+def copy_attributes(source: Dataset, tags: Iterable[BaseTag]) -> Dataset:
     """Some elements of a dataset, as they are: text byte by byte, sequences without private elements.
 
     Args:
         source: The dataset.
         tags: The elements; those that it does not have are left out.
     """
-    kept = Dataset()
+    copies = Dataset()
     for tag in tags:
         if tag in source:
-            kept[tag] = _copied(source, tag)
-    return kept
+            copies[tag] = _copied(source, tag)
+    return copies
 
 
 def _copied(source: Dataset, tag: BaseTag) -> DataElement | RawDataElement:
@@ -160,9 +160,9 @@ def _of_patient(tag: BaseTag) -> bool:
     return known and not dictionary_is_retired(tag)
 
 
-def _conditional(kept: Dataset) -> tuple[BaseTag, ...]:
+def _conditional(data: Dataset) -> tuple[BaseTag, ...]:
     """Laterality, which is needed, if need be empty, as long as the body part may be one of a pair."""
-    part = str(kept.get("BodyPartExamined") or "").upper()
+    part = str(data.get("BodyPartExamined") or "").upper()
     return () if part in _UNPAIRED else _tags("Laterality")
 
 

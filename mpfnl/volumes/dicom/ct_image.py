@@ -14,11 +14,16 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.multival import MultiValue
 from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian
 
-from mpfnl.errors import InputError
-from mpfnl.volumes.dicom.derivation import Derivation, contributing_equipment, describe_series, source_image
-from mpfnl.volumes.dicom.kept import kept_of_image, kept_of_series
-from mpfnl.volumes.dicom.lossy import carry_lossy
-from mpfnl.volumes.dicom.origin import OriginSlice, read_dataset
+from mpfnl.errors import IntensityError
+from mpfnl.volumes.dicom.attributes import image_attributes, series_attributes
+from mpfnl.volumes.dicom.provenance import (
+    Derivation,
+    carry_lossy,
+    contributing_equipment,
+    describe_series,
+    source_image,
+)
+from mpfnl.volumes.dicom.source import SourceSlice, read_dataset
 from mpfnl.volumes.dicom.uids import make_uid
 from mpfnl.window import AIR_HU
 
@@ -43,7 +48,7 @@ def series_elements(source: Dataset, uid: str, about: Derivation, when: datetime
         about: How it was made.
         when: When it was made.
     """
-    data = kept_of_series(source)
+    data = series_attributes(source)
     when = _local(when, str(source.get("TimezoneOffsetFromUTC") or ""))
     date, time = when.strftime("%Y%m%d"), when.strftime("%H%M%S")
     data.SOPClassUID = CTImageStorage
@@ -59,7 +64,7 @@ def series_elements(source: Dataset, uid: str, about: Derivation, when: datetime
     return data
 
 
-def slice_elements(common: Dataset, each: OriginSlice, number: int, name: str) -> Dataset:
+def slice_elements(common: Dataset, each: SourceSlice, number: int, name: str) -> Dataset:
     """A derived slice without its pixels.
 
     Args:
@@ -74,7 +79,7 @@ def slice_elements(common: Dataset, each: OriginSlice, number: int, name: str) -
     source = read_dataset(each.path, name)
     data = Dataset()
     data.update(common)
-    data.update(kept_of_image(source))
+    data.update(image_attributes(source))
     data.ImageType = ["DERIVED", "SECONDARY", _third(source.get("ImageType")) or "AXIAL"]
     data.InstanceNumber = number
     data.SOPInstanceUID = make_uid("derived slice", common.SeriesInstanceUID, each.sop_instance)
@@ -136,7 +141,7 @@ def stored_numbers(hu: NDArray[Any], name: str) -> NDArray[np.uint16]:
         raise ValueError("a voxel to be written is NaN or infinite")
     whole = np.maximum(np.rint(hu), AIR_HU)
     if whole.max() > HIGHEST_HU:
-        raise InputError(
+        raise IntensityError(
             f"{name}: enhanced, it holds {whole.max():g} HU, more than the {HIGHEST_HU} of a slice of 16"
             " bits; write NIfTI (NAME.nii.gz)"
         )

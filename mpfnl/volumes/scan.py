@@ -25,9 +25,8 @@ from mpfnl.volumes.intensity import (
     rescale,
     storage_dtype,
 )
-from mpfnl.volumes.metaimage import MetaImageFormat
+from mpfnl.volumes.itk import MetaImageFormat, NrrdFormat
 from mpfnl.volumes.nifti import NiftiFormat
-from mpfnl.volumes.nrrd import NrrdFormat
 from mpfnl.volumes.volume import Volume
 
 Visit: TypeAlias = Callable[[int, Voxels, int], None]

@@ -28,7 +28,7 @@ IDENTIFIERS = {
 """What every fabricated file holds and what must never come out."""
 
 MakeSeries: TypeAlias = Callable[..., list[Path]]
-Refused: TypeAlias = Callable[[Path], str]
+Refused: TypeAlias = Callable[..., str]
 
 
 def decimal(value: float) -> str:
@@ -121,8 +121,8 @@ def leaks_fixture() -> Callable[[str], list[str]]:
 def refused() -> Refused:
     """Reads what cannot be read; returns the one line that says so, which names the scan and its phase."""
 
-    def read(path: Path) -> str:
-        with pytest.raises(InputError) as caught:
+    def read(path: Path, kind: type[InputError] = InputError) -> str:
+        with pytest.raises(kind) as caught:
             read_volume(path, Phase.ARTERIAL)
         message = str(caught.value)
         assert message.startswith(f"{path} (arterial phase): ")

@@ -13,12 +13,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from mpfnl.errors import InputError
+from mpfnl.errors import DamagedError, FormatError, GridError, InputError, IntensityError, NotFoundError
 from mpfnl.volumes import Volume, read_mask, read_volume
 from mpfnl.volumes.reading import read_label_volume
 from mpfnl.volumes.scan import content_files
 
-Refused: TypeAlias = Callable[[Path], str]
+Refused: TypeAlias = Callable[..., str]
 
 SHAPE = (6, 5, 4)
 SUFFIXES = [".nrrd", ".nhdr", ".mha", ".mhd"]
@@ -153,7 +153,7 @@ def test_cut_off_anywhere(tmp_path: Path, refused: Refused, suffix: str, packed:
     whole = file.read_bytes()
     for kept in (len(whole) - 1, len(whole) - 3, len(whole) - 9, len(whole) - 100, 60):
         file.write_bytes(whole[:kept])
-        assert "cut off" in refused(path)
+        refused(path, DamagedError)
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
@@ -165,7 +165,7 @@ def test_damaged_in_any_byte(tmp_path: Path, suffix: str) -> None:
         content = bytearray(whole)
         content[-place] ^= 0xFF
         file.write_bytes(content)
-        with pytest.raises(InputError, match=r"cut off|damaged|more voxels"):
+        with pytest.raises(DamagedError, match=path.name):
             read_volume(path)
 
 
@@ -173,90 +173,105 @@ def test_damaged_in_any_byte(tmp_path: Path, suffix: str) -> None:
 def test_voxels_missing(tmp_path: Path, refused: Refused, suffix: str) -> None:
     path = saved(tmp_path / f"scan{suffix}", hu())
     content_files(path)[1].unlink()
-    assert "scan.raw, which is missing" in refused(path)
+    assert "scan.raw" in refused(path, NotFoundError)
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_not_an_image(tmp_path: Path, refused: Refused, suffix: str) -> None:
     path = tmp_path / f"scan{suffix}"
-    assert "no such file" in refused(path)
+    refused(path, NotFoundError)
     path.touch()
-    assert "is empty" in refused(path)
+    refused(path, DamagedError)
     for content in (b"hello", b"x = y\n" * 900, np.random.default_rng(0).bytes(4000)):
         path.write_bytes(content)
-        assert "is not a " in refused(path)
+        refused(path, FormatError)
 
 
-NRRD = {
-    "no space": ({"space": ""}, "no orientation"),
-    "space by number": ({"space": "", "space_dimension": "3"}, "no orientation"),
-    "scanner's axes": ({"space": "scanner-xyz"}, "no orientation"),
-    "no directions": ({"space_directions": "", "spacings": "1 1 1"}, "no orientation"),
-    "no origin": ({"space_origin": ""}, "no orientation"),
-    "sheared": ({"space_directions": "(0.7,0,0) (0,0.8,0) (0,0.5,3)"}, "sheared"),
-    "not finite": ({"space_directions": "(0.7,0,0) (0,0.8,0) (0,0,nan)"}, "not finite"),
-    "no extent": ({"space_directions": "(0.7,0,0) (0,0.8,0) (0,0,0)"}, "not positive"),
-    "metres": ({"space_units": '"m" "m" "m"'}, "not in mm"),
-    "4-D": ({"sizes": "6 5 2 2", "dimension": "4"}, "is 4-D"),
-    "flat": ({"sizes": "60 2 1"}, "fewer than 2 voxels"),
-    "no sizes": ({"sizes": "6 5 x"}, "impossible size"),
-    "colour": ({"type": "block"}, "'block'"),
-    "text": ({"encoding": "ascii"}, "'ascii'"),
-    "skip": ({"byte_skip": "-1"}, "skip"),
-    "no byte order": ({"endian": ""}, "byte order"),
-    "fewer rows": ({"sizes": "6 5 3"}, "more voxels than"),
-    "slices in files": ({"data_file": "slice%03d.raw 1 4 1"}, "several files"),
+NRRD: dict[str, tuple[dict[str, str], type[InputError]]] = {
+    "no space": ({"space": ""}, GridError),
+    "space by number": ({"space": "", "space_dimension": "3"}, GridError),
+    "scanner's axes": ({"space": "scanner-xyz"}, GridError),
+    "no directions": ({"space_directions": "", "spacings": "1 1 1"}, GridError),
+    "no origin": ({"space_origin": ""}, GridError),
+    "sheared": ({"space_directions": "(0.7,0,0) (0,0.8,0) (0,0.5,3)"}, GridError),
+    "not finite": ({"space_directions": "(0.7,0,0) (0,0.8,0) (0,0,nan)"}, FormatError),
+    "no extent": ({"space_directions": "(0.7,0,0) (0,0.8,0) (0,0,0)"}, GridError),
+    "metres": ({"space_units": '"m" "m" "m"'}, GridError),
+    "4-D": (
+        {"sizes": "6 5 2 2", "dimension": "4", "space_directions": "(0.7,0,0) (0,0.8,0) (0,0,3) none"},
+        GridError,
+    ),
+    "flat": ({"sizes": "60 2 1"}, GridError),
+    "no sizes": ({"sizes": "6 5 x"}, FormatError),
+    "colour": ({"type": "block"}, FormatError),
+    "text": ({"encoding": "ascii"}, FormatError),
+    "skip": ({"byte_skip": "-1"}, FormatError),
+    "no byte order": ({"endian": ""}, FormatError),
+    "fewer rows": ({"sizes": "6 5 3"}, DamagedError),
+    "slices in files": ({"data_file": "slice%03d.raw 1 4 1"}, FormatError),
 }
 
 
-@pytest.mark.parametrize("kind", list(NRRD))
-def test_nrrd_refused(tmp_path: Path, refused: Refused, kind: str) -> None:
-    changed, words = NRRD[kind]
-    assert words in refused(nrrd(tmp_path / "scan.nrrd", **changed))
+@pytest.mark.parametrize("case", list(NRRD))
+def test_nrrd_refused(tmp_path: Path, refused: Refused, case: str) -> None:
+    changed, kind = NRRD[case]
+    refused(nrrd(tmp_path / "scan.nrrd", **changed), kind)
 
 
-META = {
-    "no matrix": ({"TransformMatrix": ""}, "no orientation"),
-    "no offset": ({"Offset": ""}, "no orientation"),
-    "no spacing": ({"ElementSpacing": ""}, "no orientation"),
-    "negative spacing": ({"ElementSpacing": "0.7 0.8 -3"}, "not positive"),
-    "spacing not finite": ({"ElementSpacing": "0.7 0.8 nan"}, "not positive"),
-    "sheared": ({"TransformMatrix": "1 0 0 0 1 0 0 0.2 0.979796"}, "sheared"),
-    "scaled": ({"TransformMatrix": "2 0 0 0 1 0 0 0 1"}, "not of length 1"),
-    "metres": ({"DistanceUnits": "m"}, "not in mm"),
-    "4-D": ({"NDims": "4", "DimSize": "6 5 2 2"}, "is 4-D"),
-    "channels": ({"ElementNumberOfChannels": "3"}, "3 channels"),
-    "unknown type": ({"ElementType": "MET_STRING"}, "'MET_STRING'"),
-    "text": ({"BinaryData": "False"}, "as text"),
-    "skip": ({"HeaderSize": "-1"}, "skip"),
-    "slope": ({"ElementToIntensityFunctionSlope": "2"}, "slope"),
-    "fewer rows": ({"DimSize": "6 5 3"}, "more voxels than"),
+META: dict[str, tuple[dict[str, str], type[InputError]]] = {
+    "no matrix": ({"TransformMatrix": ""}, GridError),
+    "no offset": ({"Offset": ""}, GridError),
+    "no spacing": ({"ElementSpacing": ""}, GridError),
+    "negative spacing": ({"ElementSpacing": "0.7 0.8 -3"}, GridError),
+    "spacing not finite": ({"ElementSpacing": "0.7 0.8 nan"}, GridError),
+    "sheared": ({"TransformMatrix": "1 0 0 0 1 0 0 0.2 0.979796"}, GridError),
+    "scaled": ({"TransformMatrix": "2 0 0 0 1 0 0 0 1"}, GridError),
+    "metres": ({"DistanceUnits": "m"}, GridError),
+    "4-D": (
+        {
+            "NDims": "4",
+            "DimSize": "6 5 2 2",
+            "ElementSpacing": "0.7 0.8 3 1",
+            "Offset": "1 2 3 0",
+            "TransformMatrix": "1 0 0 0 0 1 0 0 0 0 1 0 0 0 0 1",
+        },
+        GridError,
+    ),
+    "axes that do not fit": ({"NDims": "4", "DimSize": "6 5 2 2"}, FormatError),
+    "channels": ({"ElementNumberOfChannels": "3"}, FormatError),
+    "unknown type": ({"ElementType": "MET_STRING"}, FormatError),
+    "text": ({"BinaryData": "False"}, FormatError),
+    "skip": ({"HeaderSize": "-1"}, FormatError),
+    "slope": ({"ElementToIntensityFunctionSlope": "2"}, IntensityError),
+    "fewer rows": ({"DimSize": "6 5 3"}, DamagedError),
 }
 
 
-@pytest.mark.parametrize("kind", list(META))
-def test_metaimage_refused(tmp_path: Path, refused: Refused, kind: str) -> None:
-    changed, words = META[kind]
-    assert words in refused(meta(tmp_path / "scan.mha", **changed))
+@pytest.mark.parametrize("case", list(META))
+def test_metaimage_refused(tmp_path: Path, refused: Refused, case: str) -> None:
+    changed, kind = META[case]
+    refused(meta(tmp_path / "scan.mha", **changed), kind)
 
 
 def test_slices_in_files(tmp_path: Path, refused: Refused) -> None:
     path = meta(tmp_path / "scan.mhd")
     path.write_bytes(path.read_bytes().replace(b"LOCAL", b"LIST"))
-    assert "several files" in refused(path)
+    refused(path, FormatError)
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_values_that_are_no_hu(tmp_path: Path, refused: Refused, suffix: str) -> None:
     values = hu(np.float32)
     values[1, 2, 3] = np.nan
-    assert "1 voxel is NaN" in refused(saved(tmp_path / f"nan{suffix}", values))
+    assert "1 voxel " in refused(saved(tmp_path / f"nan{suffix}", values), IntensityError)
     windowed = np.random.default_rng(0).uniform(0, 1, SHAPE).astype(np.float32)
-    assert "windowed already" in refused(saved(tmp_path / f"unit{suffix}", windowed))
-    assert "8 bits" in refused(saved(tmp_path / f"bytes{suffix}", np.abs(hu()).astype(np.uint8)))
+    refused(saved(tmp_path / f"unit{suffix}", windowed), IntensityError)
+    assert "8 bits" in refused(
+        saved(tmp_path / f"bytes{suffix}", np.abs(hu()).astype(np.uint8)), IntensityError
+    )
     vectors = sitk.GetImageFromArray(np.zeros((4, 5, 6, 3), np.int16), isVector=True)
     sitk.WriteImage(vectors, str(tmp_path / f"vectors{suffix}"))
-    assert "3 channels" in (message := refused(tmp_path / f"vectors{suffix}")) or "4-D" in message
+    refused(tmp_path / f"vectors{suffix}", FormatError)
 
 
 @pytest.mark.parametrize("suffix", [*SUFFIXES, ".nii.gz"])
@@ -265,14 +280,14 @@ def test_masks_and_label_maps(tmp_path: Path, suffix: str) -> None:
     path = saved(tmp_path / f"labels{suffix}", labels)
     scan = read_volume(saved(tmp_path / f"scan{suffix}", hu()))
     assert np.array_equal(read_mask(path, like=scan, label=7), labels == 7)
-    with pytest.raises(InputError, match="name the label"):
+    with pytest.raises(IntensityError, match=path.name):
         read_mask(path)
     volume = read_label_volume(path)
     assert volume.data.dtype == volume.storage == np.uint8
     assert np.array_equal(volume.data, labels)
     np.testing.assert_allclose(volume.affine, scan.affine, atol=1e-5)
     moved = Volume.from_array(scan.data, scan.affine + np.eye(4)[:, [2, 1, 0, 3]] * 0.01, scan.path)
-    with pytest.raises(InputError, match="mm off"):
+    with pytest.raises(GridError, match=path.name):
         read_mask(path, like=moved, label=7)
 
 
@@ -285,5 +300,5 @@ def test_labels_of_every_kind(tmp_path: Path) -> None:
         assert np.array_equal(volume.data, wide)
     for bad in (wide - 1, wide * 2, wide / 2):
         path = saved(tmp_path / "bad.nrrd", bad)
-        with pytest.raises(InputError, match="whole numbers from 0 to 65535"):
+        with pytest.raises(IntensityError, match="bad.nrrd.* 65535"):
             read_label_volume(path)

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -14,13 +10,11 @@ from numpy.typing import NDArray
 
 from mpfnl.errors import DamagedError
 from mpfnl.volumes.dicom.slices import Slice
+from mpfnl.volumes.itk import silent
 from mpfnl.window import AIR_HU
 
 HIGHEST_HU = 3071
 """The end of the usual 12-bit scale. A padding value within it could be tissue and is left alone."""
-
-_STDERR = 2
-_one_at_a_time = threading.RLock()
 
 
 def read_pixels(each: Slice, name: str) -> NDArray[Any]:
@@ -89,37 +83,3 @@ def _whole(hu: NDArray[Any]) -> NDArray[Any]:
         hu = rounded
     fits = hu.max() <= np.iinfo(np.int16).max  # they are at least -1024
     return hu.astype(np.int16 if fits else np.int32)
-
-
-@contextmanager
-def silent() -> Iterator[None]:
-    """Nothing that ITK or a decoder under it writes to the standard error comes out.
-
-    ITK's warnings have a switch; OpenJPEG's complaints have none and go straight to the file descriptor,
-    which is therefore pointed away meanwhile. Both belong to the whole process: one thread at a time.
-    """
-    with _one_at_a_time:
-        shown = sitk.ProcessObject.GetGlobalWarningDisplay()
-        sitk.ProcessObject.SetGlobalWarningDisplay(False)
-        try:
-            with _descriptor_away(_STDERR):
-                yield
-        finally:
-            sitk.ProcessObject.SetGlobalWarningDisplay(shown)
-
-
-@contextmanager
-def _descriptor_away(descriptor: int) -> Iterator[None]:
-    try:
-        kept = os.dup(descriptor)
-    except OSError:  # closed already: nothing can come out
-        yield
-        return
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, descriptor)
-        yield
-    finally:
-        os.dup2(kept, descriptor)
-        os.close(nowhere)
-        os.close(kept)

@@ -36,6 +36,7 @@ CHUNK = 1 << 22
 _EITHER_DEFLATE = 47  # zlib's window bits that accept its own format and gzip
 _TYPES = ("Int8", "UInt8", "Int16", "UInt16", "Int32", "UInt32", "Int64", "UInt64", "Float32", "Float64")
 _DTYPES = {getattr(sitk, f"sitk{kind}"): np.dtype(kind.lower()) for kind in _TYPES}
+_SPACES = "(right|left)-anterior-superior|left-posterior-superior|ras|las|lps"
 _STDERR = 2
 _one_at_a_time = threading.RLock()
 
@@ -137,9 +138,7 @@ class NrrdFormat(ItkFormat):
         data_file = fields.get("data file", fields.get("datafile", ""))
         if not blank and not data_file:
             raise DamagedError(f"{name}: is cut off in its header; copy or convert it again")
-        if not re.fullmatch(
-            r"(right|left)-(anterior|posterior)-superior|ras|las|lps", fields.get("space", "").lower()
-        ):
+        if not re.fullmatch(_SPACES, fields.get("space", "").lower()):
             raise _no_orientation(name, "space must be LPS, RAS or LAS")
         _check_there(fields, ("space directions", "space origin"), name)
         _check_mm(set(re.findall(r'"([^"]*)"', fields.get("space units", ""))), name)
@@ -266,10 +265,9 @@ def _grid(reader: sitk.ImageFileReader, name: str) -> Grid:
 def _dtype(reader: sitk.ImageFileReader, name: str) -> np.dtype[np.generic]:
     dtype = _DTYPES.get(reader.GetPixelID())
     if dtype is None or reader.GetNumberOfComponents() != 1:
-        kind = sitk.GetPixelIDValueAsString(reader.GetPixelID())
+        channels, kind = reader.GetNumberOfComponents(), sitk.GetPixelIDValueAsString(reader.GetPixelID())
         raise FormatError(
-            f"{name}: holds {reader.GetNumberOfComponents()} channels of type {kind!r}; give one real number a"
-            " voxel, in HU"
+            f"{name}: holds {channels} channels of type {kind!r}; give one real number a voxel, in HU"
         )
     return dtype
 

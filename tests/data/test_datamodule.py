@@ -54,7 +54,7 @@ def unpacked(cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
                 header = image.header.as_byteswapped("<>"[number % 2])
                 files[name] = folder / study.study_id / f"{name}.nii"
                 nib.save(nib.Nifti1Image(np.asanyarray(image.dataobj), image.affine, header), files[name])
-        studies.append(replace(study, **files))
+        studies.append(replace(study, scans={Phase(name): file for name, file in files.items()}))
     return write_manifest(folder / "cohort.csv", studies).path
 
 

@@ -45,7 +45,7 @@ from mpfnl.window import ABDOMEN
 TESTS = ("tests/transforms",)
 PAPER_PSNR, PSNR_TOLERANCE = 23.8, 1.0
 PAPER_SSIM, SSIM_TOLERANCE = 0.46, 0.06
-TABLE_1_PSNR = 23.82  # what the rule aims at
+TABLE_1_PSNR = 23.82  # target of the fit
 
 CHOOSING, HELD_OUT = "choosing", "held out"
 CHOOSING_SEEDS, HELD_OUT_SEEDS = 0, 1000  # where the draws of a group start
@@ -66,7 +66,7 @@ class Scan:
 
 @dataclass(frozen=True)
 class Score:
-    """What one draw did to one scan."""
+    """Scores of one draw on one scan."""
 
     scan: str
     group: str
@@ -140,7 +140,7 @@ def with_noise(preset: Preset, centre_hu: float) -> Preset:
 
 
 def solve(falling: Callable[[float], float], target: float, bracket: tuple[float, float]) -> float:
-    """Where a falling function is the target, to 0.1, within the bracket."""
+    """Argument at which a falling function reaches the target, to 0.1, within the bracket."""
     low, high = bracket
     while high - low > 0.05:
         middle = (low + high) / 2
@@ -173,7 +173,7 @@ def summary(title: str, rows: list[Score]) -> str:
 
 
 def groups(data: Path, draws: int) -> Iterator[tuple[Scan, str, range]]:
-    """What is measured: each scan with the draws of a group."""
+    """Scans with the draws of each group."""
     chosen_on = crop_to_abdomen(read_nifti(data / "crlm_pv_1004"))
     held_out = range(HELD_OUT_SEEDS, HELD_OUT_SEEDS + draws)
     yield chosen_on, CHOOSING, range(CHOOSING_SEEDS, CHOOSING_SEEDS + draws)

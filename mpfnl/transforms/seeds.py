@@ -85,11 +85,6 @@ def phase_draws(
     return Draws(np.random.default_rng([*key, _PROTOCOL]), own)
 
 
-def named_seed(seed: int, name: str) -> int:
-    """A seed of its own for each name, such as that of an image in a subject."""
-    return int(np.random.default_rng([checked_run_seed(seed), _number(name)]).integers(2**63))
-
-
 def _key(seed: int, epoch: int, study_id: str, draw: int) -> list[int]:
     return [checked_run_seed(seed), epoch, _number(study_id), draw]
 

@@ -3,7 +3,7 @@
 Every convolution is a sum of shifted copies: an addition and a multiplication at a time, never a fused
 one. The result is therefore the same bit by bit for any number of threads, alone or in a batch, whatever
 precision the caller has set for matrix products and convolutions. On the CPU the sums run in NumPy, block by
-block: they are so short that what PyTorch spends on starting an operation would be most of the time.
+block: they are so short that PyTorch's overhead for starting an operation would dominate.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ Kernel: TypeAlias = tuple[float, ...]
 def empty(shape: Sequence[int], device: torch.device | str) -> Tensor:
     """An uninitialised float32 tensor; on the CPU in memory that NumPy allocates.
 
-    What PyTorch allocates is aligned, and glibc before 2.38 seldom uses such memory again: a volume's pages
-    would be fresh each time, and a fresh page takes longer than all that is computed on it.
+    PyTorch's allocations are aligned, and glibc before 2.38 seldom reuses aligned memory: a volume's pages
+    would be fresh each time, and a fresh page takes longer than all computations on it.
     """
     if torch.device(device).type == "cpu":
         return torch.from_numpy(np.empty(tuple(shape), np.float32))

@@ -1,4 +1,4 @@
-"""Low dose: the quantum noise of fewer photons, as it looks after the reconstruction.
+"""Low dose: the quantum noise of fewer photons, as it appears after reconstruction.
 
 The model has the first two moments of Poisson counts in the projections:
 
@@ -13,7 +13,7 @@ The model has the first two moments of Poisson counts in the projections:
 
 c and m come from the measured autocorrelation of quarter dose minus full dose, 0.59, 0.09 and 0 at 1, 2 and
 3 pixels of 0.74 mm: the first two are solved for, the third comes out as -0.016. (Without a floor, m = 1, the
-first two cannot be had together. They have a second solution, whose spectrum is negative at high frequency.)
+first two cannot both be met. A second solution has a spectrum that is negative at high frequency.)
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ _CIRCLE = 4096  # samples of the circle on which a kernel is made, far more than
 
 
 def noise_autocorrelation(distance_mm: float) -> float:
-    """The autocorrelation R of the noise within a slice, where no direction is special.
+    """The autocorrelation R of the noise within a slice, the same in all directions.
 
     Args:
         distance_mm: The distance, 0 or more.
@@ -73,10 +73,10 @@ def noise_autocorrelation(distance_mm: float) -> float:
 
 
 def mean_shift_hu(dose_fraction: float) -> float:
-    """By how much a lower dose shifts the mean, in HU.
+    """Shift of the mean at a lower dose, in HU.
 
-    A smooth function of noisy counts is off in the mean in proportion to their variance (delta method), so
-    to 1 / d - 1. Below quarter dose, where nothing was measured, the shift is held.
+    A smooth function of noisy counts has a bias in proportion to their variance (delta method), hence to
+    1 / d - 1. Below quarter dose, where nothing was measured, the shift is constant.
 
     Args:
         dose_fraction: d, above 0, at most 1.
@@ -91,18 +91,18 @@ def add_low_dose_noise(
     full_dose_sd_hu: float = FULL_DOSE_SD_HU,
     seed: int = 0,
 ) -> SpatialVolume:
-    """Adds the noise that a scan lacks to look as if it were taken with a fraction of its dose.
+    """Adds the noise that turns a scan into one of a fraction of its dose.
 
     The noise of neighbouring slices is independent: each slice comes from detector data of its own. Its RMS
-    over the body is the same in every slice, which is what modulation of the tube current along z is for.
+    over the body is the same in every slice, as with tube current modulation along z.
     The result is not clipped.
 
     Args:
         hu: Volume `(x, y, z)` in HU, slices across z.
         spacing: Voxel spacing in mm along x, y, z.
         dose_fraction: Simulated dose as a fraction of the scan's own, above 0, at most 1.
-        full_dose_sd_hu: Standard deviation in HU of the given scan's quantum noise in the body. What is
-            added has sqrt(1 / dose_fraction - 1) times that.
+        full_dose_sd_hu: Standard deviation in HU of the given scan's quantum noise in the body. The
+            added noise has sqrt(1 / dose_fraction - 1) times that.
         seed: Seed of the noise, see `normal_field`.
 
     Returns:
@@ -153,7 +153,7 @@ def reconstruction_noise(hu: SpatialVolume, spacing: Sequence[float], seed: int)
 def _filtered_noise(
     shape: Sequence[int], kernel_x: Kernel, kernel_y: Kernel, seed: int, device: torch.device
 ) -> Tensor:
-    """White noise after two filters, drawn with a margin: at the border it is like that inside."""
+    """White noise after two filters, drawn with a margin, so that the border is like the inside."""
     margin_x, margin_y = len(kernel_x) - 1, len(kernel_y) - 1
     drawn = (shape[0] + 2 * margin_x, shape[1] + 2 * margin_y, shape[2])
     field = convolve(normal_field(drawn, seed, device)[None], 0, [kernel_x])

@@ -53,7 +53,7 @@ def metal_streaks(
     starvation: float = 0.4,
     seed: int = 0,
 ) -> SpatialVolume:
-    """Puts metal implants into a volume, with the streaks that they give.
+    """Adds metal implants and their streaks to a volume.
 
     Two errors that metal makes in the projections are reconstructed by filtered backprojection and added.
 
@@ -70,7 +70,7 @@ def metal_streaks(
     to 100 mm from the centres of a slice's implants and outside of what they cover. Their mean over the body
     of a slice is 0, so a uniform region keeps its mean. The implants are shown as the same reconstruction
     shows them: blurred at the edge, and a little wider than they are, as titanium is three times brighter
-    than the scale reaches. No streaks lie on what they cover. A slice that an implant fills in part has
+    than the scale reaches. No streaks lie on the metal. A slice that an implant fills in part has
     that part of its metal and streaks.
 
     One round implant in a round body hardens the beam alike from all sides, which gives no streaks: there

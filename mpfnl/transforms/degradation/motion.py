@@ -1,4 +1,4 @@
-"""Motion during the acquisition: smear and double contours."""
+"""Motion during the acquisition: blur and double contours."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Parallel rays through ellipses, and filtered backprojection: alike bit by bit for any number of threads."""
+"""Parallel rays through ellipses, and filtered backprojection; alike bit by bit for any number of threads."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _BINS_PER_PIXEL = 2
 # A pixel takes the nearest sample of the filtered projections: 32 samples a pixel leave no rings.
 _FOURIER_STEPS = 2
 _LINEAR_STEPS = 8
-_DIRECTIONS = 64  # are filtered together
-_PIXELS = 2**15  # are summed together: what they take stays in the cache of one core
+_DIRECTIONS = 64  # filtered together
+_PIXELS = 2**15  # summed together: their memory fits the cache of one core
 
 
 @dataclass(frozen=True)

@@ -84,7 +84,7 @@ def resample_and_return(
     up: Resampling,
     grid_shift: Sequence[float] = (0.0, 0.0, 0.0),
 ) -> SpatialVolume:
-    """Takes a volume to a coarser grid and back to its own.
+    """Resamples a volume to a coarser grid and back to its own.
 
     The coarse grid covers the volume and is centred on it, but for `grid_shift`; its voxels are `factor` fine
     voxels wide. No structure is shifted, whether or not the size is divisible by the factor.
@@ -111,7 +111,7 @@ def resample_and_return_each(
     ways: Sequence[tuple[Resampling, Resampling]],
     grid_shifts: Sequence[Sequence[float]],
 ) -> Tensor:
-    """Takes each volume of a batch to a coarser grid of its own and back; see `resample_and_return`.
+    """Resamples each volume of a batch to a coarser grid of its own and back; see `resample_and_return`.
 
     Args:
         hu: Volumes `(batch, x, y, z)`.

@@ -1,4 +1,4 @@
-"""Thick slices: the slice sensitivity profile of a scanner, not only a coarser grid."""
+"""Thick slices, with the slice sensitivity profile of a scanner."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def thick_slices(
     profile: SliceProfile,
     grid_shift: float = 0.0,
 ) -> SpatialVolume:
-    """Sees a volume through thick slices and brings them back to its grid.
+    """Averages a volume into thick slices and returns them to its grid.
 
     The section sensitivity profile of an axial scan is near a rectangle of the nominal thickness; a helical
     scan's is bell-shaped and is described by its full width at half maximum (Polacin, Kalender and Marchal,
@@ -63,7 +63,7 @@ def thick_slices(
     centre; the centres lie `increment_mm` apart, in a grid that is centred on the volume but for
     `grid_shift`. Between the centres the slices are interpolated linearly, as a viewer or a resampler does.
 
-    The slices of the volume are taken for contiguous boxes as thick as their spacing, each the mean over its
+    The slices of the volume are treated as contiguous boxes as thick as their spacing, each the mean over its
     box, and the profile is integrated over these boxes exactly. A rectangle whose faces lie on faces of boxes
     is therefore met exactly; any other is up to a box wider. The boxes add spacing^2 / 6 to the variance of a
     bell, which is taken off first; at thickness = spacing nearly nothing is left of it. Slices are never

@@ -61,6 +61,8 @@ if TYPE_CHECKING:
         volumes as volumes,
     )
     from mpfnl.data.datamodule import MultiphaseDataModule
+    from mpfnl.evaluation.pipeline import evaluate
+    from mpfnl.models.enhance import enhance
     from mpfnl.models.enhancement import EnhancementModule
     from mpfnl.models.loading import load_model as load
     from mpfnl.models.pfnl3d import PFNL3D
@@ -79,6 +81,8 @@ __all__ = [
     "Phase",
     "Window",
     "__version__",
+    "enhance",
+    "evaluate",
     "load",
     "read",
 ]
@@ -90,6 +94,8 @@ _HOMES = {
     "Phase": "mpfnl.phases",
     "RCAN3D": "mpfnl.models.rcan3d",
     "Window": "mpfnl.window",
+    "enhance": "mpfnl.models.enhance",
+    "evaluate": "mpfnl.evaluation",
     "load": "mpfnl.models.loading:load_model",
     "read": "mpfnl.volumes:read_volume",
 }

@@ -62,7 +62,7 @@ def fit(model: mpfnl.EnhancementModule, manifest: Path, **options: Any) -> mpfnl
         manifest,
         phases=model.phases,
         batch_size=2,
-        patch_size=8,
+        patch_size=12,
         patches_per_study=2,
         val_patches_per_study=1,
         workers=0,
@@ -132,7 +132,7 @@ assert all(study.phases[-1] is late for study in read_manifest(manifest.path))
 phases = ["portal_venous", "nephrographic"]
 model = mpfnl.PFNL3D(phases=phases, features=4, blocks=1)
 data = mpfnl.MultiphaseDataModule(
-    manifest.path, phases, patch_size=8, batch_size=1, patches_per_study=1, val_patches_per_study=1, workers=0
+    manifest.path, phases, patch_size=12, batch_size=1, patches_per_study=1, val_patches_per_study=1, workers=0
 )
 quiet = dict(logger=False, enable_checkpointing=False, enable_progress_bar=False)
 Trainer(max_steps=1, accelerator="cpu", **quiet).fit(model, data)

@@ -131,9 +131,8 @@ manifest = write_manifest(out / "cohort.csv", studies)
 assert all(study.phases[-1] is late for study in read_manifest(manifest.path))
 phases = ["portal_venous", "nephrographic"]
 model = mpfnl.PFNL3D(phases=phases, features=4, blocks=1)
-data = mpfnl.MultiphaseDataModule(
-    manifest.path, phases, patch_size=12, batch_size=1, patches_per_study=1, val_patches_per_study=1, workers=0
-)
+small = dict(patch_size=12, batch_size=1, patches_per_study=1, val_patches_per_study=1, workers=0)
+data = mpfnl.MultiphaseDataModule(manifest.path, phases, **small)
 quiet = dict(logger=False, enable_checkpointing=False, enable_progress_bar=False)
 Trainer(max_steps=1, accelerator="cpu", **quiet).fit(model, data)
 weights = model.save_pretrained(out / "weights")

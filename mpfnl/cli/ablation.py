@@ -1,4 +1,4 @@
-"""The command that tells architecture and number of phases apart."""
+"""The command of the ablation of architecture and number of phases."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mpfnl.cli.options import (
     torch_device,
     torch_precision,
 )
-from mpfnl.errors import InputError
+from mpfnl.errors import OptionError
 
 if TYPE_CHECKING:
     from mpfnl.experiments.budget import TrainingBudget
@@ -63,19 +63,20 @@ def ablate(
 
     from mpfnl.data.manifest import read_manifest
     from mpfnl.evaluation.overlap import OverlapOptions, Truth
-    from mpfnl.experiments.ablation import SMALL_TILING, AblationSettings, run_ablation
-    from mpfnl.experiments.budget import Machine
+    from mpfnl.experiments.ablation import AblationSettings, run_ablation
+    from mpfnl.experiments.budget import SMALL_TILING, Machine
     from mpfnl.transforms.degradation import find_preset
 
-    given = {
-        "epochs": epochs,
-        "patches_per_study": patches_per_study,
-        "batch_size": batch_size,
-        "patch_size": patch_size,
-    }
-    said = {name: value for name, value in given.items() if value is not None}
+    budget = _budget(
+        small,
+        epochs=epochs,
+        patches_per_study=patches_per_study,
+        batch_size=batch_size,
+        patch_size=patch_size,
+        seed=seed,
+    )
     settings = AblationSettings(
-        _budget(small, said | {"seed": seed}),
+        budget,
         Machine(torch_device(device), torch_precision(precision)),
         small,
         SMALL_TILING if small else None,
@@ -90,13 +91,14 @@ def ablate(
         run_ablation(cohort, output, settings, segmenter)
 
 
-def _budget(small: bool, said: dict[str, int]) -> TrainingBudget:
+def _budget(small: bool, **options: int | None) -> TrainingBudget:
+    """The default budget with the options that were given."""
     from dataclasses import replace
 
-    from mpfnl.experiments.ablation import SMALL_BUDGET
-    from mpfnl.experiments.budget import TrainingBudget
+    from mpfnl.experiments.budget import SMALL_BUDGET, TrainingBudget
 
+    changes = {name: value for name, value in options.items() if value is not None}
     try:
-        return replace(SMALL_BUDGET if small else TrainingBudget(), **said)
-    except ValueError as error:
-        raise InputError(f"--{str(error).replace('_', '-')}") from None
+        return replace(SMALL_BUDGET if small else TrainingBudget(), **changes)
+    except OptionError as error:
+        raise OptionError(f"--{str(error).replace('_', '-')}") from None

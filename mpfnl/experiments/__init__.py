@@ -1,1 +1,1 @@
-"""Trainings that are compared: budgets, candidates, the ablation, the demonstration."""
+"""Experiments that train and compare models: the ablation and the demonstration."""

@@ -1,4 +1,4 @@
-"""Architecture or phases? Both networks, each with one phase and with three, trained on the same budget."""
+"""Ablation of architecture and phases: two networks with one phase and with several, on one budget."""
 
 from __future__ import annotations
 
@@ -9,50 +9,44 @@ from pathlib import Path
 import torch
 
 from mpfnl.data.manifest import Manifest, Split
-from mpfnl.errors import InputError
+from mpfnl.errors import ConflictError
 from mpfnl.evaluation import evaluate
 from mpfnl.evaluation.overlap import OverlapOptions
 from mpfnl.evaluation.scoring import EvaluateOptions, plan_segmentations
 from mpfnl.evaluation.tables.printing import table_console
 from mpfnl.experiments.budget import Machine, TrainingBudget
-from mpfnl.experiments.candidates import Candidate, pfnl3d, rcan3d
+from mpfnl.experiments.candidates import Candidate, new_candidate
 from mpfnl.experiments.effects import Effect, Square, effects_table, measure_effects, write_effects
 from mpfnl.experiments.training import TrainingRun, TrainingSet
 from mpfnl.inference.tiling import Tiling
+from mpfnl.models import PFNL3D, RCAN3D
 from mpfnl.models.loading import load_model
-from mpfnl.phases import Phase
+from mpfnl.phases import PHASES, Phase
 from mpfnl.segmentation.segmenter import Segmenter
 from mpfnl.transforms.degradation import SECOND_ORDER_V1, Preset
 
 EFFECTS = "ablation.csv"
 EVALUATION = "evaluation"
-SMALL_BUDGET = TrainingBudget(epochs=8, patches_per_study=10, batch_size=2)
-"""The demonstration's: minutes on a CPU."""
-
-SMALL_TILING = Tiling(32, 8)
-"""Of the small models: tiles of the size of their training patches."""
-
 SQUARE = Square()
 
 NOTICE = (
     "Ablation: four networks, trained once each on the same patches with the same number of steps. Intervals "
-    "and tests are over the studies; how far another training of the same network would end from this one "
-    "is not in them."
+    "and tests cover the variation between studies, not that between repeated trainings of a network."
 )
-SMALL_NOTICE = "The networks are small ones for tries, not of the published sizes."
+SMALL_NOTICE = "The networks are smaller than the published ones."
 
 
 @dataclass(frozen=True)
 class AblationSettings:
-    """How the four models are trained and evaluated.
+    """Settings of an ablation.
 
     Args:
-        budget: Of each training; also its seed is that of the evaluation.
-        machine: Where.
-        small: Small networks for tries, in place of those of the paper's sizes.
-        tiling: Tile, overlap and halo in voxels, for whole scans; those that suit each model if None.
-        overlap: How segmentations are compared, where there is a segmenter.
-        degradation: What each phase is degraded with, in training and in the evaluation.
+        budget: Training budget of each model; its seed is also that of the evaluation.
+        machine: Device and precision.
+        small: Whether to train small networks instead of those of the paper's sizes.
+        tiling: Tile, overlap and halo in voxels for whole scans; chosen for each model if None.
+        overlap: Comparison of the segmentations, where there is a segmenter.
+        degradation: Degradation of each phase, in training and in the evaluation.
     """
 
     budget: TrainingBudget = field(default_factory=TrainingBudget)
@@ -64,11 +58,11 @@ class AblationSettings:
 
 
 def candidates(small: bool = False) -> tuple[Candidate, ...]:
-    """RCAN3D and PFNL3D with the portal venous phase alone, then both with three phases."""
+    """RCAN3D and PFNL3D with the target phase alone, then both with the paper's phases."""
     return tuple(
-        make(names[place], phases, small=small)
-        for place, phases in enumerate((1, 3))
-        for make, names in ((rcan3d, SQUARE.rcan3d), (pfnl3d, SQUARE.pfnl3d))
+        new_candidate(model, phases, name=names[column], small=small)
+        for column, phases in enumerate((1, len(PHASES)))
+        for model, names in ((RCAN3D, SQUARE.rcan3d), (PFNL3D, SQUARE.pfnl3d))
     )
 
 
@@ -78,26 +72,26 @@ def run_ablation(
     settings: AblationSettings | None = None,
     segmenter: Segmenter | None = None,
 ) -> list[Effect]:
-    """Trains the four models, evaluates them, and tells what architecture and phases do.
+    """Trains the four models, evaluates them, and measures the effects of architecture and phases.
 
-    Started again in the same folder it goes on from what is finished: a model, an epoch, a study.
+    A repeated run in the same folder continues after the last finished model, epoch or study.
 
     Args:
-        manifest: The cohort, clean, with studies to train on, to validate and to test.
-        folder: For `weights/`, `training/`, `evaluation/` and `ablation.csv`.
-        settings: How.
-        segmenter: Of the evaluation; without one there is image quality only.
+        manifest: Cohort of clean scans with studies in the splits train, val and test.
+        folder: Output folder of `weights/`, `training/`, `evaluation/` and `ablation.csv`.
+        settings: Settings; the defaults if None.
+        segmenter: Segmenter of the evaluation; without one, only image quality is evaluated.
 
     Returns:
         The effects, as in `ablation.csv`.
 
     Raises:
-        InputError: If the cohort cannot be used, a training diverged, or the folder holds trainings or an
-            evaluation with other settings.
+        InputError: The cohort cannot be used, or a training diverged.
+        ConflictError: The folder holds trainings or an evaluation with other settings.
     """
     settings = settings or AblationSettings()
     options = _evaluation(settings)
-    manifest.needed(Split.TEST)  # before days of training; and so the next
+    manifest.needed(Split.TEST)  # this and the next line refuse a cohort before days of training
     plan_segmentations(manifest, Phase.PORTAL_VENOUS, options, segmenter)
     data = TrainingSet(manifest, settings.degradation)
     runs = [
@@ -137,16 +131,16 @@ def _check_same_settings(runs: Sequence[TrainingRun]) -> None:
     for run in runs:
         differing = run.other_settings()
         if differing:
-            raise InputError(
+            raise ConflictError(
                 f"{run.folder}: holds a training of {run.candidate.name} with other settings "
                 f"({', '.join(differing)}); give another output folder"
             )
 
 
 def caution(settings: AblationSettings) -> str:
-    """What a reader of the report must know first.
+    """Caution at the top of the report.
 
     Args:
-        settings: How the models are trained.
+        settings: Settings of the ablation.
     """
     return f"{NOTICE} {SMALL_NOTICE}" if settings.small else NOTICE

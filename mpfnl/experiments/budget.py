@@ -1,4 +1,4 @@
-"""What a training may spend, and where it runs."""
+"""Training budget (epochs, patches, batch, seed), and device and precision of a training."""
 
 from __future__ import annotations
 
@@ -7,25 +7,27 @@ from typing import Any
 
 import torch
 
+from mpfnl.errors import OptionError
 from mpfnl.inference.runner import preferred_precision
+from mpfnl.inference.tiling import Tiling
 
-MOST_SEED = 2**32 - 1  # of PyTorch's and NumPy's generators
+MOST_SEED = 2**32 - 1  # range of PyTorch's and NumPy's generators
 LEAST_PATCH = 11  # voxels: the window of SSIM, which scores validation patches
 
 
 @dataclass(frozen=True)
 class TrainingBudget:
-    """What a training may spend: the same for all models that are compared. The defaults are the paper's.
+    """Training budget, the same for all models that are compared. The defaults are the paper's.
 
     Args:
-        epochs: How many.
-        patches_per_study: Training patches a study and epoch; the paper does not say.
-        batch_size: Patches a step.
-        patch_size: Edge of a patch in voxels; the paper does not say.
-        seed: Of the first weights, the patches and their degradation.
+        epochs: Number of epochs.
+        patches_per_study: Training patches of each study in an epoch; the paper does not state them.
+        batch_size: Patches of each training step.
+        patch_size: Edge of a patch in voxels; the paper does not state it.
+        seed: Seed of the initial weights, the patches and their degradation.
 
     Raises:
-        ValueError: If a number is not positive, a patch too small to be scored, or the seed out of range.
+        OptionError: A number is not positive, a patch is too small to be scored, or the seed is out of range.
     """
 
     epochs: int = 1000
@@ -39,23 +41,35 @@ class TrainingBudget:
         for name, value in asdict(self).items():
             least = least_values.get(name, 1)
             if value < least:
-                raise ValueError(f"{name} {value}: give {least} or more")
+                raise OptionError(f"{name} {value}: give {least} or more")
         if self.seed > MOST_SEED:
-            raise ValueError(f"seed {self.seed}: give at most {MOST_SEED}")
+            raise OptionError(f"seed {self.seed}: give at most {MOST_SEED}")
 
     def steps_per_epoch(self, studies: int) -> int:
-        """Training steps an epoch over so many studies; patches that do not fill a batch are left out."""
+        """Training steps of an epoch; patches that do not fill a batch are left out.
+
+        Args:
+            studies: Number of training studies.
+        """
         return max(1, studies * self.patches_per_study // self.batch_size)
+
+
+SMALL_BUDGET = TrainingBudget(epochs=8, patches_per_study=10, batch_size=2)
+"""Budget of small networks: minutes on a CPU."""
+
+SMALL_TILING = Tiling(SMALL_BUDGET.patch_size, 8)
+"""Tiling of small networks: tiles of the size of their training patches."""
 
 
 @dataclass(frozen=True)
 class Machine:
-    """Where a training runs.
+    """Device and precision of a training.
 
     Args:
-        device: One CPU or GPU.
-        precision: Of the convolutions, bfloat16 or float32; chosen by the device if None.
-        workers: Processes that make samples, which do not depend on it; by the cores if None.
+        device: CPU or GPU.
+        precision: Number type of the convolutions, bfloat16 or float32; chosen for the device if None.
+        workers: Processes that load samples; chosen by the number of cores if None. The samples do not depend
+            on it.
     """
 
     device: torch.device
@@ -64,11 +78,11 @@ class Machine:
 
     @property
     def computed_in(self) -> torch.dtype:
-        """The precision of the convolutions."""
+        """Number type of the convolutions."""
         return self.precision or preferred_precision(self.device)
 
     def describe(self) -> dict[str, Any]:
-        """The device as JSON values."""
+        """Name of the device, as JSON values."""
         cuda = self.device.type == "cuda"
         name = torch.cuda.get_device_name(self.device) if cuda else f"{torch.get_num_threads()} threads"
         return {"device": str(self.device), "device_name": name}

@@ -1,8 +1,9 @@
-"""The models of a study that are trained: how each is made, and at which learning rate."""
+"""Candidates of an experiment: the models that are trained, with their learning rates."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal, Protocol
@@ -15,24 +16,26 @@ from mpfnl.models.muon import Muon
 from mpfnl.models.pfnl3d import PFNL3D
 from mpfnl.models.rates import Interval, OptimizerFactory, SchedulerFactory
 from mpfnl.models.rcan3d import RCAN3D
+from mpfnl.phases import PhaseName
 
 SMALL_CLIP = 0.1
-"""Of the small models' gradients: a norm that most steps exceed, so that no patch outweighs the others."""
+"""Gradient norm of the small models, which most steps exceed: no patch outweighs the others."""
 
 FINE_TUNING_RATE = 1e-3
-"""The peak, where a small model goes on from weights that are there: a third of a new one's."""
+"""Peak learning rate for fine-tuning a small model: a third of that for training a new one."""
 
 
 @dataclass(frozen=True)
 class LearningRate:
-    """The optimiser and its learning rate over a training. The default is the paper's (section II.D).
+    """Optimiser and learning rate of a training. The default is the paper's (section II.D).
 
     Args:
-        peak: The rate, or the highest of a one-cycle schedule.
-        warm_up: Share of the steps until the peak of a one-cycle schedule (Smith and Topin 2018); None: the
-            rate is constant.
-        betas: Decay of the mean and of the square of gradients. A one-cycle schedule replaces the first.
-        method: `adam`, or `muon`, which makes the steps of hidden convolutions orthogonal.
+        peak: Constant rate, or peak of a one-cycle schedule.
+        warm_up: Share of the steps before the peak of a one-cycle schedule (Smith and Topin 2018); None for a
+            constant rate.
+        betas: Decay of the running mean and mean square of the gradients; a one-cycle schedule replaces the
+            first.
+        method: Optimiser: `adam`, or `muon`, which orthogonalises the steps of hidden convolutions.
     """
 
     peak: float = 1e-3
@@ -42,21 +45,21 @@ class LearningRate:
 
     @property
     def optimizer(self) -> OptimizerFactory:
-        """The optimiser at this rate."""
+        """Factory of the optimiser."""
         return partial(Muon if self.method == "muon" else Adam, lr=self.peak, betas=self.betas)
 
     def schedule(self, steps: int) -> SchedulerFactory | None:
-        """The schedule over so many steps; None where the rate is constant."""
+        """Factory of the schedule over a number of steps; None for a constant rate."""
         if self.warm_up is None:
             return None
         share = self.warm_up
-        if math.isclose(steps * share, 1.0):  # OneCycleLR divides by the steps of the warm-up less one
+        if math.isclose(steps * share, 1.0):  # OneCycleLR divides by the steps of the warm-up minus one
             share /= 2
         return partial(OneCycleLR, max_lr=self.peak, total_steps=steps, pct_start=share)
 
 
 class MakeModel(Protocol):
-    """Makes a new model that trains as told."""
+    """Function that makes a new model with an optimiser and a learning-rate schedule."""
 
     def __call__(
         self,
@@ -65,19 +68,19 @@ class MakeModel(Protocol):
         lr_scheduler: SchedulerFactory | None,
         lr_interval: Interval,
     ) -> EnhancementModule:
-        """The model."""
+        """Returns the model."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A model to be trained.
+    """Model that an experiment trains.
 
     Args:
-        name: In tables and files: letters, digits, `+`, `-` and `_`.
-        make: Makes it.
-        rate: Its learning rate.
-        clip_norm: Gradients are shortened to this norm, over all weights; None: they are not.
-        start_from: The weights that `make` begins with; None: new ones.
+        name: Name in tables and files: letters, digits, `+`, `-` and `_`.
+        make: Function that makes the model.
+        rate: Learning rate.
+        clip_norm: Norm to which the gradients of all weights together are clipped; None for no clipping.
+        start_from: Weights that `make` loads; None for a new network.
     """
 
     name: str
@@ -87,46 +90,52 @@ class Candidate:
     start_from: str | None = None
 
     def model(self, steps: int) -> EnhancementModule:
-        """A new model, for a training of so many steps."""
+        """A new model, for a training of a number of steps."""
         return self.make(
             optimizer=self.rate.optimizer, lr_scheduler=self.rate.schedule(steps), lr_interval="step"
         )
 
 
-def fine_tuned(model: type[EnhancementModule], weights: str) -> Candidate:
-    """A small model that begins with weights that are there, at a lower rate.
+@dataclass(frozen=True)
+class SmallNetwork:
+    """Options of a small network and its learning rate, tuned on phantoms (docs/demo.md)."""
+
+    options: Mapping[str, int]
+    rate: LearningRate
+
+
+SMALL_NETWORKS: dict[type[EnhancementModule], SmallNetwork] = {
+    RCAN3D: SmallNetwork({"channels": 16, "groups": 2, "blocks": 2}, LearningRate(3e-3, warm_up=0.1)),
+    PFNL3D: SmallNetwork(
+        {"features": 16, "blocks": 3}, LearningRate(4e-3, warm_up=0.1, betas=(0.9, 0.99))
+    ),
+}
+
+
+def new_candidate(
+    model: type[EnhancementModule], phases: int | Sequence[PhaseName], *, name: str = "", small: bool = False
+) -> Candidate:
+    """A candidate with a new network: as the paper trained it, or a small one.
 
     Args:
-        model: Its class, which also names it.
-        weights: A folder, a name of shipped weights, or `owner/name` on the Hugging Face Hub.
+        model: Model class.
+        phases: Input phases, or their number.
+        name: Name of the candidate; that of the class by default.
+        small: Whether to take the small network of `SMALL_NETWORKS`.
+    """
+    name = name or model.__name__
+    if not small:
+        return Candidate(name, partial(model, phases=phases))
+    network = SMALL_NETWORKS[model]
+    return Candidate(name, partial(model, phases=phases, **network.options), network.rate, SMALL_CLIP)
+
+
+def fine_tuned(model: type[EnhancementModule], weights: str) -> Candidate:
+    """A candidate that fine-tunes the weights of a small model at a lower learning rate.
+
+    Args:
+        model: Model class, which also names the candidate.
+        weights: Weights folder, name of shipped weights, or `owner/name` on the Hugging Face Hub.
     """
     make = partial(model.from_pretrained, weights)
     return Candidate(model.__name__, make, LearningRate(FINE_TUNING_RATE, warm_up=0.1), SMALL_CLIP, weights)
-
-
-def rcan3d(name: str, phases: int, *, small: bool = False) -> Candidate:
-    """RCAN3D as the paper trained it; or a small one for tries.
-
-    Args:
-        name: Of the candidate.
-        phases: 1: the portal venous one alone; 3: all.
-        small: 2 groups of 2 blocks, 16 channels; the recipe was searched for on phantoms (docs/demo.md).
-    """
-    if not small:
-        return Candidate(name, partial(RCAN3D, phases=phases))
-    make = partial(RCAN3D, phases=phases, channels=16, groups=2, blocks=2)
-    return Candidate(name, make, LearningRate(3e-3, warm_up=0.1), SMALL_CLIP)
-
-
-def pfnl3d(name: str, phases: int, *, small: bool = False) -> Candidate:
-    """PFNL3D as the paper trained it; or a small one for tries.
-
-    Args:
-        name: Of the candidate.
-        phases: 1: the portal venous one alone; 3: all.
-        small: 3 blocks of 16 features; the recipe was searched for on phantoms (docs/demo.md).
-    """
-    if not small:
-        return Candidate(name, partial(PFNL3D, phases=phases))
-    make = partial(PFNL3D, phases=phases, features=16, blocks=3)
-    return Candidate(name, make, LearningRate(4e-3, warm_up=0.1, betas=(0.9, 0.99)), SMALL_CLIP)

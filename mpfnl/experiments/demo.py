@@ -1,4 +1,4 @@
-"""The whole study on phantoms: a cohort, two trained models, Tables I and II, figures and the report."""
+"""Demonstration on phantoms: a cohort, two trained models, Tables I and II, figures and a report."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ import torch
 from rich.console import Console
 
 from mpfnl.data.manifest import SplitCounts, read_manifest
-from mpfnl.errors import InputError, MissingExtraError
+from mpfnl.errors import ConflictError, MissingExtraError
 from mpfnl.evaluation import evaluate
 from mpfnl.evaluation.scoring import EvaluateOptions
-from mpfnl.experiments.ablation import SMALL_TILING
-from mpfnl.experiments.budget import Machine, TrainingBudget
-from mpfnl.experiments.candidates import Candidate, fine_tuned, pfnl3d, rcan3d
+from mpfnl.experiments.budget import SMALL_BUDGET, SMALL_TILING, Machine, TrainingBudget
+from mpfnl.experiments.candidates import Candidate, fine_tuned, new_candidate
 from mpfnl.experiments.training import TrainingRun, TrainingSet
 from mpfnl.models import PFNL3D, RCAN3D
 from mpfnl.models.loading import load_model
@@ -24,6 +23,7 @@ from mpfnl.models.sources import find_weights
 from mpfnl.models.weights import read_config
 from mpfnl.phantoms import write_cohort
 from mpfnl.phantoms.config import THREE_MM
+from mpfnl.phases import PHASES
 from mpfnl.segmentation import Segmenter, TotalSegmentatorSegmenter
 from mpfnl.transforms.degradation import Preset, find_preset
 
@@ -33,54 +33,48 @@ NOTICE = (
 )
 
 SHIPPED = {RCAN3D: "rcan3d-phantoms", PFNL3D: "pfnl3d-phantoms"}
-"""The weights that the demonstration can fine-tune."""
+"""Shipped weights that the demonstration can fine-tune."""
 
 
 @dataclass(frozen=True)
 class DemoSettings:
-    """How large the demonstration is; both models are trained on the same number of patches.
+    """Settings of the demonstration; both models are trained on the same number of patches.
 
     Args:
         patients: Phantoms for training, validation and testing.
-        misalignment: How far their phases lie apart, as a share of what was measured between real phases
-            before registration; an assumption of what registration leaves.
-        epochs: Of training.
-        patches_per_study: Training patches a study and epoch.
-        batch_size: Patches a step.
-        patch_size: Edge of a patch in voxels.
-        degradation: What the phases are degraded with, in training and in the evaluation. The paper's hurts
-            voxels of 3 mm too little for a segmentation to show it (docs/demo.md).
-        fine_tune: Begin with the weights that ship, and train them for half as many epochs.
+        misalignment: Misalignment of the phases as a share of that measured on patients before registration;
+            an assumption of the misalignment after registration.
+        budget: Training budget of each model; its seed is replaced by that of the demonstration.
+        degradation: Degradation of the phases, in training and in the evaluation. The paper's preset degrades
+            voxels of 3 mm too little to affect a segmentation (docs/demo.md).
+        fine_tune: Whether to fine-tune the shipped weights, for half as many epochs.
     """
 
     patients: SplitCounts = field(default_factory=lambda: SplitCounts(train=14, val=2, test=8))
     misalignment: float = 0.2
-    epochs: int = 8
-    patches_per_study: int = 10
-    batch_size: int = 2
-    patch_size: int = 32
+    budget: TrainingBudget = SMALL_BUDGET
     degradation: Preset = field(default_factory=lambda: find_preset("severe"))
     fine_tune: bool = False
 
-    def budget(self, seed: int) -> TrainingBudget:
-        """What each training may spend."""
-        epochs = max(1, self.epochs // 2) if self.fine_tune else self.epochs
-        return TrainingBudget(epochs, self.patches_per_study, self.batch_size, self.patch_size, seed)
+    def seeded_budget(self, seed: int) -> TrainingBudget:
+        """Training budget of each model, with the seed of the demonstration."""
+        epochs = max(1, self.budget.epochs // 2) if self.fine_tune else self.budget.epochs
+        return replace(self.budget, epochs=epochs, seed=seed)
 
 
 def run_demo(folder: Path, seed: int = 0, settings: DemoSettings | None = None) -> None:
     """Makes phantoms, trains both models, and evaluates them on the held-out phantoms.
 
-    The pancreas is segmented by TotalSegmentator on the phantom weights, where it is installed. Started again
-    in the same folder it goes on from what is finished.
+    The pancreas is segmented by TotalSegmentator on the phantom weights, where it is installed. A repeated
+    run in the same folder continues after the last finished step.
 
     Args:
-        folder: For everything that it makes: `cohort/`, `training/`, `weights/`, `evaluation/`.
-        seed: Of the phantoms, the degradation and the training.
-        settings: How large it is.
+        folder: Output folder of `cohort/`, `training/`, `weights/` and `evaluation/`.
+        seed: Seed of the phantoms, the degradation and the training.
+        settings: Settings; the defaults if None.
 
     Raises:
-        InputError: If the weights that it starts from were trained on phantoms of this seed.
+        ConflictError: The weights to fine-tune were trained on phantoms of this seed.
     """
     settings = settings or DemoSettings()
     candidates = _candidates(seed, settings)
@@ -93,11 +87,11 @@ def run_demo(folder: Path, seed: int = 0, settings: DemoSettings | None = None) 
     )
     console.rule("2 of 3: training")
     data = TrainingSet(read_manifest(manifest), settings.degradation)
-    # Samples are made in this process, which is what two cores want.
+    # Loading samples in this process suits two cores.
     machine = Machine(torch.device("cuda" if torch.cuda.is_available() else "cpu"), workers=0)
-    runs = [TrainingRun(each, data, folder, settings.budget(seed), machine) for each in candidates]
+    runs = [TrainingRun(each, data, folder, settings.seeded_budget(seed), machine) for each in candidates]
     if not all(run.finished for run in runs):
-        # An evaluation that is there is of other weights.
+        # An existing evaluation is of other weights.
         shutil.rmtree(folder / "evaluation", ignore_errors=True)
     weights = {run.candidate.name: run.train() for run in runs}
     console.rule("3 of 3: the held-out phantoms")
@@ -108,7 +102,7 @@ def run_demo(folder: Path, seed: int = 0, settings: DemoSettings | None = None) 
 
 
 def _segmenter(console: Console) -> AbstractContextManager[Segmenter | None]:
-    """TotalSegmentator on the phantom weights; none where it is not installed, which is said."""
+    """TotalSegmentator on the phantom weights; none, with a message, where it is not installed."""
     try:
         return TotalSegmentatorSegmenter.with_phantom_weights()
     except MissingExtraError as error:
@@ -117,14 +111,14 @@ def _segmenter(console: Console) -> AbstractContextManager[Segmenter | None]:
 
 
 def _candidates(seed: int, settings: DemoSettings) -> list[Candidate]:
-    """Both models, from nothing or from the shipped weights."""
+    """Both models, with new networks or the shipped weights."""
     if not settings.fine_tune:
-        return [rcan3d("RCAN3D", phases=1, small=True), pfnl3d("PFNL3D", phases=3, small=True)]
+        return [new_candidate(RCAN3D, phases=1, small=True), new_candidate(PFNL3D, phases=PHASES, small=True)]
     for weights in SHIPPED.values():
         record = read_config(find_weights(weights)).training
         if record is not None and seed in record.seeds:
-            raise InputError(
-                f"--seed {seed}: {weights} were trained on phantoms of this seed, which would be held out "
-                "here; give another, or leave --fine-tune out"
+            raise ConflictError(
+                f"--seed {seed}: {weights} were trained on phantoms of this seed, so none could be held out; "
+                "give another seed, or leave --fine-tune out"
             )
     return [fine_tuned(model, weights) for model, weights in SHIPPED.items()]

@@ -1,4 +1,4 @@
-"""Two architectures with one and three phases: what each factor does to the metrics, and both together."""
+"""Effects of architecture and number of phases on the metrics: five paired differences of a 2 x 2 table."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ COLUMNS = (
 )
 NOTE = (
     "cells: means; margins: mean paired difference [BCa 95 % CI], p of a two-sided paired Wilcoxon test, "
-    "Holm-corrected over the five effects of a metric; corner: the interaction, what the phases do for "
-    "PFNL3D less what they do for RCAN3D"
+    "Holm-corrected over the five effects of a metric; corner: the interaction, the effect of the phases "
+    "on PFNL3D minus that on RCAN3D"
 )
 PERCENT_NOTE = "DSC and NSD in %, their differences in percentage points"
-_DECIMALS = 12  # what is below is rounding, and would be ranked
+_DECIMALS = 12  # smaller differences are rounding errors, which the test would rank
 
 
 class Factor(StrEnum):
@@ -45,11 +45,11 @@ class Factor(StrEnum):
 
 @dataclass(frozen=True)
 class Square:
-    """The four methods, by the names that they have in the cases.
+    """Names of the four methods in the cases.
 
     Args:
-        rcan3d: RCAN3D with one phase, and with three.
-        pfnl3d: PFNL3D likewise.
+        rcan3d: RCAN3D with one phase and with three.
+        pfnl3d: PFNL3D with one phase and with three.
     """
 
     rcan3d: tuple[str, str] = ("RCAN3D-1", "RCAN3D-3")
@@ -57,7 +57,7 @@ class Square:
 
     @property
     def differences(self) -> dict[Factor, tuple[tuple[str, str], ...]]:
-        """For each effect the methods whose difference it is; for the interaction the two differences."""
+        """Methods whose difference each effect is; for the interaction the two differences."""
         one, three = zip(self.pfnl3d, self.rcan3d, strict=True)
         return {
             Factor.ARCHITECTURE_ONE: (one,),
@@ -70,15 +70,15 @@ class Square:
 
 @dataclass(frozen=True)
 class Effect:
-    """What a factor does to a metric, paired by study.
+    """Effect of a factor on a metric, paired by study.
 
     Args:
-        metric: The metric, in the units of `cases.csv`.
-        factor: The effect.
-        formula: Which methods' differences it is.
-        summary: Over the studies; those without one of the values are its `n_failed`.
-        test: Two-sided Wilcoxon test that it is zero; None without a study.
-        p_holm: Its p-value, Holm-corrected over the effects of the metric.
+        metric: Metric, in the units of `cases.csv`.
+        factor: Factor.
+        formula: Difference of methods, in words.
+        summary: Summary over the studies; those that lack a value are its `n_failed`.
+        test: Two-sided Wilcoxon test of a zero effect; None without a study.
+        p_holm: p-value, Holm-corrected over the effects of the metric.
     """
 
     metric: Metric
@@ -90,18 +90,18 @@ class Effect:
 
 
 def measure_effects(cases: Sequence[Case], square: Square | None = None) -> list[Effect]:
-    """The five effects for each metric that has a value.
+    """The five effects on each metric that has a value.
 
-    Architecture is PFNL3D less RCAN3D, with one phase and with three; phases is three less one, for each
-    architecture; the interaction is the difference of either two. Each is paired by study, over the studies
-    that have all of its values.
+    Architecture is PFNL3D minus RCAN3D, with one phase and with three; phases is three minus one, for each
+    architecture; the interaction is the difference of either two. Each effect is paired by study, over the
+    studies that have all of its values.
 
     Args:
-        cases: The rows of an evaluation of the four methods, and others.
-        square: The methods' names.
+        cases: Rows of an evaluation of the four methods; others are ignored.
+        square: Names of the methods.
 
     Raises:
-        ValueError: If a method has no row.
+        ValueError: A method has no row.
     """
     square = square or Square()
     return [
@@ -112,11 +112,11 @@ def measure_effects(cases: Sequence[Case], square: Square | None = None) -> list
 
 
 def _values(cases: Sequence[Case], metric: Metric, square: Square) -> dict[str, NDArray[np.float64]]:
-    found = values_by_method(cases, metric.column)
-    missing = [name for name in (*square.rcan3d, *square.pfnl3d) if name not in found]
+    values = values_by_method(cases, metric.column)
+    missing = [name for name in (*square.rcan3d, *square.pfnl3d) if name not in values]
     if missing:
         raise ValueError(f"there is no case of {', '.join(missing)}")
-    return {name: np.array(found[name]) for name in (*square.rcan3d, *square.pfnl3d)}
+    return {name: np.array(values[name]) for name in (*square.rcan3d, *square.pfnl3d)}
 
 
 def _effects(metric: Metric, values: dict[str, NDArray[np.float64]], square: Square) -> list[Effect]:
@@ -136,7 +136,7 @@ def _effects(metric: Metric, values: dict[str, NDArray[np.float64]], square: Squ
 def _change(
     values: dict[str, NDArray[np.float64]], pairs: tuple[tuple[str, str], ...]
 ) -> NDArray[np.float64]:
-    """The difference, or the difference of the two differences, for each study; NaN where it has none."""
+    """The difference, or the difference of the two differences, of each study; NaN where a value is missing."""
     changes = [values[new] - values[old] for new, old in pairs]
     change = changes[0] if len(changes) == 1 else changes[0] - changes[1]
     rounded: NDArray[np.float64] = np.round(np.where(np.isfinite(change), change, np.nan), _DECIMALS)
@@ -157,9 +157,9 @@ def write_effects(path: Path, effects: Sequence[Effect], notice: str = "") -> No
     """Writes a row for each effect, in the units of `cases.csv`, not rounded.
 
     Args:
-        path: The CSV.
-        effects: The effects.
-        notice: What a reader must know of what was segmented; stands in the rows of DSC and NSD.
+        path: CSV to write.
+        effects: Effects.
+        notice: Caution of the segmenter, for the rows of DSC and NSD.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -172,22 +172,20 @@ def _row(effect: Effect, notice: str) -> list[object]:
     summary, test = effect.summary, effect.test
     ends = (summary.interval.low, summary.interval.high) if summary.interval else (None, None)
     tested = (test.p, effect.p_holm, test.effect) if test else (None, None, None)
-    told = (effect.metric.column, str(effect.factor), effect.formula, summary.n, summary.n_failed)
-    return [*told, summary.mean, summary.sd, summary.median, *ends, *tested, notice]
+    names = (effect.metric.column, str(effect.factor), effect.formula)
+    return [*names, summary.n, summary.n_failed, summary.mean, summary.sd, summary.median, *ends, *tested, notice]
 
 
 def effects_table(
     cases: Sequence[Case], effects: Sequence[Effect], square: Square | None = None, notice: str = ""
 ) -> Table:
-    """The 2 x 2 table for the terminal: means inside, effects in the margins, the interaction in the corner.
-
-    It takes 100 columns.
+    """The 2 x 2 table for a terminal of 100 columns: means, effects in the margins, interaction in the corner.
 
     Args:
-        cases: What the effects were measured from.
-        effects: The effects.
-        square: The methods' names.
-        notice: What a reader must know of what was segmented.
+        cases: Rows of the evaluation.
+        effects: Effects of `measure_effects`.
+        square: Names of the methods.
+        notice: Caution of the segmenter.
     """
     square = square or Square()
     percent = [PERCENT_NOTE] if any(effect.metric.of_masks for effect in effects) else []
@@ -205,14 +203,14 @@ def effects_table(
     for column in table.columns:
         column.no_wrap = True
     for metric in dict.fromkeys(effect.metric for effect in effects):
-        found = {effect.factor: _cell(effect) for effect in effects if effect.metric == metric}
+        cells = {effect.factor: _cell(effect) for effect in effects if effect.metric == metric}
         values = _values(cases, metric, square)
         means = {name: _mean(metric, each) for name, each in values.items()}
-        architecture = (found[Factor.ARCHITECTURE_ONE], found[Factor.ARCHITECTURE_THREE])
+        architecture = (cells[Factor.ARCHITECTURE_ONE], cells[Factor.ARCHITECTURE_THREE])
         table.add_row(metric.title, style="bold")
-        table.add_row("  RCAN3D", *(means[name] for name in square.rcan3d), found[Factor.PHASES_RCAN3D])
-        table.add_row("  PFNL3D", *(means[name] for name in square.pfnl3d), found[Factor.PHASES_PFNL3D])
-        table.add_row("  PFNL3D − RCAN3D", *architecture, found[Factor.INTERACTION])
+        table.add_row("  RCAN3D", *(means[name] for name in square.rcan3d), cells[Factor.PHASES_RCAN3D])
+        table.add_row("  PFNL3D", *(means[name] for name in square.pfnl3d), cells[Factor.PHASES_PFNL3D])
+        table.add_row("  PFNL3D − RCAN3D", *architecture, cells[Factor.INTERACTION])
         table.add_section()
     return table
 

@@ -1,4 +1,4 @@
-"""Trains one model of a study on a budget, so that it can be stopped at any moment and gone on with."""
+"""Training of one model on a budget, which can be interrupted and resumed at any moment."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from rich.console import Console
 
 from mpfnl.data.datamodule import MultiphaseDataModule
 from mpfnl.data.manifest import Manifest, Split, Study
-from mpfnl.errors import InputError
+from mpfnl.errors import DamagedError, FormatError
 from mpfnl.evaluation.provenance import scan_digest
 from mpfnl.experiments.budget import Machine, TrainingBudget
 from mpfnl.experiments.candidates import Candidate
@@ -37,19 +37,19 @@ PACKAGES = ("mpfnl", "torch", "lightning", "torchio", "numpy")
 SETTINGS = "settings"
 METRICS = "metrics.csv"  # as CSVLogger names it
 _UNFINISHED, _CHECKPOINT, _STARTED = "unfinished", "last", "started.json"
-_EPOCHS_SHOWN = 20  # at most so many progress bars and montages a training
+_EPOCHS_SHOWN = 20  # maximum of progress bars and montages of a training
 
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """The studies that models are trained on, and how they are made worse.
+    """Training studies and their degradation.
 
     Args:
-        manifest: The cohort.
-        degradation: What each phase is degraded with.
+        manifest: Manifest of the cohort.
+        degradation: Degradation of each phase.
 
     Raises:
-        InputError: If there is no study to train on, or none to validate.
+        InputError: The cohort has no study in the split train, or none in val.
     """
 
     manifest: Manifest
@@ -61,12 +61,12 @@ class TrainingSet:
 
     @property
     def studies(self) -> tuple[Study, ...]:
-        """Those of the split `train`, without those whose preparation failed."""
+        """Studies of the split `train`, without those whose preparation failed."""
         return self.manifest.needed(Split.TRAIN)
 
     @cached_property
     def digest(self) -> str:
-        """16 hexadecimal digits that change with the studies, their order and their scans' content."""
+        """Hash of the studies, their order and the content of their scans: 16 hexadecimal digits."""
         scans = [
             [study.study_id, *(scan_digest(study.file(phase)) for phase in study.phases)]
             for study in self.studies
@@ -76,18 +76,18 @@ class TrainingSet:
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """The training of one model: its weights, what it was made with, and whether it is done.
+    """Training of one candidate.
 
-    `weights/NAME/` holds the weights of the last epoch, `training/NAME.json` the settings, parameters and
-    seconds a step of a finished training, `training/NAME/` its log and montages. A checkpoint is written
-    after each epoch and kept until the training is done.
+    `weights/NAME/` holds the weights of the last epoch; `training/NAME.json` the settings, the number of
+    parameters and the seconds per step of a finished training; `training/NAME/` its log and montages. A
+    checkpoint is written after each epoch and removed at the end.
 
     Args:
-        candidate: Which model.
-        data: On what.
-        folder: The study's folder.
-        budget: With how much.
-        machine: Where.
+        candidate: Model to train.
+        data: Training studies and their degradation.
+        folder: Output folder of the experiment.
+        budget: Training budget (epochs, patches, batch).
+        machine: Device and precision.
     """
 
     candidate: Candidate
@@ -98,80 +98,80 @@ class TrainingRun:
 
     @property
     def weights(self) -> Path:
-        """The weights folder."""
+        """Weights folder."""
         return self.folder / "weights" / self.candidate.name
 
     @property
     def record(self) -> Path:
-        """What says that the training is done, and with which settings."""
+        """Record of a finished training, with its settings."""
         return self.folder / "training" / f"{self.candidate.name}.json"
 
     @property
     def log(self) -> Path:
-        """The folder of the metrics and montages, and of the checkpoint while it is not done."""
+        """Folder of the metrics and montages, and of the checkpoint of an unfinished training."""
         return self.folder / "training" / self.candidate.name
 
     @property
     def steps(self) -> int:
-        """Training steps in all."""
+        """Total number of training steps."""
         return self.budget.epochs * self.budget.steps_per_epoch(len(self.data.studies))
 
     @cached_property
     def settings(self) -> dict[str, Any]:
-        """What defines the weights, as JSON values; the same settings are not trained twice."""
+        """Settings that define the weights, as JSON values; the same settings are not trained twice."""
         model = self.candidate.model(self.steps)
-        described = {"model": type(model).__name__, "config": model.config} | asdict(self.budget)
+        settings = {"model": type(model).__name__, "config": model.config} | asdict(self.budget)
         rate = asdict(self.candidate.rate)
         precision = str(self.machine.computed_in).removeprefix("torch.")
         data = {"degradation": self.data.degradation.name, "scans_sha256": self.data.digest}
-        how = {"rate": rate, "clip_norm": self.candidate.clip_norm, "precision": precision}
+        method = {"rate": rate, "clip_norm": self.candidate.clip_norm, "precision": precision}
         if self.candidate.start_from is not None:
             digest = file_digest(find_weights(self.candidate.start_from) / WEIGHTS)
-            how["start_from"] = {"weights": self.candidate.start_from, "sha256": digest}
-        made: dict[str, Any] = json.loads(json.dumps(described | how | data))  # as they are read again
-        return made
+            method["start_from"] = {"weights": self.candidate.start_from, "sha256": digest}
+        plain: dict[str, Any] = json.loads(json.dumps(settings | method | data))  # as a record holds them
+        return plain
 
     @property
     def finished(self) -> bool:
-        """Whether the weights of these settings are there."""
-        there = all((self.weights / name).is_file() for name in (CONFIG, WEIGHTS))
-        return there and _read(self.record).get(SETTINGS) == self.settings
+        """Whether the weights of these settings exist."""
+        complete = all((self.weights / name).is_file() for name in (CONFIG, WEIGHTS))
+        return complete and _read(self.record).get(SETTINGS) == self.settings
 
     def other_settings(self) -> list[str]:
-        """The settings in which what lies in the folder, finished or not, differs from this training."""
-        found = _read(self.record) or _read(self._started)
-        settings = found.get(SETTINGS, self.settings)
+        """Settings in which a training in the folder, finished or not, differs from this one."""
+        record = _read(self.record) or _read(self._started)
+        settings = record.get(SETTINGS, self.settings)
         return [name for name, value in self.settings.items() if settings.get(name) != value]
 
     def train(self) -> Path:
-        """Trains the model, or goes on after the last epoch of a training with the same settings.
+        """Trains the model, or resumes a training with the same settings after its last epoch.
 
-        On one machine with one number of threads, a training that was interrupted ends in the same weights,
-        bit for bit, as one that was not.
+        On one machine with one number of threads, an interrupted and an uninterrupted training end in the
+        same weights, bit for bit.
 
         Returns:
-            The weights folder.
+            Weights folder.
 
         Raises:
-            InputError: If a file cannot be used, or the training diverged.
-            KeyboardInterrupt: If it was interrupted.
+            InputError: A file cannot be used, or the training diverged.
+            KeyboardInterrupt: The training was interrupted.
         """
         name = self.candidate.name
         if self.finished:
-            _say(f"{name}: {self.weights} is there, not trained again")
+            _print(f"{name}: {self.weights} exists, not trained again")
             return self.weights
         checkpoint = self._prepare()
         seed_everything(self.budget.seed, workers=True, verbose=False)
         model = self.candidate.model(self.steps)
-        begin = f"from {self.candidate.start_from}" if self.candidate.start_from else "from new weights"
-        _say(f"{name}: {_parameters(model):,} parameters, {self.steps} steps {begin}")
+        start = f"from {self.candidate.start_from}" if self.candidate.start_from else "from new weights"
+        _print(f"{name}: {_parameters(model):,} parameters, {self.steps} steps {start}")
         if checkpoint is not None:
-            _say(f"{name}: goes on from {checkpoint}")
+            _print(f"{name}: resumed from {checkpoint}")
         epochs = EpochRecord(name)
         self._fit(model, epochs, checkpoint)
         model.save_pretrained(self.weights)
-        told = {"studies": len(self.data.studies), "steps": self.steps, "parameters": _parameters(model)}
-        _write(self.record, self.settings, told | epochs.told() | self.machine.describe())
+        facts = {"studies": len(self.data.studies), "steps": self.steps, "parameters": _parameters(model)}
+        _write(self.record, self.settings, facts | epochs.summary() | self.machine.describe())
         shutil.rmtree(self._started.parent)
         return self.weights
 
@@ -180,12 +180,12 @@ class TrainingRun:
         return self.log / _UNFINISHED / _STARTED
 
     def _prepare(self) -> Path | None:
-        """Makes way for the training; the checkpoint to go on from, if there is one of these settings."""
+        """Prepares the log folder. Returns the checkpoint to resume from, if there is one of these settings."""
         self.record.unlink(missing_ok=True)
         checkpoint = self._started.with_name(f"{_CHECKPOINT}.ckpt")
         if _read(self._started).get(SETTINGS) == self.settings and checkpoint.is_file():
             _check_readable(checkpoint)
-            _keep_metrics(self.log)
+            _rename_metrics(self.log)
             return checkpoint
         shutil.rmtree(self.log, ignore_errors=True)
         self._started.parent.mkdir(parents=True)
@@ -199,7 +199,7 @@ class TrainingRun:
             interrupt = signal.getsignal(signal.SIGINT)
             try:
                 trainer.fit(model, data, ckpt_path=checkpoint, weights_only=True)
-            except SystemExit:  # so Lightning ends on Ctrl-C, and deaf to the next one
+            except SystemExit:  # Lightning's end on Ctrl-C, after which it ignores the next one
                 signal.signal(signal.SIGINT, interrupt)
                 raise KeyboardInterrupt from None
 
@@ -218,14 +218,14 @@ class TrainingRun:
 
     def _trainer(self, epochs: EpochRecord) -> Trainer:
         device, shown = self.machine.device, self.budget.epochs <= _EPOCHS_SHOWN
-        keep = ModelCheckpoint(
+        checkpoints = ModelCheckpoint(
             dirpath=self._started.parent,
             filename=_CHECKPOINT,
             enable_version_counter=False,
             save_on_train_epoch_end=True,
         )
         montage = MontageCallback(every_n_epochs=max(1, self.budget.epochs // _EPOCHS_SHOWN))
-        callbacks: list[Callback] = [epochs, montage, RichProgressBar(leave=shown), keep]
+        callbacks: list[Callback] = [epochs, montage, RichProgressBar(leave=shown), checkpoints]
         return Trainer(
             max_epochs=self.budget.epochs,
             accelerator=device.type,
@@ -246,20 +246,20 @@ def _parameters(model: EnhancementModule) -> int:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """A record; empty where there is none."""
+    """A record; empty if there is none."""
     if not path.is_file():
         return {}
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        record = json.loads(path.read_text(encoding="utf-8"))
     except ValueError:
-        raise InputError(f"{path}: is not the record of a training; delete it to train again") from None
-    return found if isinstance(found, dict) else {}
+        raise FormatError(f"{path}: is not the record of a training; delete it to train again") from None
+    return record if isinstance(record, dict) else {}
 
 
-def _write(path: Path, settings: dict[str, Any], told: dict[str, Any] | None = None) -> None:
-    """Writes a record: what defines the weights, and what else there is to tell."""
+def _write(path: Path, settings: dict[str, Any], facts: dict[str, Any] | None = None) -> None:
+    """Writes a record: settings, further facts and versions."""
     versions = {package: version(package) for package in PACKAGES}
-    record = {SETTINGS: settings, **(told or {}), "versions": versions}
+    record = {SETTINGS: settings, **(facts or {}), "versions": versions}
     write_text(path, json.dumps(record, indent=2) + "\n")
 
 
@@ -267,17 +267,17 @@ def _check_readable(checkpoint: Path) -> None:
     try:
         torch.load(checkpoint, map_location="cpu", weights_only=True)
     except (UnpicklingError, RuntimeError, EOFError, ValueError, KeyError):
-        raise InputError(
+        raise DamagedError(
             f"{checkpoint}: is not a whole checkpoint; delete it to train from the first epoch"
         ) from None
 
 
-def _keep_metrics(log: Path) -> None:
-    """Renames the metrics of an interrupted training, which a new log would delete."""
+def _rename_metrics(log: Path) -> None:
+    """Renames the metrics of an interrupted training, which a new log would overwrite."""
     if (log / METRICS).is_file():
         parts = len(list(log.glob("metrics.*.csv")))
         (log / METRICS).replace(log / f"metrics.{parts + 1}.csv")
 
 
-def _say(line: str) -> None:
+def _print(line: str) -> None:
     Console().print(line, markup=False, highlight=False, soft_wrap=True)

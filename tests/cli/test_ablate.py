@@ -13,8 +13,8 @@ from mpfnl.cli.parsing import Command
 from mpfnl.errors import InputError
 from mpfnl.evaluation.overlap import Truth
 from mpfnl.experiments import ablation
-from mpfnl.experiments.ablation import SMALL_BUDGET, AblationSettings
-from mpfnl.experiments.budget import TrainingBudget
+from mpfnl.experiments.ablation import AblationSettings
+from mpfnl.experiments.budget import SMALL_BUDGET, TrainingBudget
 from mpfnl.transforms.degradation import find_preset
 
 COMMAND = Command(ablate, "mpfnl ablate cohort.csv --small -o ablation")
@@ -72,10 +72,10 @@ def test_every_word_reaches_the_study(cohort: Path, asked: list[tuple[Any, ...]]
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--epochs", "0"], "--epochs 0: give 1 or more"),
-        (["--patch-size", "8"], "--patch-size 8: give 11 or more"),
-        (["--patches-per-study", "-2", "--small"], "--patches-per-study -2: give 1 or more"),
-        (["--seed", "-1"], "--seed -1: give 0 or more"),
+        (["--epochs", "0"], "--epochs 0"),
+        (["--patch-size", "8"], "--patch-size 8: .*11"),
+        (["--patches-per-study", "-2", "--small"], "--patches-per-study -2"),
+        (["--seed", "-1"], "--seed -1"),
         (["--device", "cuda:99"], "--device cuda:99"),
         (["--phantom-weights"], "--phantom-weights"),
     ],

@@ -13,6 +13,7 @@ import pytest
 from mpfnl.cli import main
 from mpfnl.data.manifest import Split, SplitCounts, read_manifest
 from mpfnl.experiments import demo
+from mpfnl.experiments.budget import TrainingBudget
 from mpfnl.experiments.demo import SHIPPED, DemoSettings, run_demo
 from mpfnl.models import shipped_weights
 from mpfnl.models.loading import load_model
@@ -21,10 +22,7 @@ from mpfnl.segmentation import process
 QUICK = (sys.executable, str(Path(__file__).parents[1] / "support" / "quick_worker.py"))
 SETTINGS = DemoSettings(
     patients=SplitCounts(train=2, val=1, test=2),
-    epochs=1,
-    patches_per_study=2,
-    batch_size=1,
-    patch_size=16,
+    budget=TrainingBudget(epochs=1, patches_per_study=2, batch_size=1, patch_size=16),
 )
 
 
@@ -88,6 +86,7 @@ def test_phantoms_that_were_trained_on_are_not_held_out(
     """Those of either cycle of the shipped weights."""
     assert main(["demo", "-o", str(tmp_path / "demo"), "--seed", seed, "--fine-tune"]) == 2
     error = capsys.readouterr().err
-    assert f"--seed {seed}: rcan3d-phantoms were trained on phantoms of this seed" in error
+    assert f"--seed {seed}" in error
+    assert "rcan3d-phantoms" in error
     assert error.count("\n") == 1
     assert not (tmp_path / "demo").exists()

@@ -21,9 +21,9 @@ from torch.utils.data import DataLoader
 import mpfnl
 from mpfnl.data.datamodule import MultiphaseDataModule
 from mpfnl.data.manifest import Manifest, Split, read_manifest
-from mpfnl.errors import InputError
+from mpfnl.errors import DamagedError, InputError, NotFoundError, OptionError
 from mpfnl.experiments.budget import Machine, TrainingBudget
-from mpfnl.experiments.candidates import Candidate, LearningRate, fine_tuned, pfnl3d, rcan3d
+from mpfnl.experiments.candidates import Candidate, LearningRate, fine_tuned, new_candidate
 from mpfnl.experiments.training import TrainingRun, TrainingSet
 from mpfnl.models.enhancement import EnhancementModule
 from mpfnl.models.loading import load_model
@@ -252,26 +252,25 @@ def test_a_damaged_checkpoint_is_named(
             run.train()
     (checkpoint,) = tmp_path.rglob("*.ckpt")
     checkpoint.write_bytes(checkpoint.read_bytes()[:-2000])
-    with pytest.raises(InputError, match=r"last.ckpt: is not a whole checkpoint; delete it"):
+    with pytest.raises(DamagedError, match=r"last\.ckpt"):
         run.train()
 
 
 def test_what_diverges_is_an_error_and_leaves_no_weights(data: TrainingSet, tmp_path: Path) -> None:
     wild = Candidate("wild", TINY.make, LearningRate(1e30))
     run = TrainingRun(wild, data, tmp_path, BUDGET, MACHINE)
-    with pytest.raises(InputError, match="wild: diverged"):
+    with pytest.raises(InputError, match="wild: "):
         run.train()
     assert not run.weights.exists()
     assert not list(tmp_path.rglob("*.ckpt"))  # no checkpoint of it either
 
 
-@pytest.mark.parametrize("make", [rcan3d, pfnl3d])
+@pytest.mark.parametrize("model", [mpfnl.RCAN3D, mpfnl.PFNL3D])
 @pytest.mark.parametrize("phases", [1, 3])
-def test_candidates_are_the_papers_networks_unless_small(make: Callable[..., Candidate], phases: int) -> None:
-    paper = make("a", phases).model(steps=10)
-    small = make("a", phases, small=True).model(steps=10)
-    assert isinstance(paper, {"rcan3d": mpfnl.RCAN3D, "pfnl3d": mpfnl.PFNL3D}[make.__name__])
-    assert type(paper) is type(small)
+def test_candidates_are_the_papers_networks_unless_small(model: type[EnhancementModule], phases: int) -> None:
+    paper = new_candidate(model, phases).model(steps=10)
+    small = new_candidate(model, phases, small=True).model(steps=10)
+    assert type(paper) is type(small) is model
     assert len(paper.phases) == len(small.phases) == phases
     assert paper.configure_optimizers().defaults["lr"] == 1e-3  # type: ignore[union-attr]  # the paper's
     assert parameters(small.network) < parameters(paper.network) / 5
@@ -311,7 +310,7 @@ def test_steps_are_the_batches_that_a_loader_makes(studies: int, patches: int, b
     [("epochs", 0), ("patches_per_study", 0), ("batch_size", -1), ("patch_size", 10), ("seed", -1)],
 )
 def test_a_budget_that_cannot_be_is_refused(name: str, value: int) -> None:
-    with pytest.raises(ValueError, match=f"{name} {value}: give"):
+    with pytest.raises(OptionError, match=f"{name} {value}"):
         TrainingBudget(**{name: value})
 
 
@@ -319,5 +318,5 @@ def test_a_cohort_without_validation_is_refused_before_training(cohort: Path) ->
     manifest = read_manifest(cohort)
     for split in (Split.TRAIN, Split.VAL):
         others = tuple(study for study in manifest if study.split is not split)
-        with pytest.raises(InputError, match=f"no study is in split {split}"):
+        with pytest.raises(NotFoundError, match=f"split {split}"):
             TrainingSet(Manifest(cohort, others))

@@ -20,9 +20,11 @@ SCHEDULER = ["--scheduler", "tcp://127.0.0.1:9"]
 DEMO = """
 from pathlib import Path
 from mpfnl.data.manifest import SplitCounts
+from mpfnl.experiments.budget import TrainingBudget
 from mpfnl.experiments.demo import DemoSettings, run_demo
 patients = SplitCounts(train=1, val=1, test=1)
-small = DemoSettings(patients, epochs=1, patches_per_study=1, batch_size=1, patch_size=16)
+budget = TrainingBudget(epochs=1, patches_per_study=1, batch_size=1, patch_size=16)
+small = DemoSettings(patients, budget=budget)
 run_demo(Path("demo"), settings=small)
 """
 

@@ -38,26 +38,26 @@ def ablate(
 ) -> None:
     """Train RCAN3D and PFNL3D, each with one phase and with three, on one budget, and compare them.
 
-    It ends in the report of mpfnl evaluate and in a 2 x 2 table: what the architecture does, what the phases
-    do, and their interaction. The paper's networks and training are the default: days on a GPU; try --small
-    first. Started again with the same arguments it goes on from the last epoch.
+    The output is the report of mpfnl evaluate and a 2 x 2 table of the effects of the architecture and of the
+    phases, and their interaction. The default is the paper's networks and training: days on a GPU; try
+    --small first. A repeated run with the same arguments resumes after the last epoch.
 
     Args:
-        manifest: The cohort's CSV, with clean scans: splits train, val and test.
-        output: The folder: ablation.csv, weights/, training/, evaluation/.
-        small: Small networks and a small budget: minutes to an hour on a CPU. No claim about those of the
-            paper's sizes follows from it.
-        epochs: Of each training; 1000 if not given, 8 with --small.
-        patches_per_study: Training patches a study and epoch; 16 if not given, 10 with --small.
-        batch_size: Patches a step; 8 if not given, 2 with --small.
-        patch_size: Edge of a patch in voxels; 32 if not given.
+        manifest: CSV of a cohort of clean scans with the splits train, val and test.
+        output: Output folder of ablation.csv, weights/, training/ and evaluation/.
+        small: Train small networks on a small budget: minutes to an hour on a CPU. The results do not apply
+            to networks of the paper's sizes.
+        epochs: Epochs of each training; 1000 by default, 8 with --small.
+        patches_per_study: Training patches of each study in an epoch; 16 by default, 10 with --small.
+        batch_size: Patches of each training step; 8 by default, 2 with --small.
+        patch_size: Edge of a patch in voxels; 32 by default.
         degradation: Degradation preset of training and evaluation: {presets}.
-        seed: Of the first weights, the patches and the degradation.
-        segment: As for mpfnl evaluate: no, fast or full; the pancreas, NSD at its default tolerance.
-        truth: What segmentations are compared with: mask or reference-scan.
+        seed: Seed of the initial weights, the patches and the degradation.
+        segment: Segmentation of the pancreas, as for mpfnl evaluate: no, fast or full.
+        truth: Reference of the segmentations: mask or reference-scan.
         phantom_weights: Segment with the weights that ship with mpfnl; for phantoms only, and labelled so.
-        device: auto, cpu, cuda or cuda:N; auto takes a GPU where there is one.
-        precision: auto, bf16 or fp32; auto takes bf16 where the device computes in it.
+        device: Device: auto, cpu, cuda or cuda:N; auto takes a GPU where there is one.
+        precision: Precision: auto, bf16 or fp32; auto takes bf16 where the device computes in it.
     """
     from contextlib import nullcontext
 

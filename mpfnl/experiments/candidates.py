@@ -106,9 +106,7 @@ class SmallNetwork:
 
 SMALL_NETWORKS: dict[type[EnhancementModule], SmallNetwork] = {
     RCAN3D: SmallNetwork({"channels": 16, "groups": 2, "blocks": 2}, LearningRate(3e-3, warm_up=0.1)),
-    PFNL3D: SmallNetwork(
-        {"features": 16, "blocks": 3}, LearningRate(4e-3, warm_up=0.1, betas=(0.9, 0.99))
-    ),
+    PFNL3D: SmallNetwork({"features": 16, "blocks": 3}, LearningRate(4e-3, warm_up=0.1, betas=(0.9, 0.99))),
 }
 
 

@@ -136,7 +136,7 @@ def _effects(metric: Metric, values: dict[str, NDArray[np.float64]], square: Squ
 def _change(
     values: dict[str, NDArray[np.float64]], pairs: tuple[tuple[str, str], ...]
 ) -> NDArray[np.float64]:
-    """The difference, or the difference of the two differences, of each study; NaN where a value is missing."""
+    """The difference, or difference of the differences, of each study; NaN where a value is missing."""
     changes = [values[new] - values[old] for new, old in pairs]
     change = changes[0] if len(changes) == 1 else changes[0] - changes[1]
     rounded: NDArray[np.float64] = np.round(np.where(np.isfinite(change), change, np.nan), _DECIMALS)
@@ -173,13 +173,25 @@ def _row(effect: Effect, notice: str) -> list[object]:
     ends = (summary.interval.low, summary.interval.high) if summary.interval else (None, None)
     tested = (test.p, effect.p_holm, test.effect) if test else (None, None, None)
     names = (effect.metric.column, str(effect.factor), effect.formula)
-    return [*names, summary.n, summary.n_failed, summary.mean, summary.sd, summary.median, *ends, *tested, notice]
+    return [
+        *names,
+        summary.n,
+        summary.n_failed,
+        summary.mean,
+        summary.sd,
+        summary.median,
+        *ends,
+        *tested,
+        notice,
+    ]
 
 
 def effects_table(
     cases: Sequence[Case], effects: Sequence[Effect], square: Square | None = None, notice: str = ""
 ) -> Table:
-    """The 2 x 2 table for a terminal of 100 columns: means, effects in the margins, interaction in the corner.
+    """The 2 x 2 table for the terminal: means inside, effects in the margins, interaction in the corner.
+
+    The table is 100 columns wide.
 
     Args:
         cases: Rows of the evaluation.

@@ -76,8 +76,8 @@ class EpochRecord(Callback):
         scores = {name: float(value) for name, value in trainer.callback_metrics.items()}
         if not math.isfinite(loss) or any(map(math.isnan, scores.values())):
             raise InputError(
-                f"{self.name}: diverged in epoch {trainer.current_epoch}: its loss is not finite; take another "
-                "seed or larger batches, in another output folder"
+                f"{self.name}: diverged in epoch {trainer.current_epoch}: its loss is not finite; "
+                "take another seed or larger batches, in another output folder"
             )
         self.step_seconds.append(median(self._times))
         self.epoch_seconds.append(perf_counter() - self._epoch_start)

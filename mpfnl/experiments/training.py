@@ -180,7 +180,7 @@ class TrainingRun:
         return self.log / _UNFINISHED / _STARTED
 
     def _prepare(self) -> Path | None:
-        """Prepares the log folder. Returns the checkpoint to resume from, if there is one of these settings."""
+        """Prepares the log folder; the checkpoint to resume from, if there is one of these settings."""
         self.record.unlink(missing_ok=True)
         checkpoint = self._started.with_name(f"{_CHECKPOINT}.ckpt")
         if _read(self._started).get(SETTINGS) == self.settings and checkpoint.is_file():

@@ -21,7 +21,7 @@ from statsmodels.stats.multitest import multipletests
 
 from mpfnl.data.datamodule import MultiphaseDataModule
 from mpfnl.data.manifest import Manifest, Split, read_manifest
-from mpfnl.errors import ConflictError, NotFoundError
+from mpfnl.errors import ConflictError, InputError
 from mpfnl.evaluation.cases import Case, read_cases
 from mpfnl.evaluation.overlap import OverlapOptions, Truth
 from mpfnl.evaluation.scoring import Evaluation, score_cohort
@@ -186,7 +186,7 @@ def test_another_budget_and_a_cohort_without_tests_are_refused(
         run_ablation(read_manifest(cohort), folder, other, Threshold())
     manifest = read_manifest(cohort)
     untested = Manifest(cohort, tuple(study for study in manifest if study.split is not Split.TEST))
-    with pytest.raises(NotFoundError, match="split test"):
+    with pytest.raises(InputError, match="split test"):
         run_ablation(untested, tmp_path / "out", SETTINGS)
     assert not (tmp_path / "out").exists()
 

@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader
 import mpfnl
 from mpfnl.data.datamodule import MultiphaseDataModule
 from mpfnl.data.manifest import Manifest, Split, read_manifest
-from mpfnl.errors import DamagedError, InputError, NotFoundError, OptionError
+from mpfnl.errors import DamagedError, InputError, OptionError
 from mpfnl.experiments.budget import Machine, TrainingBudget
 from mpfnl.experiments.candidates import Candidate, LearningRate, fine_tuned, new_candidate
 from mpfnl.experiments.training import TrainingRun, TrainingSet
@@ -318,5 +318,5 @@ def test_a_cohort_without_validation_is_refused_before_training(cohort: Path) ->
     manifest = read_manifest(cohort)
     for split in (Split.TRAIN, Split.VAL):
         others = tuple(study for study in manifest if study.split is not split)
-        with pytest.raises(NotFoundError, match=f"split {split}"):
+        with pytest.raises(InputError, match=f"split {split}"):
             TrainingSet(Manifest(cohort, others))

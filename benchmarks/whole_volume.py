@@ -223,7 +223,7 @@ def measure_seams(weights: Sequence[str], picture: Path | None) -> Iterator[Row]
 
 def draw(panels: list[dict[str, np.ndarray]], picture: Path) -> None:
     """A row a network: the result of each tiling, and what it changes against the untiled result."""
-    from mpfnl.plots.png import small_png
+    from mpfnl.plots.page import small_png
     from mpfnl.plots.slices import montage
 
     changes = [name for name in panels[0] if name.endswith("change")]

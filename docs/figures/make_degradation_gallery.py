@@ -20,8 +20,9 @@ from mpfnl.metrics.image import psnr
 from mpfnl.phantoms import PhantomConfig, generate_study
 from mpfnl.phantoms.config import SMALL
 from mpfnl.phases import Phase
-from mpfnl.plots.gallery import ENLARGED, Panel, PlaneName, Section, cut, gallery
-from mpfnl.plots.overlays import to_png
+from mpfnl.plots.gallery import ENLARGED, Panel, Section, detailed_slice, gallery
+from mpfnl.plots.page import small_png
+from mpfnl.plots.planes import PlaneName
 from mpfnl.transforms import Degradation
 from mpfnl.transforms.degradation import newest_presets
 from mpfnl.transforms.degradation.blur import Blur
@@ -93,7 +94,7 @@ class Case:
         unit, clean = (ABDOMEN.normalize(scan)[None, None] for scan in (degraded, self.hu))
         note = "" if degraded is self.hu else f"PSNR {float(psnr(unit, clean)):.1f} dB"
         turned = apply_orientation(degraded.numpy(), io_orientation(self.affine))[self.frame]
-        return Panel(title, text, note, cut(turned, self.spacing, plane, voxel))
+        return Panel(title, text, note, detailed_slice(turned, self.spacing, plane, voxel))
 
     def alone(self, plane: PlaneName, title: str, text: str, degradation: Degradation) -> Panel:
         """A panel of one degradation."""
@@ -228,7 +229,7 @@ def _presets(case: Case) -> list[Section]:
 
 def _draw(case: Case, path: Path) -> None:
     caption = f"{case.source} {HOW.format(low=ABDOMEN.lower, high=ABDOMEN.upper, times=ENLARGED)}"
-    path.write_bytes(to_png(gallery(case.title, sections(case), caption)))
+    path.write_bytes(small_png(gallery(case.title, sections(case), caption)))
     print(f"{path}: {path.stat().st_size / 1e6:.2f} MB")
 
 

@@ -1,1 +1,1 @@
-"""Pictures of scans: pure functions from arrays to matplotlib figures."""
+"""Figures of scans and metrics; the modules are imported one by one, since Matplotlib is slow to load."""

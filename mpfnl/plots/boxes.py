@@ -11,16 +11,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from mpfnl.plots.words import line_height, wrap
+from mpfnl.plots.page import line_height, wrap
 
 DPI = 150
-SLOT, AXIS, PLOT = 1.05, 0.75, 2.7  # inches: width of a method, of the value axis, height of a plot
-BESIDE = 4  # so many methods at most, and the plots stand side by side
+SLOT, AXIS, PLOT = 1.05, 0.75, 2.7  # inches: widths of a method and of the value axis, height of a plot
+BESIDE = 4  # largest number of methods for plots side by side
 LABEL_SIZE, SMALL = 9.0, 8.0  # points
 
 COLOURS = ("#404040", "#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
-"""In the order of use: a dark grey and the colours of Okabe and Ito, which are told apart without red or
-green sight (their yellow is left out: it is faint on white)."""
+"""Colours in order of use: a dark grey and those of Okabe and Ito, which are distinct for colour-blind
+readers; without their yellow, which is faint on white."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,8 @@ class BoxPlot:
     """One metric.
 
     Args:
-        title: Of the value axis, with the unit.
-        values: For each method one value a study, in the same order of studies; NaN where it is missing.
+        title: Title of the value axis, with the unit.
+        values: Values of each method, one per study in the same order; NaN for a missing value.
     """
 
     title: str
@@ -37,19 +37,19 @@ class BoxPlot:
 
 
 def box_plots(plots: Sequence[BoxPlot], colours: Mapping[str, str], foot: str = "") -> Figure:
-    """Draws metrics by method.
+    """Box plots of metrics by method.
 
-    Boxes are quartiles with the median, whiskers reach the last value within 1.5 times the box, the diamond
-    to the right is the mean. Every value is a point; a line joins the values of one study and has a gap where
-    one is missing. Below a method stand the number of its values and, if there are any, of those missing.
+    Boxes show the quartiles and the median, whiskers the last value within 1.5 times the box, the diamond to
+    the right the mean. Each value is a point; a line joins the values of one study, with a gap at missing
+    values. The label of a method gives the number of its values and of missing values.
 
     Args:
-        plots: The metrics.
-        colours: Of each method.
-        foot: Small print below everything.
+        plots: Metrics.
+        colours: Colour of each method.
+        foot: Small print at the bottom.
 
     Raises:
-        ValueError: Methods of one plot differ in their number of studies.
+        ValueError: If the methods of one plot differ in their number of studies.
     """
     methods = max(len(plot.values) for plot in plots)
     beside = methods <= BESIDE

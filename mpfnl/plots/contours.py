@@ -1,4 +1,4 @@
-"""Contours of a reference mask and of predictions on cuts through several versions of a scan."""
+"""Contours of a reference mask and of predictions on slices of several versions of a scan."""
 
 from __future__ import annotations
 
@@ -11,9 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from mpfnl.plots.gallery import PlaneName
-from mpfnl.plots.letters import draw_letters
-from mpfnl.plots.overlays import MARKS, Mask
+from mpfnl.plots.page import draw_letters, text_width
 from mpfnl.plots.panels import (
     EDGE,
     TEXT_SIZE,
@@ -25,23 +23,23 @@ from mpfnl.plots.panels import (
     say,
     show_frame,
 )
-from mpfnl.plots.words import text_width
+from mpfnl.plots.planes import MARKS, Mask, PlaneName
 from mpfnl.window import ABDOMEN, Window
 
 REFERENCE_COLOUR, PREDICTION_COLOUR = "#ffa500", "#00e0ff"
-KEY_LINES = 0.9  # inches: the key without its words
+KEY_LINES = 0.9  # inches: the key without its text
 REFERENCE_WIDTH, PREDICTION_WIDTH = 2.4, 1.1  # points; the thin line shows on the thick one
 
 
 @dataclass(frozen=True, eq=False)
-class Cut:
-    """A slice in which contours are drawn.
+class ContourSlice:
+    """A slice with the reference mask.
 
     Args:
-        label: Which it is.
-        pixel_mm: Height and width of its pixels.
-        frame: The part that is shown.
-        reference: The reference mask, `(row, column)`.
+        label: Plane and position in words.
+        pixel_mm: Height and width of the pixels in mm.
+        frame: Visible part.
+        reference: Reference mask, `(row, column)`.
     """
 
     label: str
@@ -55,10 +53,10 @@ class Prediction:
     """One method's column.
 
     Args:
-        heading: What stands above it.
-        hu: By plane, `(row, column)`; None where there is no scan.
-        mask: By plane, `(row, column)`; None where nothing was predicted.
-        note: Written into each panel: why there is no contour. Empty where there is one.
+        heading: Text above the column.
+        hu: Slices in HU by plane, `(row, column)`; None without a scan.
+        mask: Predicted masks by plane, `(row, column)`; None without a prediction.
+        note: Reason for a missing contour, written into each panel; empty if there is a contour.
     """
 
     heading: Heading
@@ -69,66 +67,65 @@ class Prediction:
 
 def contour_figure(
     title: str,
-    cuts: Mapping[PlaneName, Cut],
+    slices: Mapping[PlaneName, ContourSlice],
     predictions: Sequence[Prediction],
     names: tuple[str, str] = ("reference", "prediction"),
     foot: str = "",
     *,
     window: Window = ABDOMEN,
 ) -> Figure:
-    """Draws contours on cuts (rows) through each method's scan (columns), in an HU window (Fig. 4).
+    """Contours on slices (rows) of each method's scan (columns), in an HU window (Fig. 4).
 
     The reference is a thick orange line, the prediction a thin cyan one on top of it.
 
     Args:
-        title: Of the figure.
-        cuts: The rows.
-        predictions: The columns.
-        names: What the two contours are called in the key.
-        foot: Small print below everything.
+        title: Title of the figure.
+        slices: Rows by plane.
+        predictions: Columns.
+        names: Names of the two contours in the key.
+        foot: Small print at the bottom.
         window: HU window of the scans.
     """
-    rows = [(cut.label, cut.frame.height / cut.frame.width) for cut in cuts.values()]
+    rows = [(slice_.label, slice_.frame.height / slice_.frame.width) for slice_ in slices.values()]
     headings = [prediction.heading for prediction in predictions]
     key = sum(text_width(name, TEXT_SIZE) for name in names) + KEY_LINES
     figure, panels = panel_grid(title, headings, rows, foot, beside=key)
-    for row, (plane, cut) in zip(panels, cuts.items(), strict=True):
+    for row, (plane, slice_) in zip(panels, slices.items(), strict=True):
         for place, (axes, prediction) in enumerate(zip(row, predictions, strict=True)):
-            _draw(axes, plane, cut, prediction, window)
+            _draw(axes, plane, slice_, prediction, window)
             draw_letters(axes, MARKS[plane])
             if place == 0:
-                draw_bar(axes, cut.frame)
+                draw_bar(axes, slice_.frame)
     _draw_key(figure, names)
     return figure
 
 
-def _draw(axes: Axes, plane: PlaneName, cut: Cut, prediction: Prediction, window: Window) -> None:
+def _draw(axes: Axes, plane: PlaneName, slice_: ContourSlice, prediction: Prediction, window: Window) -> None:
     if prediction.hu is None:
         axes.set_facecolor("black")
         axes.set_aspect("equal")
-        show_frame(axes, cut.frame)
+        show_frame(axes, slice_.frame)
     else:
-        limits = (window.lower, window.upper)
-        draw_picture(axes, prediction.hu[plane], cut.pixel_mm, cut.frame, limits=limits)
-    draw_contour(axes, cut.reference, cut.pixel_mm, REFERENCE_COLOUR, REFERENCE_WIDTH)
+        draw_picture(axes, prediction.hu[plane], slice_.pixel_mm, slice_.frame, window=window)
+    draw_contour(axes, slice_.reference, slice_.pixel_mm, REFERENCE_COLOUR, REFERENCE_WIDTH)
     mask = None if prediction.mask is None else prediction.mask[plane]
     if mask is not None:
-        draw_contour(axes, mask, cut.pixel_mm, PREDICTION_COLOUR, PREDICTION_WIDTH)
+        draw_contour(axes, mask, slice_.pixel_mm, PREDICTION_COLOUR, PREDICTION_WIDTH)
     if prediction.note:
         say(axes, prediction.note)
     elif mask is not None and not mask.any():
-        say(axes, "none in this cut")
+        say(axes, "none in this slice")
 
 
 def draw_contour(axes: Axes, mask: Mask, pixel_mm: Sequence[float], colour: str, width: float) -> None:
     """Draws a mask's border, halfway between the pixels inside and outside.
 
     Args:
-        axes: The panel, in mm.
-        mask: `(row, column)`; may be empty.
-        pixel_mm: Height and width of its pixels.
-        colour: Of the line.
-        width: Of the line, in points.
+        axes: Panel, in mm.
+        mask: Mask `(row, column)`; may be empty.
+        pixel_mm: Height and width of the pixels in mm.
+        colour: Colour of the line.
+        width: Width of the line in points.
     """
     if not mask.any():
         return
@@ -141,7 +138,7 @@ def draw_contour(axes: Axes, mask: Mask, pixel_mm: Sequence[float], colour: str,
 
 
 def _draw_key(figure: Figure, names: tuple[str, str]) -> None:
-    """Says which line is which, at the upper right, on the title's level."""
+    """Draws the key of the two lines at the upper right, beside the title."""
     lines = [
         Line2D([], [], color=REFERENCE_COLOUR, linewidth=REFERENCE_WIDTH + 0.6),
         Line2D([], [], color=PREDICTION_COLOUR, linewidth=PREDICTION_WIDTH + 0.6),

@@ -1,4 +1,4 @@
-"""Galleries: many versions of one scan, each cut alike, enlarged alike, under one window."""
+"""Galleries: many versions of one scan, in the same slice, detail and window."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import math
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -15,41 +14,40 @@ from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 from scipy import ndimage
 
-from mpfnl.plots.overlays import ACROSS, MARK_COLOUR, MARKS, Plane, Scan, view
+from mpfnl.plots.overlays import MARK_COLOUR
 from mpfnl.plots.page import BLACK, DPI, WHITE, Colour, Page
-from mpfnl.window import ABDOMEN
-
-PlaneName: TypeAlias = Literal["axial", "coronal", "sagittal"]
+from mpfnl.plots.planes import ACROSS, MARKS, PlaneName, ScanArray, SliceImage, view
+from mpfnl.window import ABDOMEN, Window
 
 DETAIL_MM = (40.0, 75.0)
-"""Width and height of what is shown enlarged."""
+"""Width and height of the enlarged detail."""
 
 ENLARGED = 3
-"""How many times larger than the whole slice."""
+"""Magnification of the detail over the whole slice."""
 
 _COARSEST_PIXEL_MM = 1.2
 _BAR_MM = 50.0
 _TITLE, _LINE, _NOTE, _GAP, _SIDE, _HEADING = 20, 16, 22, 16, 16, 36  # pixels
-_BETWEEN = 4  # pixels between the whole and the detail
-_LETTER = 6.6  # pixels that a letter of a panel's text takes, roughly
+_BETWEEN = 4  # pixels between whole and detail
+_LETTER = 6.6  # approximate width of a letter in pixels
 _GREY: Colour = (0.72, 0.72, 0.72)
 
 
 @dataclass(frozen=True, eq=False)
-class Cut:
-    """A slice of a scan as pictures, (row, column) in [0, 1] under the window [-175, 275] HU.
+class DetailedSlice:
+    """A slice and an enlarged detail, (row, column) in [0, 1] under a window.
 
     Args:
-        plane: Which plane it lies in.
-        whole: All of it.
-        detail: A part of it, enlarged.
-        corner: Where that part lies in the whole: its left and upper edge in pixels.
-        pixel_mm: The side of the whole's pixels.
+        plane: SliceImage of the slice.
+        whole: The whole slice.
+        detail: Enlarged part.
+        corner: Left and upper edge of the detail, in pixels of the whole.
+        pixel_mm: Side of the whole's pixels in mm.
     """
 
     plane: PlaneName
-    whole: Plane
-    detail: Plane
+    whole: SliceImage
+    detail: SliceImage
     corner: tuple[float, float]
     pixel_mm: float
 
@@ -59,16 +57,16 @@ class Panel:
     """One version of the scan.
 
     Args:
-        title: What was done.
-        text: The numbers; wrapped to the panel's width.
-        note: What stands below the pictures.
-        cut: The pictures.
+        title: Operation.
+        text: Its parameters; wrapped to the panel's width.
+        note: Text below the images.
+        image: Slice and detail.
     """
 
     title: str
     text: str
     note: str
-    cut: Cut
+    image: DetailedSlice
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,31 +74,37 @@ class Section:
     """Panels under a heading.
 
     Args:
-        heading: Of the section.
-        panels: From left to right, then from top to bottom.
+        heading: Heading of the section.
+        panels: Panels from left to right, then from top to bottom.
     """
 
     heading: str
     panels: Sequence[Panel]
 
 
-def cut(hu: Scan, spacing: Sequence[float], plane: PlaneName, voxel: Sequence[int]) -> Cut:
-    """Cuts a slice out of a scan and enlarges a part of it.
+def detailed_slice(
+    hu: ScanArray,
+    spacing: Sequence[float],
+    plane: PlaneName,
+    voxel: Sequence[int],
+    window: Window = ABDOMEN,
+) -> DetailedSlice:
+    """A slice of a scan with an enlarged detail.
 
-    The whole's pixels are the scan's voxels along x, or a whole part of them where these are coarser than
-    1.2 mm: other pixels would smooth the noise here and keep it there. Between voxels it is interpolated
-    linearly.
+    The pixels of the whole are the scan's voxels along x, or integer fractions of voxels coarser than 1.2 mm,
+    so that the noise is smoothed evenly. Interpolation is linear.
 
     Args:
-        hu: `(x, y, z)`, axes to the right, front and top (RAS).
+        hu: Scan `(x, y, z)` in HU, axes to the right, anterior and superior (RAS).
         spacing: Voxel size in mm.
         plane: Axial, coronal or sagittal.
-        voxel: The slice goes through it, and the enlarged part has it in its middle.
+        voxel: Voxel of the slice, in the centre of the detail.
+        window: HU window.
 
     Returns:
-        Pictures with the body's proportions, the patient's right, or front, on the left.
+        Images with the body's proportions, the patient's right or anterior side on the left.
     """
-    picture = ABDOMEN.normalize(np.asarray(view(hu, plane, voxel), dtype=np.float64))
+    picture = window.normalize(np.asarray(view(hu, plane, voxel), dtype=np.float64))
     axes = ACROSS[plane]
     pixel = spacing[0] / math.ceil(spacing[0] / _COARSEST_PIXEL_MM)
     step = [spacing[axis] / pixel for axis in axes]
@@ -111,28 +115,28 @@ def cut(hu: Scan, spacing: Sequence[float], plane: PlaneName, voxel: Sequence[in
         middle = (hu.shape[axis] - voxel[axis] - 0.5) * length
         low.append(float(round(min(max(middle - side / 2, 0), extent - side))))
     whole = _sampled(picture, step, (0, 0), size, 1)
-    return Cut(plane, whole, _sampled(picture, step, low, part, ENLARGED), (low[1], low[0]), pixel)
+    return DetailedSlice(plane, whole, _sampled(picture, step, low, part, ENLARGED), (low[1], low[0]), pixel)
 
 
 def gallery(title: str, sections: Sequence[Section], caption: str, columns: int = 3) -> Figure:
-    """Draws panels in sections.
+    """Panels in sections.
 
-    A panel has its title and numbers, the whole slice with a frame around what is enlarged,
-    the enlarged part, and a note. R, or A, marks the side of the patient on the left; the bar is 5 cm.
+    A panel has a title and parameters, the whole slice with a frame around the detail, the enlarged detail
+    and a note. R or A marks the patient's side on the left; the scale bar is 5 cm.
 
     Args:
-        title: Of the figure.
-        sections: The panels; all cuts of one size or smaller than the largest.
-        caption: Below everything; wrapped.
-        columns: Panels side by side.
+        title: Title of the figure.
+        sections: Panels by section.
+        caption: Caption at the bottom; wrapped.
+        columns: Number of panels side by side.
 
     Returns:
-        The figure, to be saved pixel by pixel with `mpfnl.plots.overlays.to_png`.
+        Figure, to be saved pixel by pixel with `mpfnl.plots.page.small_png`.
     """
-    cuts = [panel.cut for section in sections for panel in section.panels]
-    tall = max(picture.shape[0] for shown in cuts for picture in (shown.whole, shown.detail))
-    wide = max(shown.whole.shape[1] for shown in cuts)
-    panel_width = wide + _BETWEEN + max(shown.detail.shape[1] for shown in cuts)
+    images = [panel.image for section in sections for panel in section.panels]
+    tall = max(picture.shape[0] for shown in images for picture in (shown.whole, shown.detail))
+    wide = max(shown.whole.shape[1] for shown in images)
+    panel_width = wide + _BETWEEN + max(shown.detail.shape[1] for shown in images)
     width = 2 * _SIDE + columns * panel_width + (columns - 1) * _GAP
     letters = int((panel_width - 4) / _LETTER)
     captions = textwrap.wrap(caption, int((width - 2 * _SIDE) / _LETTER))
@@ -171,21 +175,21 @@ def _draw(
     text: Sequence[str],
     lines: int,
 ) -> None:
-    """Draws a panel whose text may take `lines` lines, with the whole slice in the middle of `size`."""
+    """Draws a panel with text of at most `lines` lines and the whole slice in the middle of `size`."""
     (left, top), (wide, tall) = corner, size
     page.write(left, top, panel.title, size=10.5, weight="bold")
     for number, line in enumerate(text):
         page.write(left, top + _TITLE + number * _LINE, line, size=9, colour=_GREY)
     top += _TITLE + lines * _LINE + 4
-    whole, detail = panel.cut.whole, panel.cut.detail
+    whole, detail = panel.image.whole, panel.image.detail
     axes = page.place(left + (wide - whole.shape[1]) // 2, top + (tall - whole.shape[0]) // 2, whole)
-    _mark(axes, panel.cut)
+    _mark(axes, panel.image)
     page.place(left + wide + _BETWEEN, top + (tall - detail.shape[0]) // 2, detail)
     page.write(left, top + tall + 3, panel.note, size=9.5, colour=WHITE)
 
 
-def _mark(axes: Axes, shown: Cut) -> None:
-    """Draws the frame of the detail, the side of the patient and 5 cm."""
+def _mark(axes: Axes, shown: DetailedSlice) -> None:
+    """Draws the frame of the detail, the patient's side and the scale bar."""
     x, y = shown.corner
     tall, wide = (side / ENLARGED for side in shown.detail.shape)
     frame = Rectangle(
@@ -205,9 +209,9 @@ def _mark(axes: Axes, shown: Cut) -> None:
 
 
 def _sampled(
-    picture: Plane, step: Sequence[float], low: Sequence[float], size: Sequence[float], per_pixel: int
-) -> Plane:
-    """A part of a slice, each pixel divided by `per_pixel`; lengths in pixels from the upper left corner."""
+    picture: SliceImage, step: Sequence[float], low: Sequence[float], size: Sequence[float], per_pixel: int
+) -> SliceImage:
+    """A part of a slice with `per_pixel` samples per pixel; lengths in pixels from the upper left corner."""
     places = [
         (start + (np.arange(round(length * per_pixel)) + 0.5) / per_pixel) / voxel - 0.5
         for start, length, voxel in zip(low, size, step, strict=True)

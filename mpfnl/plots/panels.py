@@ -1,4 +1,4 @@
-"""Panels: pictures of slices in rows and columns, in mm, with the patient's sides at their edges."""
+"""Panels: slices in rows and columns, in mm, with scale bars and text."""
 
 from __future__ import annotations
 
@@ -12,25 +12,28 @@ from matplotlib.image import AxesImage
 from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
-from mpfnl.plots.overlays import Mask
-from mpfnl.plots.words import line_height, wrap
-from mpfnl.window import ABDOMEN
+from mpfnl.plots.page import line_height, wrap
+from mpfnl.plots.planes import Mask
+from mpfnl.window import ABDOMEN, Window
 
 DPI = 150
-PAGE, WIDEST, NARROWEST = 10.0, 2.5, 1.4  # inches: of a figure, of a panel
+PAGE, WIDEST, NARROWEST = 10.0, 2.5, 1.4  # inches: widths of a figure, and of a panel
 LEFT, GAP, EDGE = 0.36, 0.05, 0.06  # inches
 TITLE_SIZE, NAME_SIZE, TEXT_SIZE, SMALL = 11.0, 9.0, 8.5, 8.0  # points
 
 
 @dataclass(frozen=True)
 class Frame:
-    """A part of a picture, in mm from the picture's upper left corner.
+    """A part of a slice, in mm from the slice's upper left corner.
 
     Args:
-        left: Its left edge.
-        top: Its upper edge.
-        width: Its width.
-        height: Its height.
+        left: Left edge.
+        top: Upper edge.
+        width: Width.
+        height: Height.
+
+    >>> Frame.whole((100, 200), (1.5, 1.0))
+    Frame(left=0.0, top=0.0, width=200.0, height=150.0)
     """
 
     left: float
@@ -40,21 +43,21 @@ class Frame:
 
     @classmethod
     def whole(cls, shape: Sequence[int], pixel_mm: Sequence[float]) -> Frame:
-        """All of a picture of `(rows, columns)` whose pixels have this height and width in mm."""
+        """The whole of a slice of `(rows, columns)` whose pixels have this height and width in mm."""
         return cls(0.0, 0.0, shape[1] * pixel_mm[1], shape[0] * pixel_mm[0])
 
     @classmethod
     def around(cls, mask: Mask, pixel_mm: Sequence[float], margin: float, least: float) -> Frame:
-        """A mask's bounding box with a margin; it may reach beyond the picture.
+        """The bounding box of a mask with a margin; it may reach beyond the slice.
 
         Args:
-            mask: `(row, column)`, not empty.
-            pixel_mm: Height and width of its pixels.
-            margin: On each side, in mm.
-            least: The least width and height in mm.
+            mask: Mask `(row, column)`, not empty.
+            pixel_mm: Height and width of the pixels in mm.
+            margin: Margin on each side in mm.
+            least: Smallest width and height in mm.
 
         Raises:
-            ValueError: The mask is empty.
+            ValueError: If the mask is empty.
         """
         if not mask.any():
             raise ValueError("an empty mask has no bounding box")
@@ -68,16 +71,16 @@ class Frame:
         return cls(float(left), float(top), float(width), float(height))
 
     def squared(self) -> Frame:
-        """The square around the same middle, with the longer side."""
+        """The square around the same centre, with the longer side."""
         side = max(self.width, self.height)
         return self._resized(side, side)
 
     def widened(self, width: float) -> Frame:
-        """Another width around the same middle."""
+        """A frame of another width around the same centre."""
         return self._resized(width, self.height)
 
     def inside(self, whole: Frame) -> Frame:
-        """Moved, and made smaller where it must be, to lie in another frame; a square stays one."""
+        """The frame moved, and shrunk if necessary, to lie in another frame; a square stays a square."""
         if self.width == self.height:
             side = min(self.width, whole.width, whole.height)
             fitted = self._resized(side, side)
@@ -94,11 +97,11 @@ class Frame:
 
 @dataclass(frozen=True)
 class Heading:
-    """What stands above a column.
+    """Text above a column.
 
     Args:
-        name: Of the method.
-        text: A number or two.
+        name: Name of the method.
+        text: Numbers below the name.
     """
 
     name: str
@@ -115,14 +118,14 @@ def panel_grid(
     """Lays out empty panels of one width.
 
     Args:
-        title: Of the figure.
-        headings: Of the columns.
-        rows: Of each row the label and the panels' height over their width.
-        foot: Small print below everything; empty for none.
-        beside: How many inches to the right of the title stay free.
+        title: Title of the figure.
+        headings: Headings of the columns.
+        rows: Label of each row and the height of its panels over their width.
+        foot: Small print at the bottom; empty for none.
+        beside: Free space to the right of the title in inches.
 
     Returns:
-        The figure and the panels by row and column.
+        Figure, and panels by row and column.
     """
     count = len(headings)
     panel = _panel_width(count, LEFT)
@@ -183,26 +186,24 @@ def draw_picture(
     frame: Frame,
     *,
     colours: str = "gray",
-    limits: tuple[float, float] = (ABDOMEN.lower, ABDOMEN.upper),
+    window: Window = ABDOMEN,
 ) -> AxesImage:
-    """Draws the part of a slice that lies in a frame, with the body's proportions.
-
-    Between pixels it is interpolated linearly.
+    """Draws the part of a slice that lies in a frame, with the body's proportions, interpolated linearly.
 
     Args:
-        axes: The panel.
-        picture: `(row, column)` in HU.
-        pixel_mm: Height and width of its pixels.
-        frame: What is shown.
-        colours: The colour map.
-        limits: HU of its lower and upper end.
+        axes: Panel.
+        picture: Slice `(row, column)` in HU.
+        pixel_mm: Height and width of the pixels in mm.
+        frame: Visible part.
+        colours: Colour map.
+        window: HU window; its ends have the first and last colour.
     """
     whole = Frame.whole(picture.shape, pixel_mm)
     image = axes.imshow(
         picture,
         cmap=colours,
-        vmin=limits[0],
-        vmax=limits[1],
+        vmin=window.lower,
+        vmax=window.upper,
         extent=(0.0, whole.width, whole.height, 0.0),
         interpolation="bilinear",
         aspect="equal",
@@ -218,7 +219,7 @@ def show_frame(axes: Axes, frame: Frame) -> None:
 
 
 def draw_bar(axes: Axes, frame: Frame) -> None:
-    """Draws a bar of 5 cm, or of 2 cm in a small frame, in a panel's lower left corner."""
+    """Draws a scale bar of 5 cm, or of 2 cm in a small frame, in the lower left corner of a panel."""
     length = 50.0 if frame.width >= 200 else 20.0
     x, y = frame.left + 0.05 * frame.width, frame.top + 0.95 * frame.height
     axes.plot([x, x + length], [y, y], color="white", linewidth=2, solid_capstyle="butt")
@@ -227,7 +228,7 @@ def draw_bar(axes: Axes, frame: Frame) -> None:
 
 
 def say(axes: Axes, words: str) -> None:
-    """Writes words into the upper part of a panel, in place of what is not there."""
+    """Writes a note into the upper part of a panel."""
     lines = "\n".join(wrap(words, 0.9 * NARROWEST, TEXT_SIZE))
     text = axes.text(0.5, 0.86, lines, transform=axes.transAxes, fontsize=TEXT_SIZE)
     text.set(color="white", ha="center", va="top", parse_math=False)

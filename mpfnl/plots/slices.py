@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 Slice: TypeAlias = NDArray[np.floating]
-"""A slice `(x, y)` in [0, 1]; x grows to the right of the picture and y downwards."""
+"""Slice `(x, y)` in [0, 1]; x grows to the right and y downwards."""
 
-ERROR_RANGE = 0.25  # of the window's width; the error maps are drawn on -ERROR_RANGE..ERROR_RANGE
+ERROR_RANGE = 0.25  # range of the error maps to either side of 0, as a part of the window's width
 
 
 def montage(
@@ -23,17 +23,17 @@ def montage(
     error_rows: Sequence[int] = (),
     title: str | None = None,
 ) -> Figure:
-    """Draws slices as a table, each under the fixed window [0, 1].
+    """Slices in rows and columns, each on the range [0, 1].
 
     Args:
-        rows: One mapping a row: panel title to slice `(x, y)`. The first row has all panels; a panel that a
-            later row lacks stays empty.
-        errors: The panels that are differences: drawn in blue and red around 0.
-        error_rows: The rows that are.
-        title: Of the figure.
+        rows: Slices `(x, y)` of each row by panel title. The first row has all panels; panels that a later
+            row lacks stay empty.
+        errors: Titles of the panels with differences, drawn in blue and red around 0.
+        error_rows: Indices of the rows with differences.
+        title: Title of the figure.
 
     Returns:
-        The figure, not bound to any display.
+        Figure, not bound to any display.
     """
     names = list(rows[0])
     sizes = [next(iter(row.values())).shape for row in rows]
@@ -56,12 +56,12 @@ def montage(
 
 
 def draw_slice(axes: Axes, slice_: Slice, *, is_error: bool = False, aspect: float = 1.0) -> None:
-    """Draws one slice, grey under the window, or a difference in blue and red.
+    """Draws one slice in grey, or a difference in blue and red.
 
     Args:
-        axes: Where to draw.
-        slice_: `(x, y)`.
-        is_error: The slice is a difference.
+        axes: Axes to draw on.
+        slice_: Slice `(x, y)`.
+        is_error: Whether the slice is a difference.
         aspect: Height over width of a voxel.
     """
     limits = (-ERROR_RANGE, ERROR_RANGE) if is_error else (0.0, 1.0)

@@ -1,4 +1,4 @@
-"""One slice in several versions: whole, enlarged, and its difference to the reference."""
+"""One slice in several versions: whole, enlarged, and as difference to the reference."""
 
 from __future__ import annotations
 
@@ -11,22 +11,13 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
-from mpfnl.plots.letters import draw_letters
-from mpfnl.plots.overlays import MARKS
-from mpfnl.plots.panels import (
-    SMALL,
-    TEXT_SIZE,
-    Frame,
-    Heading,
-    draw_bar,
-    draw_picture,
-    panel_grid,
-    say,
-)
+from mpfnl.plots.page import draw_letters
+from mpfnl.plots.panels import SMALL, TEXT_SIZE, Frame, Heading, draw_bar, draw_picture, panel_grid, say
+from mpfnl.plots.planes import MARKS
 from mpfnl.window import ABDOMEN, Window
 
 DIFFERENCE_HU = 100.0
-"""The difference maps run from minus this to this; what lies beyond has the colour of the end."""
+"""Range of the difference maps to either side of 0; larger differences have the colour of the end."""
 
 DIFFERENCE_COLOURS = "RdBu_r"
 FRAME_COLOUR = "#ffd60a"
@@ -37,8 +28,8 @@ class Version:
     """A slice of one version of the scan.
 
     Args:
-        heading: What stands above it.
-        hu: `(row, column)`; None where there is no scan.
+        heading: Text above the column.
+        hu: Slice in HU, `(row, column)`; None without a scan.
     """
 
     heading: Heading
@@ -55,22 +46,22 @@ def zoom_figure(
     *,
     window: Window = ABDOMEN,
 ) -> Figure:
-    """Draws versions of an axial slice, and the reference last, in an HU window (Fig. 2).
+    """Versions of an axial slice, and the reference last, in an HU window (Fig. 2).
 
-    Three rows: the whole slice, with the frame on it; the frame enlarged; the difference to the reference,
+    The rows show the whole slice with a frame, the frame enlarged, and the difference to the reference,
     both clipped to the window, in blue (lower) and red (higher).
 
     Args:
-        title: Of the figure.
-        versions: The columns but the last.
-        reference: The last column.
-        pixel_mm: Height and width of the slice's pixels.
-        frame: What is enlarged.
-        foot: Small print below everything.
+        title: Title of the figure.
+        versions: Columns except the last.
+        reference: Last column.
+        pixel_mm: Height and width of the slice's pixels in mm.
+        frame: Part that is enlarged.
+        foot: Small print at the bottom.
         window: HU window of the scans and of the difference.
 
     Raises:
-        ValueError: The reference has no scan, or a slice has another shape.
+        ValueError: If the reference has no scan or a slice has another shape.
     """
     if reference.hu is None:
         raise ValueError("the reference must have a scan")
@@ -89,10 +80,9 @@ def zoom_figure(
                 axes.set_facecolor("black")
                 say(axes, "no scan")
             continue
-        limits = (window.lower, window.upper)
-        draw_picture(column[0], version.hu, pixel_mm, whole, limits=limits)
+        draw_picture(column[0], version.hu, pixel_mm, whole, window=window)
         column[0].add_patch(_rectangle(frame, FRAME_COLOUR, 1.2))
-        draw_picture(column[1], version.hu, pixel_mm, frame, limits=limits)
+        draw_picture(column[1], version.hu, pixel_mm, frame, window=window)
         for axes, shown in ((column[0], whole), (column[1], frame)):
             draw_letters(axes, MARKS["axial"])
             if place == 0:
@@ -113,8 +103,8 @@ def _draw_difference(
 ) -> None:
     seen, clean = (np.clip(np.asarray(s, np.float64), window.lower, window.upper) for s in (hu, reference))
     whole = Frame.whole(hu.shape, pixel_mm)
-    limits = (-DIFFERENCE_HU, DIFFERENCE_HU)
-    draw_picture(axes, seen - clean, pixel_mm, whole, colours=DIFFERENCE_COLOURS, limits=limits)
+    around_0 = Window(level=0.0, width=2 * DIFFERENCE_HU)
+    draw_picture(axes, seen - clean, pixel_mm, whole, colours=DIFFERENCE_COLOURS, window=around_0)
     axes.add_patch(_rectangle(frame, "0.25", 0.8))
 
 
@@ -124,7 +114,7 @@ def _rectangle(frame: Frame, colour: str, width: float) -> Rectangle:
 
 
 def _draw_key(axes: Axes, figure: Figure) -> None:
-    """The difference maps' colours, in the place where the reference's own map would be."""
+    """Draws the colours of the difference maps in the reference's column."""
     axes.set_axis_off()
     scale = np.linspace(DIFFERENCE_HU, -DIFFERENCE_HU, 201)[:, None]
     bar = axes.inset_axes((0.12, 0.06, 0.11, 0.76))

@@ -13,7 +13,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from mpfnl.data.manifest import Quality
 from mpfnl.files import write_text
 from mpfnl.phases import Phase
-from mpfnl.plots.overlays import GREEN, ORANGE, RED, Overlay, contact_sheet, to_png
+from mpfnl.plots.overlays import GREEN, ORANGE, RED, Overlay, contact_sheet
+from mpfnl.plots.page import small_png
 from mpfnl.prepare.alignment import Alignment
 from mpfnl.prepare.quality import PhaseQuality, Thresholds, study_verdict
 from mpfnl.prepare.record import INDEX, SHEET, STUDIES
@@ -51,7 +52,7 @@ def draw_sheet(
     ]
     first = next(iter(alignments.values()))
     figure = contact_sheet(f"{study_id}: {verdict}", first.fixed, overlays, first.spacing, _COLOURS[verdict])
-    return to_png(figure)
+    return small_png(figure)
 
 
 def _summary(quality: PhaseQuality) -> str:

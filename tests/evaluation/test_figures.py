@@ -26,9 +26,9 @@ from mpfnl.evaluation.folder import mask_file, volume_files
 from mpfnl.evaluation.overlap import Truth
 from mpfnl.evaluation.tables.metrics import DSC, PSNR
 from mpfnl.phases import PHASES, Phase
-from mpfnl.plots.contours import Cut, Prediction, contour_figure
+from mpfnl.plots.contours import ContourSlice, Prediction, contour_figure
+from mpfnl.plots.page import small_png
 from mpfnl.plots.panels import Heading
-from mpfnl.plots.png import small_png
 from mpfnl.window import ABDOMEN
 
 TARGET = Phase.PORTAL_VENOUS
@@ -206,7 +206,7 @@ def displayed(cuts: CaseSlices) -> bytes:
     """A picture of everything that was read of a case, without the slices' numbers."""
     assert cuts.reference_mask is not None
     rows = {
-        plane: Cut(
+        plane: ContourSlice(
             plane, cuts.position.pixel_mm(plane), cuts.position.frames[plane], cuts.reference_mask[plane]
         )
         for plane in PLANES

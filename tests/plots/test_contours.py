@@ -9,15 +9,9 @@ from matplotlib.colors import same_color
 from matplotlib.contour import ContourSet
 from skimage.measure import find_contours
 
-from mpfnl.plots.contours import (
-    PREDICTION_COLOUR,
-    REFERENCE_COLOUR,
-    Cut,
-    Prediction,
-    contour_figure,
-)
-from mpfnl.plots.overlays import MARKS
+from mpfnl.plots.contours import PREDICTION_COLOUR, REFERENCE_COLOUR, ContourSlice, Prediction, contour_figure
 from mpfnl.plots.panels import Frame, Heading
+from mpfnl.plots.planes import MARKS
 
 SHAPE, PIXEL = (24, 30), (3.0, 1.5)
 FRAME = Frame(3.0, 6.0, 36.0, 54.0)
@@ -47,7 +41,7 @@ def columns() -> list[Prediction]:
 
 
 def panels() -> np.ndarray:
-    cuts = {plane: Cut(f"{plane} slice 3", PIXEL, FRAME, REFERENCE) for plane in PLANES}
+    cuts = {plane: ContourSlice(f"{plane} slice 3", PIXEL, FRAME, REFERENCE) for plane in PLANES}
     figure = contour_figure("study", cuts, columns(), foot="a notice")
     assert "a notice" in [text.get_text() for text in figure.texts]
     return np.array(figure.axes).reshape(3, 4)
@@ -66,7 +60,7 @@ def contours(axes: Axes) -> dict[str, ContourSet]:
 
 @pytest.mark.parametrize("mask", [REFERENCE, disc(1, 1, 12), np.ones(SHAPE, dtype=bool)])
 def test_lines_are_scikit_images(mask: np.ndarray) -> None:
-    cuts = {"axial": Cut("axial", PIXEL, FRAME, mask)}
+    cuts = {"axial": ContourSlice("axial", PIXEL, FRAME, mask)}
     figure = contour_figure("t", cuts, [Prediction(Heading("m"), everywhere(HU), everywhere(EMPTY))])
     drawn = contours(figure.axes[0])["reference"].get_paths()[0].vertices
     (expected,) = find_contours(np.pad(mask, 1).astype(float), 0.5)
@@ -90,7 +84,7 @@ def test_every_panel_has_both_contours_or_says_why_not() -> None:
         assert words == (
             []
             if shown
-            else [["none in this cut"], ["empty prediction"], ["no scan"]][[2, 1, 3].index(column)]
+            else [["none in this slice"], ["empty prediction"], ["no scan"]][[2, 1, 3].index(column)]
         )
 
 
@@ -107,7 +101,7 @@ def test_panels_show_the_frame_with_the_patients_sides() -> None:
 
 
 def test_the_key_names_both_lines_beside_the_title() -> None:
-    cuts = {"axial": Cut("axial", PIXEL, FRAME, REFERENCE)}
+    cuts = {"axial": ContourSlice("axial", PIXEL, FRAME, REFERENCE)}
     figure = contour_figure("a study with a long name " * 4, cuts, columns()[:2], ("manual", "automatic"))
     figure.draw_without_rendering()
     (key,) = figure.legends

@@ -15,8 +15,9 @@ import torch
 from PIL import Image
 
 from mpfnl.phantoms.config import SMALL
-from mpfnl.plots.gallery import DETAIL_MM, ENLARGED, Cut, Panel, PlaneName, Section, cut, gallery
-from mpfnl.plots.overlays import ACROSS, to_png
+from mpfnl.plots.gallery import DETAIL_MM, ENLARGED, DetailedSlice, Panel, Section, detailed_slice, gallery
+from mpfnl.plots.page import small_png
+from mpfnl.plots.planes import ACROSS, PlaneName
 from mpfnl.transforms.degradation import newest_presets
 from mpfnl.window import ABDOMEN
 
@@ -42,7 +43,7 @@ def bright(picture: np.ndarray) -> tuple[float, float]:
 
 @pytest.mark.parametrize("plane", PLANES)
 def test_a_cut_has_the_bodys_proportions_and_its_right_and_front_on_the_left(plane: PlaneName) -> None:
-    shown = cut(hu(), SPACING, plane, (81, 71, 25))
+    shown = detailed_slice(hu(), SPACING, plane, (81, 71, 25))
     rows, columns = ACROSS[plane]
     size = [count * step for count, step in zip(SHAPE, SPACING, strict=True)]
     assert np.array(shown.whole.shape) * shown.pixel_mm == pytest.approx([size[rows], size[columns]], abs=1)
@@ -53,7 +54,7 @@ def test_a_cut_has_the_bodys_proportions_and_its_right_and_front_on_the_left(pla
 @pytest.mark.parametrize("plane", PLANES)
 def test_the_detail_is_what_the_frame_holds(plane: PlaneName) -> None:
     noisy = hu() + np.random.default_rng(0).normal(0, 30, SHAPE).astype(np.float32)
-    shown = cut(noisy, SPACING, plane, (81, 71, 25))
+    shown = detailed_slice(noisy, SPACING, plane, (81, 71, 25))
     left, top = (round(edge) for edge in shown.corner)
     tall, wide = (side // ENLARGED for side in shown.detail.shape)
     framed = shown.whole[top : top + tall, left : left + wide]
@@ -70,26 +71,26 @@ def test_the_voxel_is_in_the_middle_of_the_detail_unless_the_border_is_near() ->
     tall = np.full((120, 200, 60), -100.0, np.float32)
     tall[80:84, 120:124, 25:27] = 275
     for plane in PLANES:
-        shown = cut(tall, SPACING, plane, (81, 121, 25))
+        shown = detailed_slice(tall, SPACING, plane, (81, 121, 25))
         assert bright(shown.detail) == pytest.approx((0.5, 0.5), abs=0.06)
     tall[0, 0, 0] = 3000
-    shown = cut(tall, SPACING, "axial", (0, 0, 0))
+    shown = detailed_slice(tall, SPACING, "axial", (0, 0, 0))
     assert shown.detail[-1, -1] == 1
-    assert shown.detail.shape == cut(tall, SPACING, "axial", (81, 121, 25)).detail.shape
+    assert shown.detail.shape == detailed_slice(tall, SPACING, "axial", (81, 121, 25)).detail.shape
 
 
 def test_pixels_are_voxels_under_the_window() -> None:
     noisy = np.random.default_rng(1).normal(40, 150, SHAPE).astype(np.float32)
-    shown = cut(noisy, SPACING, "axial", (5, 5, 7))
+    shown = detailed_slice(noisy, SPACING, "axial", (5, 5, 7))
     assert shown.pixel_mm == SPACING[0]
     expected = ABDOMEN.normalize(noisy[::-1, ::-1, 7].T.astype(np.float64))
     np.testing.assert_allclose(shown.whole, expected, atol=1e-9)
     assert (shown.whole.min(), shown.whole.max()) == (0, 1)
-    assert cut(noisy, (2.7, 2.7, 3.0), "axial", (5, 5, 7)).pixel_mm == pytest.approx(0.9)
+    assert detailed_slice(noisy, (2.7, 2.7, 3.0), "axial", (5, 5, 7)).pixel_mm == pytest.approx(0.9)
 
 
 def test_pictures_and_words_do_not_overlap() -> None:
-    shown = cut(hu(), SPACING, "axial", (81, 71, 25))
+    shown = detailed_slice(hu(), SPACING, "axial", (81, 71, 25))
     words = ", ".join(["blur of 1.25 x 2.25 x 3.25 mm, Poisson noise 25.5 HU"] * 4)
     panels = [Panel(f"Operation {n}", words if n == 1 else "short", "PSNR 20.0 dB", shown) for n in range(5)]
     figure = gallery("All of it", [Section("One", panels), Section("", panels[:1])], "Caption. " * 60)
@@ -108,13 +109,15 @@ def test_pictures_and_words_do_not_overlap() -> None:
                 and box.y0 < other.y1 - 0.5
                 and other.y0 < box.y1 - 0.5
             )
-    assert to_png(figure) == to_png(figure)
+    assert small_png(figure) == small_png(figure)
 
 
 def test_a_pixel_of_the_scan_is_a_pixel_of_the_png() -> None:
     ramp = np.linspace(0, 1, 90)[None].repeat(120, axis=0)
-    figure = gallery("", [Section("", [Panel("", "", "", Cut("axial", ramp, ramp[:30], (0, 0), 1.0))])], "")
-    drawn = np.asarray(Image.open(io.BytesIO(to_png(figure))).convert("L"), float) / 255
+    figure = gallery(
+        "", [Section("", [Panel("", "", "", DetailedSlice("axial", ramp, ramp[:30], (0, 0), 1.0))])], ""
+    )
+    drawn = np.asarray(Image.open(io.BytesIO(small_png(figure))).convert("L"), float) / 255
     windows = np.lib.stride_tricks.sliding_window_view(drawn, 90, axis=1)
     same = np.abs(windows - ramp[0]).max(axis=-1) < 0.02
     # Below the frame of the detail and above the bar, the whole slice stands there row by row.
@@ -150,7 +153,7 @@ def test_everything_is_shown_and_does_something(script: ModuleType) -> None:
     case = script.phantom_case(SMALL)
     sections = script.sections(case)
     panels = [panel for section in sections for panel in section.panels]
-    originals = {panel.cut.plane: panel.cut for panel in panels if panel.title == "Original"}
+    originals = {panel.image.plane: panel.image for panel in panels if panel.title == "Original"}
     assert set(originals) == {"axial", "coronal"}
     titles = " ".join(panel.title for panel in panels).lower()
     shown = ["isotropic", "anisotropic", "resize", "gaussian", "poisson", "correlated", "quarter", "tenth"]
@@ -159,7 +162,7 @@ def test_everything_is_shown_and_does_something(script: ModuleType) -> None:
     assert all(word in titles for word in shown)
     for panel in panels:
         if panel.title != "Original":
-            assert np.abs(panel.cut.whole - originals[panel.cut.plane].whole).max() > 0.02, panel.title
+            assert np.abs(panel.image.whole - originals[panel.image.plane].whole).max() > 0.02, panel.title
             assert 10 < float(panel.note.split()[1]) < 60
     assert torch.equal(case.hu, script.phantom_case(SMALL).hu)  # no operation changed it in place
 
@@ -170,8 +173,8 @@ def test_screws_stand_in_the_slice_that_is_shown(script: ModuleType, real_data: 
     assert "CC BY 4.0" in case.source
     assert "10.7937/QXK2-QG03" in case.source
     (panel,) = (panel for panel in script._scanner(case) if panel.title == "Metal streaks")
-    clean = case.panel("axial", "", "", case.hu).cut.whole
-    new = (panel.cut.whole == 1) & (clean < 1)
+    clean = case.panel("axial", "", "", case.hu).image.whole
+    new = (panel.image.whole == 1) & (clean < 1)
     assert new.sum() > 2 * 6 * 44 * 0.2  # much of the screws lies outside of bone
     assert clean.shape == pytest.approx(np.array([282, 368]), abs=1)
 

@@ -18,7 +18,6 @@ from mpfnl.plots.overlays import (
     EDGE_HIGH_HU,
     EDGE_LOW_HU,
     EDGE_SIGMA_MM,
-    MARKS,
     RED,
     UNSEEN_COLOUR,
     Overlay,
@@ -26,10 +25,9 @@ from mpfnl.plots.overlays import (
     edges,
     pixel_mm,
     squares,
-    tissue_middle,
-    to_png,
-    view,
 )
+from mpfnl.plots.page import small_png
+from mpfnl.plots.planes import MARKS, tissue_middle, view
 from mpfnl.window import ABDOMEN
 
 SHAPE, SPACING = (40, 32, 24), (8.0, 8.0, 8.0)
@@ -93,7 +91,7 @@ def test_edges_lie_where_scikit_image_finds_them(seed: int) -> None:
         away = np.hypot(rows - rng.uniform(40, 100), columns - rng.uniform(40, 120))
         picture[away < rng.uniform(15, 35)] = rng.uniform(0.4, 0.9)
     picture = ndimage.gaussian_filter(picture, 1.0)
-    found = edges(picture, 1.0)
+    found = edges(picture, 1.0, ABDOMEN)
     # its slopes are Sobel's: weights of four on each side, two pixels apart, make eight times the slope
     low, high = (slope / ABDOMEN.width * 8 for slope in (EDGE_LOW_HU, EDGE_HIGH_HU))
     expected = canny(picture, EDGE_SIGMA_MM, low, high, mode="nearest")
@@ -108,11 +106,11 @@ def test_edges_lie_where_scikit_image_finds_them(seed: int) -> None:
 def test_edges_of_a_step_and_of_nothing() -> None:
     step = np.zeros((50, 60))
     step[:, 30:] = 1
-    found = edges(step, 1.0)
+    found = edges(step, 1.0, ABDOMEN)
     assert found.sum(axis=1).tolist() == [1] * 50
     assert set(np.nonzero(found)[1]) <= {29, 30}
-    assert not edges(np.full((50, 60), 0.3), 1.0).any()
-    assert not edges(step * 0.01, 1.0).any()  # 4.5 HU: less than noise
+    assert not edges(np.full((50, 60), 0.3), 1.0, ABDOMEN).any()
+    assert not edges(step * 0.01, 1.0, ABDOMEN).any()  # 4.5 HU: less than noise
 
 
 def test_sheet_has_the_bodys_proportions() -> None:
@@ -160,7 +158,9 @@ def test_edges_are_drawn_on_the_reference() -> None:
 
 def test_png_is_the_same_each_time_and_small() -> None:
     spacing = (9.0, 9.0, 9.0)
-    pictures = [to_png(contact_sheet("s: fail", body(), [overlay(1), overlay(2)], spacing)) for _ in range(2)]
+    pictures = [
+        small_png(contact_sheet("s: fail", body(), [overlay(1), overlay(2)], spacing)) for _ in range(2)
+    ]
     assert pictures[0] == pictures[1]
     assert len(pictures[0]) < 400_000
     image = Image.open(io.BytesIO(pictures[0]))
@@ -190,4 +190,4 @@ def test_another_grid_is_refused() -> None:
 
 
 def test_text_is_not_taken_for_formulas() -> None:
-    assert to_png(contact_sheet("st$udy_1$: <fail>", body(), [replace(overlay(), title="$x^{$")], SPACING))
+    assert small_png(contact_sheet("st$udy_1$: <fail>", body(), [replace(overlay(), title="$x^{$")], SPACING))

@@ -9,7 +9,7 @@ from IPython.core.formatters import DisplayFormatter
 from matplotlib.figure import Figure
 from PIL import Image
 
-from mpfnl.plots.png import LARGEST, small_png
+from mpfnl.plots.page import LARGEST, small_png
 
 
 def noisy(size: float, seed: int = 0) -> Figure:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
-from mpfnl.plots.words import text_width, wrap
+from mpfnl.plots.page import text_width, wrap
 
 TEXT = st.text("abcW i-_.$^", max_size=60)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mpfnl.files import atomic_file
-from mpfnl.plots.png import small_png
+from mpfnl.plots.page import small_png
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

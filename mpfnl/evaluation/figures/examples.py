@@ -20,7 +20,7 @@ from mpfnl.evaluation.folder import FIGURES, REFERENCE
 from mpfnl.evaluation.overlap import PANCREAS, Truth
 from mpfnl.evaluation.tables.metrics import window_range
 from mpfnl.phases import Phase
-from mpfnl.plots.contours import Cut, Prediction, contour_figure
+from mpfnl.plots.contours import ContourSlice, Prediction, contour_figure
 from mpfnl.plots.panels import Heading
 from mpfnl.plots.zoom import Version, zoom_figure
 from mpfnl.window import Window
@@ -182,7 +182,9 @@ def draw_contours(example: Example, folder: Path) -> FigureFile | None:
     if structure is None or masks is None:
         return None
     cuts = {
-        plane: Cut(position.label(plane), position.pixel_mm(plane), position.frames[plane], masks[plane])
+        plane: ContourSlice(
+            position.label(plane), position.pixel_mm(plane), position.frames[plane], masks[plane]
+        )
         for plane in PLANES
     }
     columns = [

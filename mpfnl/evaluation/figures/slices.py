@@ -15,10 +15,8 @@ from mpfnl.errors import InputError
 from mpfnl.evaluation.folder import REFERENCE, mask_file, volume_files
 from mpfnl.evaluation.overlap import PANCREAS, Truth, reference_mask
 from mpfnl.phases import Phase
-from mpfnl.plots.gallery import PlaneName
-from mpfnl.plots.orientation import Orientation
-from mpfnl.plots.overlays import ACROSS, Mask, tissue_middle, view
 from mpfnl.plots.panels import Frame
+from mpfnl.plots.planes import ACROSS, Mask, Orientation, PlaneName, tissue_middle, view
 from mpfnl.volumes import Volume, read_mask, read_volume
 from mpfnl.volumes.grid import check_same_grid
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mpfnl.plots.orientation import Orientation
+from mpfnl.plots.planes import Orientation
 
 SHAPE, SPACING, ORIGIN = (5, 6, 4), (0.8, 1.5, 3.0), (-31.0, 12.5, 207.0)
 CODES = ["".join(c) for p in itertools.permutations(("LR", "AP", "SI")) for c in itertools.product(*p)]

@@ -108,9 +108,6 @@ ROOMS: dict[str, tuple[str, list[str]]] = {
             "mpfnl.plots.contours",
             "mpfnl.plots.boxes",
             "mpfnl.plots.gallery",
-            "mpfnl.plots.overlays",
-            "mpfnl.plots.page",
-            "mpfnl.plots.planes",
         ],
     ),
 }

@@ -73,14 +73,14 @@ def manifest(
 
 
 def demo(*, output: Path = Path("demo"), seed: int = 0, fine_tune: bool = False) -> None:
-    """Try everything without data: phantoms, training, enhancement, the report; minutes on a CPU.
+    """Demonstrate the whole workflow on phantoms: training, enhancement, report; minutes on a CPU.
 
-    Started again it goes on from what is finished.
+    The same command continues an interrupted demonstration.
 
     Args:
-        output: The folder for everything that it makes.
-        seed: Of the phantoms, the degradation and the training.
-        fine_tune: Begin with the weights that ship, not from nothing, and train for half as many epochs.
+        output: Folder of the results.
+        seed: Seed of the phantoms, the degradation and the training.
+        fine_tune: Fine-tune the shipped weights for half as many epochs instead of training from scratch.
     """
     from mpfnl.experiments.demo import DemoSettings, run_demo
 

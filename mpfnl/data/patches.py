@@ -41,15 +41,15 @@ class RawSample(TypedDict):
 
 @dataclass(frozen=True)
 class PatchSampling:
-    """Where patches come from.
+    """Size, number and position of patches.
 
     Args:
         size: Edge of a patch in voxels.
-        per_study: Patches a study and epoch.
+        per_study: Patches per study and epoch.
         margin: Voxels around a patch that are degraded with it and cut off; beyond them the nearest voxel
             continues. The border is then degraded nearly like the inside; see `Preset.margin`.
-        min_body: Share of a patch that should be brighter than -300 HU; of eight places drawn the first
-            that has it is taken, else the one that has most.
+        min_body: Fraction of a patch above -300 HU; of eight random positions the first that reaches it is
+            taken, else the one with the largest fraction.
     """
 
     size: int = 32
@@ -70,16 +70,16 @@ class PatchSampling:
 
 @dataclass(frozen=True)
 class Patch:
-    """A place in a study, drawn.
+    """A random position in a study.
 
     Args:
-        study: Where the voxels come from.
-        corner: The first voxel, the margin included.
+        study: Study of the voxels.
+        corner: First voxel, margin included.
         size: Voxels along each axis; less than the patch's edge in a small volume.
-        target: What the last phase of the study holds there.
-        epoch: Of the draw.
-        draw: The number of the sample within study and epoch.
-        augmentation_seed: Of the augmentation.
+        target: Voxels of the last phase of the study.
+        epoch: Epoch of the draw.
+        draw: Number of the sample within study and epoch.
+        augmentation_seed: Seed of the augmentation.
     """
 
     study: StudyScans
@@ -127,10 +127,10 @@ class PatchDataset(Dataset[SampleT], Generic[SampleT]):
     """Random patches; the sample is a function of (seed, epoch, study, draw) alone.
 
     Args:
-        studies: Where the voxels come from.
+        studies: Studies of the voxels.
         settings: Degradation and window.
         make: Makes the sample: `DegradedPatches` or `RawPatches`.
-        sampling: Where patches come from.
+        sampling: Size, number and margin of the patches.
     """
 
     studies: Studies
@@ -155,7 +155,7 @@ class PatchDataset(Dataset[SampleT], Generic[SampleT]):
         return self.make(patch, self.settings, self.sampling)
 
     def _place(self, study: StudyScans, rng: np.random.Generator) -> tuple[Index3, NDArray[np.int16]]:
-        """Where a patch lies, and the target there, which decides; the other phases follow."""
+        """Position of a patch and the target there, which decides about it."""
         shape = study.grid.shape
         size = np.minimum(self.sampling.edge, shape)
         corners = (rng.random((LOCATION_DRAWS, 3)) * (np.array(shape) - size + 1)).astype(int)
@@ -173,10 +173,10 @@ class PatchDataset(Dataset[SampleT], Generic[SampleT]):
 
 @dataclass(frozen=True)
 class DegradedPatches:
-    """Degrades, augments and windows patches where they are read.
+    """Degrades, augments and windows patches in the process that reads them.
 
     Args:
-        augmentation: A TorchIO transform of the patch, alike for all phases and the target.
+        augmentation: TorchIO transform of the patch, the same for all phases and the target.
     """
 
     augmentation: tio.Transform | None = None
@@ -202,7 +202,7 @@ class DegradedPatches:
 
 @dataclass(frozen=True)
 class RawPatches:
-    """Leaves patches clean, with what is to be done to them on the device.
+    """Leaves patches clean, with the records of degradation and rotation for the device.
 
     Args:
         rotation: A `RandomRotation90` or `Rotation90`.
@@ -228,7 +228,7 @@ class RawPatches:
         }
 
     def _turns(self, patch: Patch) -> list[tuple[int, int]]:
-        """What the rotation draws for the patch: it turns a single voxel and tells."""
+        """The rotations drawn for the patch, read from the history of a rotated voxel."""
         if self.rotation is None:
             return []
         done = _augmented(self.rotation, {TARGET: torch.zeros(1, 1, 1)}, patch).history

@@ -143,7 +143,7 @@ def open_study(study: Study, phases: Sequence[Phase], files: OpenScans) -> Study
         None if a phase must be read whole, by `load_study`.
 
     Raises:
-        InputError: As for `load_study`.
+        InputError: A file cannot be used, or the grids differ; see `load_study`.
     """
     scans: list[Scan] = []
     for phase in phases:

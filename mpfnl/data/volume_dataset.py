@@ -13,7 +13,7 @@ from mpfnl.data.studies import StudyCache
 
 @dataclass
 class VolumeDataset(Dataset[Sample]):
-    """Whole degraded volumes; always the same for a seed.
+    """Whole degraded volumes, the same for equal seeds.
 
     Args:
         cache: Loads the studies.

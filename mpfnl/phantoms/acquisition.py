@@ -61,7 +61,7 @@ class Grid:
         return (self.axes[0], self.axes[1], _f32(z)), extra
 
     def affine(self, origin: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Indices to RAS+ mm, with the patient lying somewhere in the scanner (`origin`, mm)."""
+        """Affine from indices to RAS+ mm; `origin` is the patient's position in the scanner in mm."""
         affine = np.diag([*self.spacing, 1.0])
         affine[:3, 3] = [round(float(a[0]) + o, 3) for a, o in zip(self.axes, origin, strict=True)]
         return affine
@@ -86,7 +86,7 @@ def correlated_noise(rng: np.random.Generator, shape: tuple[int, int, int], in_p
 
 
 def noise_level(body_distance: Array, mean_sd: float) -> Array:
-    """Standard deviation in HU at each voxel: more in the middle of the body, whose rays lose most."""
+    """Noise SD in HU at each voxel: highest in the centre of the body, where rays are attenuated most."""
     depth = np.clip(-body_distance / 90, 0, 1)
     level = 0.72 + 0.5 * depth
     level = np.where(body_distance > 0, 0.55, level)
@@ -97,23 +97,23 @@ def noise_level(body_distance: Array, mean_sd: float) -> Array:
 
 
 def source_indices(move: Array, grid: Grid, first: int) -> Array:
-    """Where each voxel's tissue lay in another phase, as indices of the fine grid (3, x, y, z)."""
+    """Position of each voxel's tissue in another phase, as indices of the fine grid (3, x, y, z)."""
     steps = (grid.spacing[0], grid.spacing[1], grid.spacing[2] / grid.factor)
-    where = np.empty_like(move)
+    indices = np.empty_like(move)
     for axis in range(3):
         shape = [1, 1, 1]
         shape[axis] = -1
         scale, start = (grid.factor, first) if axis == 2 else (1, 0)
         index = np.arange(len(grid.axes[axis]), dtype=np.float32) * scale + start
-        where[axis] = move[axis] / np.float32(steps[axis]) + index.reshape(shape)
-    return where
+        indices[axis] = move[axis] / np.float32(steps[axis]) + index.reshape(shape)
+    return indices
 
 
-def resampled(clean: Array, where: Array) -> Array:
-    """The clean image of one phase, looked up at indices of the fine grid."""
+def resampled(clean: Array, indices: Array) -> Array:
+    """The noise-free image of one phase at indices of the fine grid."""
     smooth = spline_filter(clean, order=3, output=np.float32, mode="nearest")
     return np.asarray(
-        map_coordinates(smooth, where, order=3, mode="nearest", prefilter=False), dtype=np.float32
+        map_coordinates(smooth, indices, order=3, mode="nearest", prefilter=False), dtype=np.float32
     )
 
 

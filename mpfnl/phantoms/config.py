@@ -1,11 +1,11 @@
-"""What may be chosen about a phantom cohort: geometry, misalignment, noise."""
+"""Settings of a phantom cohort: geometry, misalignment, noise."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
 Range = tuple[float, float]
-"""The lowest and the highest value that a patient may draw."""
+"""Lowest and highest value of a patient's uniform draw."""
 
 
 @dataclass(frozen=True)
@@ -18,13 +18,17 @@ class PhantomConfig:
         field_of_view_mm: Extent in x.
         depth_fraction: Extent in y as a fraction of the extent in x; 1 is a scanner's square field of view.
         coverage_mm: Extent in z, around the first lumbar vertebra.
-        misalignment: Scale of the motion between the phases; 1 is as measured on patients before
-            deformable registration, 0 puts all phases exactly on top of each other.
+        misalignment: Scale of the motion between the phases; 1 as measured in patients before deformable
+            registration, 0 for perfectly aligned phases.
         noise_hu: Standard deviation of the noise in soft tissue, averaged over the body.
-        liver_lesion_probability: Share of patients with one to three focal liver lesions.
+        liver_lesion_probability: Fraction of patients with one to three focal liver lesions.
 
     Raises:
-        ValueError: If a range is empty, or a value is negative or zero where it cannot be.
+        ValueError: A range is empty or a value out of range.
+
+    >>> PhantomConfig(slice_mm=(5.0, 2.5))
+    Traceback (most recent call last):
+    ValueError: slice_mm is (5.0, 2.5); it must be positive and in order
     """
 
     in_plane_mm: Range = (1.5, 2.0)
@@ -68,4 +72,4 @@ SMALL = PhantomConfig(
 """A small preset for tests and the demo: about 128 x 100 x 48 voxels around the pancreas."""
 
 THREE_MM = replace(SMALL, in_plane_mm=(3.0, 3.0), slice_mm=(3.0, 3.0))
-"""The same with voxels of 3 mm, those of TotalSegmentator's fast model, which then resamples nothing."""
+"""`SMALL` with voxels of 3 mm, the grid of TotalSegmentator's fast model."""

@@ -1,4 +1,4 @@
-"""What each tissue measures in each phase, in HU, drawn for one patient.
+"""HU of each tissue in each phase, drawn for one patient.
 
 Blood in the aorta and in the portal and splenic vein follows published aggregates over several
 hundred multiphase CT studies (the percentiles below; computed from the public internal-validation

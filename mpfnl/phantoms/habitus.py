@@ -1,4 +1,4 @@
-"""One patient's build: the sizes of trunk and cavity, and where a place in the atlas lies in them.
+"""One patient's build: sizes of trunk and cavity, and the mapping from the atlas to the patient.
 
 Coordinates are the patient's own, RAS+ in mm: x to the right, y to the front, z to the head; the
 origin lies in the middle of the body at the height of the first lumbar vertebra. The *atlas* is the
@@ -42,7 +42,7 @@ class Habitus:
 
     @classmethod
     def draw(cls, rng: np.random.Generator, largest_width: float, largest_depth: float) -> Habitus:
-        """Draws a build whose half-width and half-depth stay below what the field of view holds."""
+        """Draws a build whose half-width and half-depth fit the field of view."""
         weight, visceral = rng.uniform(0, 1, 2)
         width = 143 + 30 * weight + 8 * visceral + rng.normal(0, 4)
         depth = 94 + 22 * weight + 14 * visceral + rng.normal(0, 3)
@@ -75,7 +75,7 @@ class Habitus:
         return np.asarray(self.spine_y - 5.5e-4 * (lift + 60) ** 2 + 5.5e-4 * 60**2)
 
     def scale(self) -> tuple[float, float, float]:
-        """How much wider, deeper and taller this patient is than the atlas."""
+        """Ratios of the patient's width, depth and height to the atlas."""
         front = self.cavity[1] - (self.spine_y + 16.5)
         wide, deep = self.cavity[0] / _ATLAS_CAVITY[0], front / _ATLAS_CAVITY[1]
         return (float(np.clip(wide, 0.85, 1.2)), float(np.clip(deep, 0.8, 1.2)), self.stature)

@@ -1,4 +1,4 @@
-"""The label map's numbers and names: TotalSegmentator's where it has the structure."""
+"""Numbers and names of the label map; TotalSegmentator's numbers for its structures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the phases lie apart: the patient shifts a little and breathes to another depth each time.
+"""Motion between the phases: the patient shifts and breathes to a different depth each time.
 
 The amounts follow a public table of centroid distances between phases of real studies before
 deformable registration (multi-phase_registration project, full summary of the baseline, commit
@@ -49,10 +49,10 @@ _LOCAL_MM = 0.8  # standard deviation per axis of the smooth irregular part, at 
 
 @dataclass(frozen=True)
 class Motion:
-    """Where a voxel of the portal venous grid finds its tissue in another phase.
+    """Displacement from a voxel of the portal venous grid to its tissue in another phase.
 
     Args:
-        habitus: The build, which says where the spine and the wall are.
+        habitus: Build of the patient, with the position of spine and wall.
         shift: Rigid part in mm, (x, y, z).
         breath: Respiratory part in mm of the organs under the diaphragm, (x, y, z).
         local: Smooth irregular part, one field an axis, and its amplitude in mm.
@@ -89,7 +89,7 @@ class Motion:
         }
 
     def _freedom(self, x: Array, y: Array, z: Array) -> Array:
-        """How far tissue follows the breath: 0 at the spine, little at the wall, 1 under the diaphragm."""
+        """Fraction of the respiratory motion: 0 at the spine, low at the wall, 1 under the diaphragm."""
         spine = self.habitus.spine_axis(z).astype(np.float32)
         free: Array = _step((np.hypot(0.8 * x, y - spine) - 15) / 22)
         free = free * _step((y - spine + 62) / 50)  # the muscles of the back stay
@@ -102,7 +102,7 @@ def draw_motion(rng: np.random.Generator, habitus: Habitus, phase: Phase, scale:
     """Draws the motion of one phase against portal venous; `scale` 1 is as measured, 0 is none.
 
     Raises:
-        ValueError: If the phase is portal venous, which is the reference and never moves.
+        ValueError: The phase is portal venous, the reference grid.
     """
     if phase not in _SHIFT:
         raise ValueError(f"{phase} is the reference grid and does not move")

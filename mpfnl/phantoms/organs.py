@@ -34,7 +34,7 @@ class Underside:
         return cls(float(height), (float(slopes[0]), float(slopes[1])), float(origin[1]))
 
     def at(self, x: ArrayLike, y: ArrayLike) -> NDArray[np.float64]:
-        """Height of the surface in mm; it levels out at the far right, where the lobe ends."""
+        """Height of the surface in mm; it levels out at the right end of the lobe."""
         right = np.asarray(x, dtype=np.float64)
         run = np.where(right > 60, 60 + 0.75 * (right - 60), np.where(right < 0, 0.6 * right, right))
         return np.asarray(
@@ -195,7 +195,7 @@ def build_gallbladder(anatomy: Anatomy, surface: Array) -> None:
 def build_liver(
     anatomy: Anatomy, underside: Underside, landmarks: Landmarks, lesion_probability: float
 ) -> Array:
-    """Paints the liver into what room is left; returns its distance field over the grid."""
+    """Paints the liver into the remaining room; returns its distance field over the grid."""
     scene, texture = anatomy.scene, anatomy.texture
     x, y, z = scene.coordinates(scene.everywhere)
     bulge = 3 * texture.low + 2 * texture.middle

@@ -80,7 +80,7 @@ class Scene:
         self.hu = np.full((3, *self.shape), -1000, dtype=np.float32)
         self.labels = np.zeros(self.shape, dtype=np.uint8)
         self.room = np.full(self.shape, 99, dtype=np.float32)
-        """Distance in mm to what is already there; an organ is carved to keep clear of it."""
+        """Distance in mm to painted organs; later organs are carved to keep clear of them."""
         grid = (axes[0][:, None, None], axes[1][None, :, None], axes[2][None, None, :])
         self._rigid = grid
         self._warped = tuple(np.asarray(grid[i] + warp[i], dtype=np.float32) for i in range(3))
@@ -168,7 +168,7 @@ class Scene:
         return Region(whole, distance)
 
     def carve(self, region: Region, gap: float = 1.5) -> Region:
-        """The region without what is already there, keeping about `gap` mm of fat between."""
+        """The region without painted organs, with about `gap` mm of fat between."""
         kept = np.float32(gap) * self.planes[region.box] - self.room[region.box]
         return Region(region.box, np.maximum(region.distance, kept))
 
@@ -178,7 +178,7 @@ class Scene:
         np.minimum(room, region.distance - np.float32(margin), out=room)
 
     def paint(self, region: Region, hu: Hu, label: int | None = None) -> None:
-        """Paints a region with the HU of each phase, over what is there; soft at its surface."""
+        """Paints a region with the HU of each phase, with a partial-volume edge."""
         cover = np.clip(0.5 - region.distance / self.edge, 0, 1)
         for channel, value in enumerate(hu):
             target = self.hu[channel][region.box]

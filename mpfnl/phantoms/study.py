@@ -1,4 +1,4 @@
-"""One phantom patient: anatomy, three phases, noise, on the portal venous grid."""
+"""One phantom patient: anatomy, phases and noise on the portal venous grid."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import label, map_coordinates
 
+from mpfnl.errors import OptionError
 from mpfnl.phantoms import gut, organs, skeleton, trunk, vessels
 from mpfnl.phantoms.acquisition import (
     Grid,
@@ -34,15 +35,15 @@ _STREAMS = ("grid", "habitus", "enhancement", "texture", "anatomy", "motion", "n
 
 @dataclass(frozen=True)
 class PhantomStudy:
-    """A phantom patient's phases, all on the portal venous grid.
+    """A phantom patient: all phases on the portal venous grid.
 
     Args:
         phases: HU of each phase, int16 (x, y, z).
         labels: Structures of the portal venous phase, uint8 (x, y, z), numbered as in `LABELS`.
-        phase_labels: The same structures where each phase has them.
+        phase_labels: Structures of each phase, displaced with the patient's motion.
         affine: Voxel indices to RAS+ mm, (4, 4).
         spacing: Voxel size in mm.
-        truth: What was drawn, as plain JSON: HU of each tissue, motion, noise, build, volumes, seeds.
+        truth: Drawn parameters as plain JSON: HU of each tissue, motion, noise, build, volumes, seeds.
     """
 
     phases: dict[Phase, NDArray[np.int16]]
@@ -54,20 +55,25 @@ class PhantomStudy:
 
 
 def generate_study(seed: int, patient: int, config: PhantomConfig | None = None) -> PhantomStudy:
-    """Makes one phantom patient.
+    """Generates one phantom patient.
 
-    A patient depends on the seed, its own number and the settings only, never on the cohort's size.
+    A patient depends on the seed, the patient's number and the settings, not on the size of the cohort.
 
     Args:
-        seed: The cohort's seed, 0 to 2**32 - 1.
-        patient: The patient's number, 0 to 2**32 - 1.
-        config: The settings; the defaults are voxels of 1.5 to 2 mm.
+        seed: Seed of the cohort, 0 to 2**32 - 1.
+        patient: Number of the patient, 0 to 2**32 - 1.
+        config: Settings; the default has voxels of 1.5 to 2 mm.
 
     Returns:
-        The study; its phases are phantoms and show nothing about patients.
+        The study. Its phases are synthetic and are not evidence about patients.
 
     Raises:
-        ValueError: If the seed or the number is out of range.
+        OptionError: The seed or the number is out of range.
+
+    >>> coarse = PhantomConfig(in_plane_mm=(12.0, 12.0), slice_mm=(20.0, 20.0))
+    >>> study = generate_study(seed=0, patient=0, config=coarse)
+    >>> study.phases[Phase.PORTAL_VENOUS].dtype, study.labels.ndim
+    (dtype('int16'), 3)
     """
     config = PhantomConfig() if config is None else config
     rng = _streams(seed, patient)
@@ -129,7 +135,7 @@ def _paint_anatomy(
     hu: dict[str, tuple[float, float, float]],
     config: PhantomConfig,
 ) -> Anatomy:
-    """Paints everything, the important first: what comes later keeps clear of it."""
+    """Paints all organs, the important ones first; later organs keep clear of earlier ones."""
     texture = Texture.draw(rng["texture"], axes)
     # The lean have organs that touch here and there, the obese have fat all around them.
     planes = np.clip(0.2 + 0.9 * habitus.visceral + 0.5 * texture.middle, -0.4, 2).astype(np.float32)
@@ -179,7 +185,7 @@ def _table(anatomy: Anatomy) -> None:
 
 
 def _one_piece(labels: NDArray[np.uint8], number: int) -> NDArray[np.uint8]:
-    """The labels without the voxels of an organ that coarse slices cut off from its largest part."""
+    """The labels without voxels of an organ that coarse slices separate from its largest part."""
     parts, count = label(labels == number, np.ones((3, 3, 3)))
     if count > 1:
         largest = int(np.argmax(np.bincount(parts.ravel())[1:])) + 1
@@ -205,7 +211,7 @@ def _volumes(labels: NDArray[np.uint8], spacing: tuple[float, float, float]) -> 
 def _streams(seed: int, patient: int) -> dict[str, np.random.Generator]:
     for name, value in (("seed", seed), ("patient", patient)):
         if not 0 <= value < 2**32:
-            raise ValueError(f"the {name} is {value}; it must lie in 0 ... 2**32 - 1")
+            raise OptionError(f"the {name} is {value}; give a number from 0 to 2**32 - 1")
     children = np.random.SeedSequence([seed, patient]).spawn(len(_STREAMS))
     return {name: np.random.default_rng(child) for name, child in zip(_STREAMS, children, strict=True)}
 

@@ -26,9 +26,9 @@ class Landmarks:
 
     Args:
         pancreas: Centre line from the head to the tail.
-        hilum: Where the portal vein enters the liver.
-        cava_top: Where the hepatic veins meet the vena cava.
-        cava: The vena cava, which the liver embraces.
+        hilum: Entry of the portal vein into the liver.
+        cava_top: Confluence of the hepatic veins with the vena cava.
+        cava: Vena cava, enclosed by the liver.
     """
 
     pancreas: Points

@@ -169,7 +169,7 @@ class MultiphaseDataModule(LightningDataModule):
     @property
     def window(self) -> Window:
         """The HU window that is mapped to [0, 1]."""
-        return self.recipe.window
+        return self.settings.window
 
     @property
     def training_data(self) -> TrainingData:

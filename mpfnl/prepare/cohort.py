@@ -54,7 +54,7 @@ class PreparedCohort:
 
 def prepare_cohort(
     manifest: Manifest,
-    output: Path,
+    output: str | Path,
     settings: PrepareSettings | None = None,
     *,
     jobs: int = 1,
@@ -103,22 +103,22 @@ def prepare_cohort(
     if jobs < 1 or threads < 1:
         raise OptionError(f"--jobs {jobs} --threads {threads}: give at least 1 of each")
     _check_packages(settings, scheduler)
-    output = Path(os.path.abspath(output))
-    _claim(output, settings)
-    with _locked(output):
-        shutil.rmtree(output / WORK, ignore_errors=True)
-        studies = [Job(study.located(_absolute), settings, output, threads) for study in manifest]
+    folder = Path(os.path.abspath(output))
+    _claim(folder, settings)
+    with _locked(folder):
+        shutil.rmtree(folder / WORK, ignore_errors=True)
+        studies = [Job(study.located(_absolute), settings, folder, threads) for study in manifest]
         outcomes = outcomes_on_cluster(studies, scheduler) if scheduler else outcomes_here(studies, jobs)
         shown = track(outcomes, len(studies), "studies") if progress else outcomes
         try:
             reasons = {outcome.study_id: outcome.failure for outcome in shown if outcome.failure}
         finally:
             outcomes.close()
-            shutil.rmtree(output / WORK, ignore_errors=True)
+            shutil.rmtree(folder / WORK, ignore_errors=True)
         failures = {
             study.study_id: reasons[study.study_id] for study in manifest if study.study_id in reasons
         }
-        return PreparedCohort(_write_cohort(manifest, output, settings, failures), failures)
+        return PreparedCohort(_write_cohort(manifest, folder, settings, failures), failures)
 
 
 def _check_packages(settings: PrepareSettings, scheduler: str | None) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,8 @@ from mpfnl.data.studies import load_study
 from mpfnl.errors import ConflictError
 from mpfnl.inference.hounsfield import restore_hu
 from mpfnl.samples import StudyBatch
-from mpfnl.volumes import read_volume, write_volume
+from mpfnl.volumes import read_volume
+from mpfnl.volumes.writing import volume_writer
 
 
 class PredictionWriter(BasePredictionWriter):
@@ -63,6 +63,8 @@ class PredictionWriter(BasePredictionWriter):
         reference = read_volume(study.file(settings.target), settings.target)
         seen = degrade_study(load_study(study, settings.loaded), settings)[settings.target]
         hu = restore_hu(seen, unit.float().cpu().numpy(), settings.window)
-        write_volume(
-            self.folder / f"{study_id}.nii.gz", hu, like=replace(reference, data=hu, storage=hu.dtype)
-        )
+        x, y, z = (slice(0, side) for side in hu.shape)  # a finer network's ends with its last whole voxel
+        with volume_writer(
+            self.folder / f"{study_id}.nii.gz", reference.grid.crop((x, y, z)), hu.dtype
+        ) as writer:
+            writer.write(hu)

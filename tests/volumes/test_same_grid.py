@@ -12,8 +12,8 @@ from scipy.spatial.transform import Rotation
 
 from mpfnl.errors import InputError
 from mpfnl.phases import Phase
-from mpfnl.volumes import Volume
-from mpfnl.volumes.grid import check_same_grid
+from mpfnl.volumes import Grid, Volume
+from mpfnl.volumes.grid import check_same_grid, same_grid
 
 SHAPE = (7, 6, 5)
 
@@ -85,3 +85,35 @@ def test_distance_is_the_largest_of_any_voxel(seed: int, distance: float) -> Non
     check_same_grid(a, [b], tolerance_mm=furthest * 1.001)
     with pytest.raises(InputError, match=r"mm off|does not overlap"):
         check_same_grid(a, [b], tolerance_mm=furthest * 0.999)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    order=st.permutations(range(3)), signs=st.tuples(*3 * [st.sampled_from([-1, 1])]), scale=st.integers(1, 3)
+)
+def test_every_voxel_keeps_its_place(order: list[int], signs: tuple[int, ...], scale: int) -> None:
+    """Turned to the patient's axes, cropped, or on a finer grid, a voxel lies where it lay."""
+    affine = np.eye(4)
+    affine[:3, :3] = np.diag([0.7, 0.8, 2.5])[:, order] * signs
+    affine[:3, 3] = -12.0, 30.0, 5.0
+    grid = Grid(SHAPE, affine)
+    places = np.moveaxis(affine[:3, :3] @ np.indices(SHAPE).reshape(3, -1) + affine[:3, 3:], 0, -1)
+    places = places.reshape(*SHAPE, 3)
+
+    turned = grid.canonical()
+    assert (turned.affine[:3, :3].diagonal() > 0).all()
+    for axis in range(3):
+        along = grid.to_canonical(places[..., axis])
+        assert along.shape == turned.shape
+        expected = np.tensordot(turned.affine[axis, :3], np.indices(turned.shape), 1) + turned.affine[axis, 3]
+        np.testing.assert_allclose(along, expected, atol=1e-9)
+
+    part = grid.crop((slice(2, 5), slice(1, 6), slice(3, 4)))
+    assert part.shape == (3, 5, 1)
+    np.testing.assert_allclose(part.affine[:3, 3], places[2, 1, 3], atol=1e-9)
+
+    finer = grid.finer(scale)
+    assert finer.shape == tuple(scale * side for side in SHAPE)
+    cube = finer.affine @ [*3 * [(scale - 1) / 2], 1]
+    np.testing.assert_allclose(cube[:3], places[0, 0, 0], atol=1e-9)  # the middle of the first voxel's parts
+    assert same_grid(grid, grid.finer(1))

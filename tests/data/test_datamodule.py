@@ -79,7 +79,7 @@ def test_only_other_files_are_read_whole(unpacked: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr("mpfnl.data.studies.load_study", lambda study, phases: loaded.append(study) or 1 / 0)
     studies = StudyReader(StudyCache(read_manifest(unpacked).split("train").studies, PHASES, 10**9))
     for index in (0, 1, 3):
-        studies[index].box(2, (0, 0, 0), (4, 4, 4))
+        studies[index].read(2, (slice(0, 4), slice(0, 4), slice(0, 4)))
     assert not loaded
     with pytest.raises(ZeroDivisionError):
         studies[2]
@@ -92,11 +92,9 @@ def test_the_other_phases_are_read_at_the_chosen_place_alone(
     studies = StudyReader(StudyCache(read_manifest(unpacked).split("train").studies, PHASES, 10**9))
     settings = SampleSettings(PHASES, Phase.PORTAL_VENOUS, None)
     dataset = PatchDataset(studies, settings, DegradedPatches(), PatchSampling(8, per_study=20, min_body=0.9))
-    whole = studies[0].files.read_box  # type: ignore[attr-defined]
-    read: list[str] = []
-    monkeypatch.setattr(
-        studies.files, "read_box", lambda scan, *box: read.append(scan.grid.phase) or whole(scan, *box)
-    )
+    whole = studies[0].files.read
+    read: list[Phase | None] = []
+    monkeypatch.setattr(studies.files, "read", lambda scan, box: read.append(scan.phase) or whole(scan, box))
     for index in range(20):
         read.clear()
         dataset[index]

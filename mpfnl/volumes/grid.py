@@ -226,7 +226,7 @@ def check_affine(affine: Affine, name: str) -> None:
         name: Name of the file in messages.
 
     Raises:
-        GridError: As above.
+        GridError: The affine is one of these.
     """
     if not np.isfinite(affine).all():
         raise GridError(f"{name}: its affine has values that are not finite; {CONVERT}")

@@ -31,8 +31,8 @@ def read_volume(path: str | Path, phase: Phase | None = None) -> Volume:
         The volume, with the number type and space code with which to write it again.
 
     Raises:
-        InputError: It is missing, of another kind, cut off or damaged, not 3-D or not of real numbers; a
-            voxel is NaN or infinite; the values are windowed already; the grid has no orientation, no
+        InputError: The file is missing, of another kind, cut off or damaged, not 3-D or not of real numbers;
+            a voxel is NaN or infinite; the values are windowed already; the grid has no orientation, no
             positive spacing, or is sheared; a DICOM folder does not hold one regular stack of CT slices.
 
     Warns:
@@ -63,7 +63,8 @@ def read_mask(path: str | Path, like: OnGrid | None = None, label: int | None = 
         True where the structure is, (x, y, z). A label that does not occur gives an empty mask.
 
     Raises:
-        InputError: As for `read_volume`; or another grid, or values other than 0 and 1 without a label.
+        InputError: The same errors as from `read_volume`; or another grid, or values other than 0 and 1
+            without a label.
 
     >>> from tempfile import TemporaryDirectory
     >>> from mpfnl.volumes import write_volume
@@ -99,7 +100,7 @@ def read_label_volume(path: str | Path, phase: Phase | None = None) -> Volume:
         The labels as uint8, or uint16 where one is above 255, with their grid.
 
     Raises:
-        InputError: As for `read_mask`; or a value is not a whole number from 0 to 65535.
+        InputError: The same errors as from `read_mask`; or a value is not a whole number from 0 to 65535.
     """
     labels = _read_values(Path(path), phase)
     data = labels.data

@@ -89,10 +89,10 @@ def open_scan(source: str | Path | Volume, phase: Phase | None = None, visit: Vi
         visit: Function that receives the whole scan, slab by slab.
 
     Raises:
-        InputError: As for `read_volume`.
+        InputError: The same errors as from `read_volume`.
 
     Warns:
-        InputWarning: As for `read_volume`.
+        InputWarning: The same warnings as from `read_volume`.
 
     >>> from tempfile import TemporaryDirectory
     >>> from mpfnl.volumes import write_volume
@@ -200,7 +200,7 @@ def open_values(path: Path, name: str) -> StoredValues:
         name: Name in messages.
 
     Raises:
-        InputError: It cannot be read, or is no 3-D image of real numbers with a place in the world.
+        InputError: The file cannot be read, or is no 3-D image of real numbers with a place in the world.
     """
     file_format = find_format(path)
     if file_format is None:

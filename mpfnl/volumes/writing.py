@@ -47,12 +47,12 @@ def write_volume(path: str | Path, hu: Voxels, like: Scan, dtype: np.dtype[Any] 
 
 
 class VolumeWriter:
-    """Takes the slabs of a volume in their order; see `volume_writer`.
+    """Receives the slabs of a volume in their order; see `volume_writer`.
 
     Args:
-        stream: Where the voxels go.
-        shape: Of the whole volume.
-        dtype: Their number type in the file.
+        stream: Stream of the file.
+        shape: Shape of the whole volume.
+        dtype: Number type in the file.
     """
 
     def __init__(self, stream: IO[bytes], shape: tuple[int, int, int], dtype: np.dtype[Any]) -> None:
@@ -68,7 +68,7 @@ class VolumeWriter:
             slab: HU `(x, y, slices)`; rounded and limited to the range of an integer type.
 
         Raises:
-            ValueError: They do not fit the volume, or a voxel is NaN or infinite.
+            ValueError: The slices do not fit the volume, or a voxel is NaN or infinite.
         """
         self._written += slab.shape[2]
         if slab.shape[:2] != self._shape[:2] or self._written > self._shape[2]:
@@ -89,12 +89,12 @@ def volume_writer(path: str | Path, grid: Grid, dtype: np.dtype[Any]) -> Iterato
     The file appears at the end of the block, if all slices were written and nothing was raised.
 
     Args:
-        path: As for `write_volume`, and so the others.
+        path: The .nii or .nii.gz file; replaced if it exists.
         grid: Shape and place.
         dtype: Number type in the file, as for `write_volume`.
 
     Raises:
-        InputError: As for `write_volume`.
+        InputError: The same errors as from `write_volume`.
         ValueError: Slices are missing at the end.
     """
     path = Path(path)

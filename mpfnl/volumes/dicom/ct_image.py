@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -24,29 +25,29 @@ from mpfnl.volumes.dicom.provenance import (
     source_image,
 )
 from mpfnl.volumes.dicom.source import SourceSlice, read_dataset
-from mpfnl.volumes.dicom.uids import make_uid
 from mpfnl.window import AIR_HU
 
 HIGHEST_HU = AIR_HU + np.iinfo(np.uint16).max
-"""What 16 bits with slope 1 and intercept -1024 hold."""
+"""The largest HU that 16 bits with slope 1 and intercept -1024 hold."""
 
 STORED = np.dtype("<u2")
-"""The type of the stored numbers: 16 bits, unsigned, little endian."""
+"""The type of the stored values: 16 bits, unsigned, little endian."""
 
 SERIES_NUMBER_STEP = 1000
-"""What is added to the source's SeriesNumber."""
+"""The difference between the SeriesNumber of the derived series and the source's."""
 
 _LARGEST_IS = 2**31 - 1
+_NAMESPACE = uuid.uuid5(uuid.NAMESPACE_OID, "mpfnl")
 
 
 def series_elements(source: Dataset, uid: str, about: Derivation, when: datetime) -> Dataset:
-    """What is the same in all slices of a derived series.
+    """The elements that are the same in all slices of a derived series.
 
     Args:
         source: The header of one of the source's slices.
         uid: The derived series' SeriesInstanceUID.
-        about: How it was made.
-        when: When it was made.
+        about: Derivation: model, weights, version and phases.
+        when: Time of making.
     """
     data = series_attributes(source)
     when = _local(when, str(source.get("TimezoneOffsetFromUTC") or ""))
@@ -68,10 +69,10 @@ def slice_elements(common: Dataset, each: SourceSlice, number: int, name: str) -
     """A derived slice without its pixels.
 
     Args:
-        common: What is the same in all slices.
+        common: Elements that are the same in all slices.
         each: The source slice.
         number: Its InstanceNumber.
-        name: How messages name the source.
+        name: Name of the source in messages.
 
     Raises:
         InputError: The source slice cannot be read.
@@ -80,7 +81,7 @@ def slice_elements(common: Dataset, each: SourceSlice, number: int, name: str) -
     data = Dataset()
     data.update(common)
     data.update(image_attributes(source))
-    data.ImageType = ["DERIVED", "SECONDARY", _third(source.get("ImageType")) or "AXIAL"]
+    data.ImageType = ["DERIVED", "SECONDARY", _third_value(source.get("ImageType")) or "AXIAL"]
     data.InstanceNumber = number
     data.SOPInstanceUID = make_uid("derived slice", common.SeriesInstanceUID, each.sop_instance)
     data.SourceImageSequence = source_image(each)
@@ -93,7 +94,7 @@ def add_pixels(data: Dataset, stored: NDArray[np.uint16]) -> None:
 
     Args:
         data: The slice.
-        stored: The stored numbers (rows, columns).
+        stored: Stored values (rows, columns).
     """
     data.SamplesPerPixel = 1
     data.PhotometricInterpretation = "MONOCHROME2"
@@ -126,12 +127,12 @@ def save_slice(path: Path, data: Dataset) -> None:
     dcmwrite(path, data, implicit_vr=False, little_endian=True, enforce_file_format=True)
 
 
-def stored_numbers(hu: NDArray[Any], name: str) -> NDArray[np.uint16]:
-    """The stored numbers (rows, columns) of a slice.
+def stored_values(hu: NDArray[Any], name: str) -> NDArray[np.uint16]:
+    """The stored values (rows, columns) of a slice.
 
     Args:
         hu: Voxels (x, y) in HU.
-        name: How messages name the source.
+        name: Name of the source in messages.
 
     Raises:
         InputError: A voxel is above 64511 HU.
@@ -148,7 +149,7 @@ def stored_numbers(hu: NDArray[Any], name: str) -> NDArray[np.uint16]:
     return np.ascontiguousarray((whole - AIR_HU).T.astype(STORED))
 
 
-def _third(kind: object) -> str:
+def _third_value(kind: object) -> str:
     """The third value of an ImageType, as in ORIGINAL, PRIMARY, AXIAL; empty where it has fewer."""
     if isinstance(kind, MultiValue) and len(kind) > 2:
         return str(kind[2])
@@ -167,3 +168,14 @@ def _local(when: datetime, offset: str) -> datetime:
         return when
     minutes = int(offset[1:3]) * 60 + int(offset[3:])
     return when.astimezone(timezone(timedelta(minutes=-minutes if offset[0] == "-" else minutes)))
+
+
+def make_uid(*parts: object) -> str:
+    """A UID under the root 2.25: the same for the same parts, another for others.
+
+    It is the decimal form of a name-based UUID (DICOM PS3.5, B.2; RFC 9562, version 5).
+
+    Args:
+        parts: Parts of a name; their texts count.
+    """
+    return f"2.25.{uuid.uuid5(_NAMESPACE, chr(0).join(map(str, parts))).int}"

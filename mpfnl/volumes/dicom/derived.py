@@ -19,15 +19,15 @@ from mpfnl.errors import OutputError
 from mpfnl.volumes.dicom.ct_image import (
     STORED,
     add_pixels,
+    make_uid,
     save_slice,
     series_elements,
     slice_elements,
-    stored_numbers,
+    stored_values,
 )
 from mpfnl.volumes.dicom.headers import tolerant
 from mpfnl.volumes.dicom.provenance import Derivation
 from mpfnl.volumes.dicom.source import SourceSeries, find_source, read_dataset
-from mpfnl.volumes.dicom.uids import make_uid
 from mpfnl.volumes.fileio import one_line
 from mpfnl.volumes.intensity import Voxels
 
@@ -40,7 +40,7 @@ def check_derived_output(folder: str | Path, source: str | Path) -> None:
         source: The series to derive from.
 
     Raises:
-        InputError: As there, but for what the voxels hold.
+        InputError: The same errors as from there, except those about voxels.
     """
     _check_folder(Path(folder), find_source(source))
 
@@ -65,7 +65,7 @@ def write_derived_series(
         hu: Voxels (x, y, z) in HU on the source's grid, as `read_volume` gave it. It is gone through slice by
             slice, so it may be an array that is mapped from a file.
         source: The series that was enhanced: its folder, or `FOLDER#UID`.
-        about: How it was enhanced.
+        about: Derivation: model, weights, version and phases.
         when: The time of making, for the dates of the series and its content; now if None.
 
     Returns:
@@ -86,10 +86,10 @@ def write_derived_series(
 
 
 class DerivedWriter:
-    """Takes the slabs of an enhanced scan in their order; see `derived_series_writer`.
+    """Receives the slabs of an enhanced scan in their order; see `derived_series_writer`.
 
     Args:
-        spool: Where the voxels wait until all are there.
+        spool: File in which the voxels wait until all are there.
         series: The source series.
     """
 
@@ -101,25 +101,25 @@ class DerivedWriter:
         self._written = 0
 
     def write(self, slab: Voxels) -> None:
-        """Takes the next slices.
+        """Receives the next slices.
 
         Args:
             slab: HU `(x, y, slices)`.
 
         Raises:
             InputError: A voxel is above 64511 HU.
-            ValueError: They do not fit the series, or a voxel is NaN or infinite.
+            ValueError: The slices do not fit the series, or a voxel is NaN or infinite.
         """
         self._written += slab.shape[2]
         if slab.shape[:2] != self.shape[:2] or self._written > self.shape[2]:
             raise ValueError(f"a slab of {slab.shape} does not fit a series of {self.shape}")
         for z in range(slab.shape[2]):
-            plane = stored_numbers(slab[:, :, z], self._name).tobytes()
+            plane = stored_values(slab[:, :, z], self._name).tobytes()
             self._digest.update(plane)
             self._spool.write(plane)
 
     def planes(self) -> Iterator[NDArray[np.uint16]]:
-        """The stored numbers (rows, columns) of each slice.
+        """The stored values (rows, columns) of each slice.
 
         Raises:
             ValueError: Slices are missing.
@@ -132,7 +132,7 @@ class DerivedWriter:
             yield np.frombuffer(self._spool.read(2 * rows * columns), STORED).reshape(rows, columns)
 
     def digest(self) -> str:
-        """What tells these voxels from others."""
+        """The SHA-256 of the stored values."""
         return self._digest.hexdigest()
 
 
@@ -146,13 +146,13 @@ def derived_series_writer(
     folder gets its name at the end of the block, if all slices were written and nothing was raised.
 
     Args:
-        folder: As for `write_derived_series`, and so the others.
+        folder: Folder to make; an empty one is taken.
         source: The series that was enhanced.
-        about: How it was enhanced.
+        about: Derivation: model, weights, version and phases.
         when: The time of making; that at the end of the block if None.
 
     Raises:
-        InputError: As for `write_derived_series`.
+        InputError: The same errors as from `write_derived_series`.
         ValueError: Slices are missing at the end.
     """
     folder = Path(folder)

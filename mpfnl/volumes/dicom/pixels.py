@@ -22,13 +22,13 @@ def read_pixels(each: Slice, name: str) -> NDArray[Any]:
 
     Args:
         each: The slice.
-        name: How messages name the scan.
+        name: Name of the scan in messages.
 
     Returns:
         Pixels (x, y): columns, then rows.
 
     Raises:
-        InputError: They are cut off, damaged, or not as many as the header says.
+        DamagedError: The pixels are cut off, damaged, or not as many as the header says.
     """
     _check_length(each, name)
     reader = sitk.ImageFileReader()
@@ -58,7 +58,7 @@ def _check_length(each: Slice, name: str) -> None:
         name: Name of the scan in messages.
 
     Raises:
-        DamagedError: As above.
+        DamagedError: The length is another one.
     """
     columns, rows = each.shape
     if each.header.pixel_bytes not in (None, 2 * columns * rows):

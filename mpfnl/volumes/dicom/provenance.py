@@ -43,14 +43,14 @@ _PROCESSING_EQUIPMENT = ("109102", "Processing Equipment")
 
 @dataclass(frozen=True)
 class Derivation:
-    """How an enhanced scan was made.
+    """The derivation of an enhanced scan.
 
     Args:
         model: The model's name, e.g. PFNL3D.
         weights: The SHA-256 of its weights in hexadecimal digits.
         version: The version of mpfnl.
         phases: The phases that went in.
-        description: What was done, in one line.
+        description: Description of the processing, in one line.
     """
 
     model: str
@@ -60,16 +60,16 @@ class Derivation:
     description: str = "Enhanced by a neural network"
 
     def identity(self) -> tuple[str, ...]:
-        """All of it as texts, for identifiers that must differ where any of it does."""
+        """All fields as texts, for identifiers that must differ where a field does."""
         return (self.model, self.weights, self.version, *self.phases, self.description)
 
 
 def describe_series(data: Dataset, about: Derivation, source: Dataset) -> None:
-    """Adds what is the same in all slices: the equipment, the derivation, the series' description.
+    """Adds the elements that are the same in all slices: equipment, derivation, series description.
 
     Args:
         data: The derived slices' common part.
-        about: How the series was made.
+        about: Derivation: model, weights, version and phases.
         source: The header of one of the source's slices.
     """
     model = _plain(about.model, _LONGEST_MODEL)
@@ -85,12 +85,12 @@ def describe_series(data: Dataset, about: Derivation, source: Dataset) -> None:
 
 
 def contributing_equipment(about: Derivation, source: Dataset, when: datetime) -> Sequence:
-    """What the source says of its equipment, the equipment that made it, and mpfnl.
+    """The equipment that the source names, the scanner that made it, and mpfnl.
 
     Args:
-        about: How the series was made.
+        about: Derivation: model, weights, version and phases.
         source: The header of one of the source's slices.
-        when: When it was made.
+        when: Time of making.
     """
     items = list(source.get("ContributingEquipmentSequence") or [])
     for item in items:

@@ -74,8 +74,8 @@ def split_selector(path: Path) -> tuple[Path, str | None]:
 def read_series(folder: Path, uid: str | None, name: str) -> StoredArray:
     """Reads one series of CT slices from a folder.
 
-    Slices are put in order by their position. Values below -1024 HU, which fill what lies outside the scan,
-    become -1024. A stack that leans (tilted gantry) is resampled onto right angles.
+    Slices are put in order by their position. Values below -1024 HU, which fill the area outside the
+    scan, become -1024. A stack that leans (tilted gantry) is resampled onto right angles.
 
     Args:
         folder: The folder; its subfolders are not searched.
@@ -86,7 +86,7 @@ def read_series(folder: Path, uid: str | None, name: str) -> StoredArray:
         Voxels (x, y, z) in HU: columns, rows, and slices along their normal.
 
     Raises:
-        InputError: It is not one regular stack of CT slices; see `docs/reading.md`.
+        InputError: The series is not one regular stack of CT slices; `docs/reading.md` lists the reasons.
 
     Warns:
         InputWarning: The stack was resampled onto right angles.
@@ -117,11 +117,11 @@ def series_files(folder: Path, uid: str | None, name: str) -> list[Path]:
 
     Args:
         folder: The folder.
-        uid: As for `read_series`.
+        uid: SeriesInstanceUID of the series, or its ending; None where there is one series.
         name: Name of the scan in messages.
 
     Raises:
-        InputError: It is not one series of CT slices.
+        InputError: The folder does not hold one series of CT slices.
     """
     slices = check_slices(read_headers(folder, uid, name), name)
     return [each.path for group in order(slices) for each in group]
@@ -189,12 +189,12 @@ def _select(series: Mapping[str, Sequence[Header]], uid: str | None, folder: Pat
 
 def _listed(series: Mapping[str, Sequence[Header]]) -> str:
     ordered = sorted(series.items(), key=lambda item: (-len(item[1]), item[0]))
-    shown = [_described(uid, headers) for uid, headers in ordered[:SHOWN_SERIES]]
+    shown = [_series_label(uid, headers) for uid, headers in ordered[:SHOWN_SERIES]]
     more = len(ordered) - len(shown)
     return ", ".join(shown) + (f" and {more} more" if more else "")
 
 
-def _described(uid: str, headers: Sequence[Header]) -> str:
+def _series_label(uid: str, headers: Sequence[Header]) -> str:
     header = headers[0]
     number = header.text("SeriesNumber")
     description = header.text("SeriesDescription")[:LONGEST_DESCRIPTION]

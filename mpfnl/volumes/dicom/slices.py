@@ -64,7 +64,7 @@ def check_slices(headers: Sequence[Header], name: str) -> list[Slice]:
 
     Args:
         headers: The headers of the series.
-        name: How messages name the scan.
+        name: Name of the scan in messages.
 
     Raises:
         InputError: A file is not a slice of CT in HU, or the slices differ in orientation, size or spacing.

@@ -45,8 +45,8 @@ class Stack:
     Args:
         slices: The slices.
         step: The distance between neighbours along the normal in mm.
-        lean: How far each slice lies sideways of the one before, in mm along columns and rows; (0, 0) where
-            the gantry was not tilted.
+        lean: Sideways distance of each slice from the one before, in mm along columns and rows; (0, 0)
+            where the gantry was not tilted.
     """
 
     slices: tuple[Slice, ...]
@@ -102,7 +102,7 @@ def overlapping(groups: Sequence[Sequence[Slice]], a: Slice, b: Slice, name: str
         groups: All slices, those of one position together.
         a: One of the two.
         b: The other.
-        name: How messages name the scan.
+        name: Name of the scan in messages.
     """
     double = sum(len(group) > 1 for group in groups)
     separators = [keyword for keyword in SEPARATORS if _separates(groups, keyword)]
@@ -127,7 +127,7 @@ def build_stack(slices: Sequence[Slice], name: str) -> Stack:
 
     Args:
         slices: The slices in the order of the normal.
-        name: How messages name the scan.
+        name: Name of the scan in messages.
 
     Raises:
         InputError: There is one slice only, slices are missing between others, or they do not lie at equal
@@ -207,7 +207,7 @@ def straighten(hu: NDArray[Any], stack: Stack) -> tuple[NDArray[Any], Affine]:
 
     Args:
         hu: The slices in HU (x, y, z).
-        stack: How they lie.
+        stack: Positions of the slices.
 
     Returns:
         The voxels on the wider grid, in the same number type (whole numbers are rounded), and its affine.

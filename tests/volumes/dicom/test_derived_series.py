@@ -19,9 +19,9 @@ from scipy.spatial.transform import Rotation
 
 from mpfnl.phases import Phase
 from mpfnl.volumes import read_volume
+from mpfnl.volumes.dicom.ct_image import make_uid
 from mpfnl.volumes.dicom.derived import derived_series_writer, write_derived_series
 from mpfnl.volumes.dicom.provenance import Derivation
-from mpfnl.volumes.dicom.uids import make_uid
 
 Derive: TypeAlias = Callable[..., list[pydicom.Dataset]]
 Source: TypeAlias = Callable[..., Path]

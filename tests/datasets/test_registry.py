@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,20 @@ def test_a_data_set_from_outside_is_written_and_read(
     for study in cohort:
         shape = read_label_volume(study.masks["arterial_labels"]).shape
         assert {read_volume(study.file(phase), phase).shape for phase in PHASES} == {shape}
+
+
+def test_the_page_registers_a_data_set_that_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_ADAPTERS", {})
+    page = (Path(__file__).parents[2] / "docs" / "datasets.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    exec(code, {"__name__": "page"})
+    for name, phases in (("a", PHASES), ("b", PHASES[:1])):
+        (tmp_path / name).mkdir()
+        for phase in phases:
+            (tmp_path / name / f"{phase}.nii.gz").touch()
+    cohort = find_dataset("folders").read(tmp_path)
+    assert [study.study_id for study in cohort.studies] == ["a"]
+    assert [study.study_id for study in cohort.excluded] == ["b"]
 
 
 def test_the_command_line_offers_what_is_registered(

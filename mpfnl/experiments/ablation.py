@@ -19,7 +19,6 @@ from mpfnl.experiments.candidates import Candidate, new_candidate
 from mpfnl.experiments.effects import Effect, Square, effects_table, measure_effects, write_effects
 from mpfnl.experiments.training import TrainingRun, TrainingSet
 from mpfnl.inference.tiling import Tiling
-from mpfnl.models import PFNL3D, RCAN3D
 from mpfnl.models.loading import load_model
 from mpfnl.phases import PHASES, Phase
 from mpfnl.segmentation.segmenter import Segmenter
@@ -60,9 +59,9 @@ class AblationSettings:
 def candidates(small: bool = False) -> tuple[Candidate, ...]:
     """RCAN3D and PFNL3D with the target phase alone, then both with the paper's phases."""
     return tuple(
-        new_candidate(model, phases, name=names[column], small=small)
-        for column, phases in enumerate((1, len(PHASES)))
-        for model, names in ((RCAN3D, SQUARE.rcan3d), (PFNL3D, SQUARE.pfnl3d))
+        new_candidate(network, phases, name=names[column], small=small)
+        for column, phases in enumerate((1, PHASES))
+        for network, names in (("RCAN3D", SQUARE.rcan3d), ("PFNL3D", SQUARE.pfnl3d))
     )
 
 

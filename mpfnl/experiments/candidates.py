@@ -6,16 +6,15 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from torch.optim import Adam
 from torch.optim.lr_scheduler import OneCycleLR
 
+from mpfnl.errors import OptionError
 from mpfnl.models.enhancement import EnhancementModule
 from mpfnl.models.muon import Muon
-from mpfnl.models.pfnl3d import PFNL3D
 from mpfnl.models.rates import Interval, OptimizerFactory, SchedulerFactory
-from mpfnl.models.rcan3d import RCAN3D
 from mpfnl.phases import PhaseName
 
 SMALL_CLIP = 0.1
@@ -100,40 +99,52 @@ class Candidate:
 class SmallNetwork:
     """Options of a small network and its learning rate, tuned on phantoms (docs/demo.md)."""
 
-    options: Mapping[str, int]
+    options: Mapping[str, Any]
     rate: LearningRate
 
 
-SMALL_NETWORKS: dict[type[EnhancementModule], SmallNetwork] = {
-    RCAN3D: SmallNetwork({"channels": 16, "groups": 2, "blocks": 2}, LearningRate(3e-3, warm_up=0.1)),
-    PFNL3D: SmallNetwork({"features": 16, "blocks": 3}, LearningRate(4e-3, warm_up=0.1, betas=(0.9, 0.99))),
+SMALL_NETWORKS = {
+    "RCAN3D": SmallNetwork({"channels": 16, "groups": 2, "blocks": 2}, LearningRate(3e-3, warm_up=0.1)),
+    "PFNL3D": SmallNetwork({"features": 16, "blocks": 3}, LearningRate(4e-3, warm_up=0.1, betas=(0.9, 0.99))),
 }
 
 
 def new_candidate(
-    model: type[EnhancementModule], phases: int | Sequence[PhaseName], *, name: str = "", small: bool = False
+    network: str,
+    phases: int | Sequence[PhaseName],
+    *,
+    name: str = "",
+    options: Mapping[str, Any] | None = None,
+    small: bool = False,
 ) -> Candidate:
-    """A candidate with a new network: as the paper trained it, or a small one.
+    """A candidate with a new network, trained as in the paper; or a small one.
 
     Args:
-        model: Model class.
+        network: Name of a registered network.
         phases: Input phases, or their number.
-        name: Name of the candidate; that of the class by default.
-        small: Whether to take the small network of `SMALL_NETWORKS`.
+        name: Name of the candidate; that of the network by default.
+        options: Options of the network.
+        small: Whether to take the options and the learning rate of `SMALL_NETWORKS`.
+
+    Raises:
+        OptionError: The network has no small version.
     """
-    name = name or model.__name__
+    make = partial(EnhancementModule, network, phases=phases)
     if not small:
-        return Candidate(name, partial(model, phases=phases))
-    network = SMALL_NETWORKS[model]
-    return Candidate(name, partial(model, phases=phases, **network.options), network.rate, SMALL_CLIP)
+        return Candidate(name or network, partial(make, options=options))
+    if network not in SMALL_NETWORKS:
+        raise OptionError(f"network {network}: has no small version; choose from {', '.join(SMALL_NETWORKS)}")
+    version = SMALL_NETWORKS[network]
+    make = partial(make, options={**version.options, **(options or {})})
+    return Candidate(name or network, make, version.rate, SMALL_CLIP)
 
 
-def fine_tuned(model: type[EnhancementModule], weights: str) -> Candidate:
+def fine_tuned(name: str, weights: str) -> Candidate:
     """A candidate that fine-tunes the weights of a small model at a lower learning rate.
 
     Args:
-        model: Model class, which also names the candidate.
+        name: Name of the candidate.
         weights: Weights folder, name of shipped weights, or `owner/name` on the Hugging Face Hub.
     """
-    make = partial(model.from_pretrained, weights)
-    return Candidate(model.__name__, make, LearningRate(FINE_TUNING_RATE, warm_up=0.1), SMALL_CLIP, weights)
+    make = partial(EnhancementModule.from_pretrained, weights)
+    return Candidate(name, make, LearningRate(FINE_TUNING_RATE, warm_up=0.1), SMALL_CLIP, weights)

@@ -17,7 +17,6 @@ from mpfnl.evaluation.scoring import EvaluateOptions
 from mpfnl.experiments.budget import SMALL_BUDGET, SMALL_TILING, Machine, TrainingBudget
 from mpfnl.experiments.candidates import Candidate, fine_tuned, new_candidate
 from mpfnl.experiments.training import TrainingRun, TrainingSet
-from mpfnl.models import PFNL3D, RCAN3D
 from mpfnl.models.loading import load_model
 from mpfnl.models.sources import find_weights
 from mpfnl.models.weights import read_config
@@ -32,7 +31,7 @@ NOTICE = (
     "These figures show that the software works; they say nothing about patients."
 )
 
-SHIPPED = {RCAN3D: "rcan3d-phantoms", PFNL3D: "pfnl3d-phantoms"}
+SHIPPED = {"RCAN3D": "rcan3d-phantoms", "PFNL3D": "pfnl3d-phantoms"}
 """Shipped weights that the demonstration can fine-tune."""
 
 
@@ -113,7 +112,7 @@ def _segmenter(console: Console) -> AbstractContextManager[Segmenter | None]:
 def _candidates(seed: int, settings: DemoSettings) -> list[Candidate]:
     """Both models, with new networks or the shipped weights."""
     if not settings.fine_tune:
-        return [new_candidate(RCAN3D, phases=1, small=True), new_candidate(PFNL3D, phases=PHASES, small=True)]
+        return [new_candidate("RCAN3D", phases=1, small=True), new_candidate("PFNL3D", PHASES, small=True)]
     for weights in SHIPPED.values():
         record = read_config(find_weights(weights)).training
         if record is not None and seed in record.seeds:
@@ -121,4 +120,4 @@ def _candidates(seed: int, settings: DemoSettings) -> list[Candidate]:
                 f"--seed {seed}: {weights} were trained on phantoms of this seed, so none could be held out; "
                 "give another seed, or leave --fine-tune out"
             )
-    return [fine_tuned(model, weights) for model, weights in SHIPPED.items()]
+    return [fine_tuned(name, weights) for name, weights in SHIPPED.items()]

@@ -120,7 +120,7 @@ class TrainingRun:
     def settings(self) -> dict[str, Any]:
         """Settings that define the weights, as JSON values; the same settings are not trained twice."""
         model = self.candidate.model(self.steps)
-        settings = {"model": type(model).__name__, "config": model.config} | asdict(self.budget)
+        settings = {"model": model.name, "config": model.config} | asdict(self.budget)
         rate = asdict(self.candidate.rate)
         precision = str(self.machine.computed_in).removeprefix("torch.")
         data = {"degradation": self.data.degradation.name, "scans_sha256": self.data.digest}

@@ -199,7 +199,7 @@ def test_small_networks_are_called_so() -> None:
 def test_the_candidates_are_a_square() -> None:
     made = {candidate.name: candidate.model(steps=10) for candidate in candidates()}
     assert set(made) == set(Square().rcan3d) | set(Square().pfnl3d)
-    assert {(type(model).__name__, len(model.phases)) for model in made.values()} == {
+    assert {(model.name, len(model.phases)) for model in made.values()} == {
         (architecture, phases) for architecture in ("RCAN3D", "PFNL3D") for phases in (1, 3)
     }
 

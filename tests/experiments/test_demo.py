@@ -69,13 +69,13 @@ def test_it_can_begin_with_the_weights_that_ship(
     run_demo(tmp_path, seed=3, settings=replace(SETTINGS, fine_tune=True))
     assert len(evaluated) == 1
     printed = capsys.readouterr().out
-    for model, weights in SHIPPED.items():
+    for name, weights in SHIPPED.items():
         assert weights in shipped_weights()
         assert f"steps from {weights}" in printed
-        trained = load_model(tmp_path / "weights" / model.__name__).training_record
+        trained = load_model(tmp_path / "weights" / name).training_record
         assert trained is not None
         assert trained.started_from == load_model(weights).training_record
-        settings = json.loads((tmp_path / "training" / f"{model.__name__}.json").read_text())["settings"]
+        settings = json.loads((tmp_path / "training" / f"{name}.json").read_text())["settings"]
         assert settings["start_from"]["weights"] == weights
 
 

@@ -7,6 +7,7 @@ import json
 import shutil
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -27,6 +28,8 @@ from mpfnl.experiments.candidates import Candidate, LearningRate, fine_tuned, ne
 from mpfnl.experiments.training import TrainingRun, TrainingSet
 from mpfnl.models.enhancement import EnhancementModule
 from mpfnl.models.loading import load_model
+from mpfnl.networks import register_network, registry
+from mpfnl.phases import Phase
 from mpfnl.transforms.degradation import find_preset
 
 TINY = Candidate("tiny", partial(mpfnl.PFNL3D, features=8, blocks=1), LearningRate(3e-3, warm_up=0.2))
@@ -227,7 +230,7 @@ def test_fine_tuning_starts_from_weights_and_says_which(
 ) -> None:
     """Nothing is learned here, so the weights are those that it began with."""
     start = str(shutil.copytree(whole.weights, tmp_path / "start"))
-    run = TrainingRun(fine_tuned(mpfnl.PFNL3D, start), whole.data, tmp_path / "tuned", BUDGET, MACHINE)
+    run = TrainingRun(fine_tuned("PFNL3D", start), whole.data, tmp_path / "tuned", BUDGET, MACHINE)
     monkeypatch.setattr(torch.optim.Adam, "step", lambda self, closure: closure())
     run.train()
     assert f"6 steps from {start}" in capsys.readouterr().out
@@ -268,12 +271,37 @@ def test_what_diverges_is_an_error_and_leaves_no_weights(data: TrainingSet, tmp_
 @pytest.mark.parametrize("model", [mpfnl.RCAN3D, mpfnl.PFNL3D])
 @pytest.mark.parametrize("phases", [1, 3])
 def test_candidates_are_the_papers_networks_unless_small(model: type[EnhancementModule], phases: int) -> None:
-    paper = new_candidate(model, phases).model(steps=10)
-    small = new_candidate(model, phases, small=True).model(steps=10)
-    assert type(paper) is type(small) is model
+    paper = new_candidate(model.__name__, phases).model(steps=10)
+    small = new_candidate(model.__name__, phases, small=True).model(steps=10)
+    assert paper.config == model(phases=phases).config
+    assert paper.name == small.name == model.__name__
     assert len(paper.phases) == len(small.phases) == phases
     assert paper.configure_optimizers().defaults["lr"] == 1e-3  # type: ignore[union-attr]  # the paper's
     assert parameters(small.network) < parameters(paper.network) / 5
+
+
+def test_a_candidate_can_be_any_registered_network(
+    data: TrainingSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "_BUILDERS", dict(registry._BUILDERS))  # ends with this test
+
+    @register_network("mean-of-phases")
+    class Mean(nn.Module):
+        def __init__(self, start: float = 1.0) -> None:
+            super().__init__()
+            self.factor = nn.Parameter(torch.tensor(start))
+
+        def forward(self, phases: torch.Tensor) -> torch.Tensor:
+            return self.factor * phases.mean(dim=1, keepdim=True)
+
+    candidate = new_candidate("mean-of-phases", [Phase.ARTERIAL, Phase.PORTAL_VENOUS], options={"start": 0.5})
+    run = TrainingRun(candidate, data, tmp_path, replace(BUDGET, epochs=1), MACHINE)
+    run.train()
+    trained = load_model(run.weights)
+    assert trained.config["start"] == 0.5
+    assert trained.network.factor.item() != 0.5
+    with pytest.raises(OptionError, match="mean-of-phases"):
+        new_candidate("mean-of-phases", 1, small=True)
 
 
 def parameters(network: nn.Module) -> int:

@@ -48,6 +48,7 @@ class ImageMetric:
 
 _METRICS: dict[str, ImageMetric] = {}
 _BUILT_IN = ("psnr_db", "ssim")
+_RESERVED = ("study_id", "patient_id", "method", "dsc", "nsd", "failure")  # other columns of `cases.csv`
 
 
 def register_metric(
@@ -76,7 +77,7 @@ def register_metric(
 
     Raises:
         OptionError: If the name holds no letter or digit.
-        ConflictError: If the column belongs to PSNR or SSIM.
+        ConflictError: If the column belongs to PSNR, SSIM, another metric or the evaluation itself.
 
     >>> import torch
     >>> mae = register_metric("MAE", lambda a, b: (a - b).abs().mean(), higher_is_better=False)
@@ -89,6 +90,8 @@ def register_metric(
     column = _column(name, unit)
     if not column:
         raise OptionError(f"metric {name!r}: a metric's name needs a letter or a digit")
+    if column in _RESERVED:
+        raise ConflictError(f"metric {name!r}: the evaluation has a column {column}; choose another name")
     taken = next((metric for metric in _METRICS.values() if metric.column == column), None)
     if taken is not None and (column in _BUILT_IN or taken.name != name):
         raise ConflictError(

@@ -66,6 +66,12 @@ def test_psnr_and_ssim_are_not_replaced(name: str, unit: str) -> None:
     assert columns() == ["psnr_db", "ssim"]
 
 
+@pytest.mark.parametrize("name", ["DSC", "nsd", "Method", "patient ID"])
+def test_the_evaluations_other_columns_are_reserved(name: str) -> None:
+    with pytest.raises(ConflictError, match=name):
+        register_metric(name, lambda a, b: 0.0)
+
+
 def test_two_names_do_not_share_a_column() -> None:
     register_metric("edge error", lambda a, b: 0.0)
     with pytest.raises(ConflictError, match="edge_error"):

@@ -131,8 +131,8 @@ def _gas_pockets(
 ) -> None:
     """Bubbles along a tube: about `share` of its length holds gas, each piece with its own level."""
     for i in range(1, len(path) - 1, 4):
-        present, fullness = anatomy.rng.random(), anatomy.rng.uniform(-0.6, 0.5)
-        if present < share:
+        chance, fullness = anatomy.rng.random(), anatomy.rng.uniform(-0.6, 0.5)
+        if chance < share:
             around = anatomy.scene.ellipsoid(path[i], np.full(3, 2.0 * radius[i]))
             pocket = around.within(lumen.on(around.box))
             _gas(anatomy, pocket, float(path[i, 1] + fullness * radius[i]))

@@ -19,7 +19,7 @@ Box: TypeAlias = tuple[slice, slice, slice]
 Hu: TypeAlias = Sequence["float | Array"]
 """HU per phase: three numbers, or three arrays over the region."""
 
-_REACH = 6.0  # mm around a shape within which its distance is kept
+_REACH = 6.0  # mm around a shape within which its distance is computed
 
 
 @dataclass(frozen=True)
@@ -169,8 +169,8 @@ class Scene:
 
     def carve(self, region: Region, gap: float = 1.5) -> Region:
         """The region without painted organs, with about `gap` mm of fat between."""
-        kept = np.float32(gap) * self.planes[region.box] - self.room[region.box]
-        return Region(region.box, np.maximum(region.distance, kept))
+        clearance = np.float32(gap) * self.planes[region.box] - self.room[region.box]
+        return Region(region.box, np.maximum(region.distance, clearance))
 
     def claim(self, region: Region, margin: float = 0.0) -> None:
         """Takes a region's room (and `margin` mm around it), so that later organs keep clear of it."""

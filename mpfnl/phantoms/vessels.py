@@ -171,7 +171,7 @@ def _renal(anatomy: Anatomy) -> None:
 
 
 def build_liver_vessels(anatomy: Anatomy, landmarks: Landmarks, liver: Array) -> None:
-    """Branching portal and hepatic veins, kept inside the liver's distance field."""
+    """Branching portal and hepatic veins, confined to the liver's distance field."""
     targets = anatomy.place([(88, 22, 55), (84, -8, 15), (72, 50, 30), (-8, 58, 46), (20, 62, 62)], 7.0)
     left_turn = anatomy.place((8, 48, 44), 3.0)
     for index, target in enumerate(targets):
@@ -206,5 +206,5 @@ def _tree(
 
 
 def _inside(anatomy: Anatomy, region: Region, liver: Array, tissue: str) -> None:
-    kept = region.within(liver[region.box] + np.float32(2.5))
-    anatomy.scene.paint(kept, anatomy.hu[tissue])
+    inside = region.within(liver[region.box] + np.float32(2.5))
+    anatomy.scene.paint(inside, anatomy.hu[tissue])

@@ -38,9 +38,10 @@ def test_a_failed_study_is_left_out_and_named(
     assert left_out["test0"] == "its preparation failed"
     assert left_out["train1"] == "split train"
     assert "test1" not in left_out
-    assert "1 of 2 studies left out, preparation failed: test0\n" in capsys.readouterr().out
-    report = (tmp_path / "report.html").read_text()
-    assert "<p>Left out, since their preparation failed: test0.</p>" in report
+    lines = capsys.readouterr().out.splitlines()
+    assert any("1 of 2" in line and "test0" in line for line in lines)
+    failures = (tmp_path / "report.html").read_text().partition('id="failures"')[2]
+    assert "test0" in failures.partition("</section>")[0]
 
 
 def test_nothing_left_to_evaluate_is_told(cohort: Path, tmp_path: Path) -> None:
@@ -55,6 +56,7 @@ def test_many_names_are_cut_short(cohort: Path) -> None:
     study = read_manifest(cohort).studies[0]
     failed = [replace(study, study_id=f"s{n}", quality=Quality.FAIL) for n in range(13)]
     line = Manifest(Path("folder/cohort.csv"), tuple(failed)).left_out()
-    names = ", ".join(f"s{n}" for n in range(10))
-    assert line == f"cohort.csv: 13 of 13 studies left out, preparation failed: {names}, and 3 more"
+    assert all(f"s{n}," in line for n in range(10))
+    assert all(text in line for text in ("cohort.csv", "13 of 13", "3 more"))
+    assert "s10" not in line
     assert Manifest(Path("cohort.csv"), (study,)).left_out() == ""

@@ -47,7 +47,7 @@ def test_a_failed_study_is_left_out_and_named(
 def test_nothing_left_to_evaluate_is_told(cohort: Path, tmp_path: Path) -> None:
     manifest = with_failed(cohort, "test0", "test1")
     models = {"RCAN3D": mpfnl.RCAN3D(channels=16, groups=1, blocks=1)}
-    with pytest.raises(InputError, match=r"split test.* 2 "):
+    with pytest.raises(InputError, match="split test"):
         score_cohort(manifest, models, tmp_path / "evaluation", OPTIONS)
     assert not (tmp_path / "evaluation").exists()
 

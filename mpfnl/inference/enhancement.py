@@ -27,7 +27,7 @@ from mpfnl.shapes import PhaseVolume
 from mpfnl.volumes import Grid, Scan, Volume, open_scan
 from mpfnl.volumes.grid import check_same_grid
 from mpfnl.volumes.intensity import Voxels
-from mpfnl.volumes.slabs import MovingSlab
+from mpfnl.volumes.scan import MovingSlab
 from mpfnl.volumes.writing import check_output, volume_writer
 from mpfnl.window import Window
 

@@ -39,6 +39,14 @@ def write_volume(path: str | Path, hu: Voxels, like: Scan, dtype: np.dtype[Any] 
     Raises:
         InputError: The name does not end in .nii or .nii.gz, or the file cannot be written there.
         ValueError: The shape is not `like`'s, or a voxel is NaN or infinite.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> from mpfnl.volumes import Volume, read_volume
+    >>> scan = Volume.from_array(np.full((4, 4, 3), 40, np.int16), np.diag([0.8, 0.8, 5, 1]))
+    >>> with TemporaryDirectory() as folder:
+    ...     write_volume(f"{folder}/darker.nii.gz", scan.data - 10.4, like=scan)
+    ...     read_volume(f"{folder}/darker.nii.gz").data.max()
+    np.int16(30)
     """
     if hu.shape != like.grid.shape:
         raise ValueError(f"the voxels have the shape {hu.shape}, the volume to be like {like.grid.shape}")

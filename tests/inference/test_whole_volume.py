@@ -22,7 +22,7 @@ from mpfnl.inference.sweep import tiled_forward
 from mpfnl.inference.tiling import Tiling
 from mpfnl.networks import RCAN3DNet
 from mpfnl.phases import PHASES, Phase
-from mpfnl.volumes import Grid, Volume, read_volume, scan, slabs, write_volume
+from mpfnl.volumes import Grid, Volume, read_volume, scan, write_volume
 from mpfnl.volumes.writing import volume_writer
 from mpfnl.window import ABDOMEN, Window
 
@@ -86,7 +86,7 @@ def test_cuts_leave_no_trace(
 ) -> None:
     enhance_study(model, files, tmp_path / "usual.nii.gz", SLABS)
     monkeypatch.setattr(hounsfield, "SLAB_VOXELS", restored * SHAPE[0] * SHAPE[1])
-    monkeypatch.setattr(slabs, "READ_SLICES", read)
+    monkeypatch.setattr(scan, "READ_SLICES", read)
     monkeypatch.setattr(scan, "SURVEY_BYTES", surveyed * SHAPE[0] * SHAPE[1] * 2)
     with open_study(model, files, SLABS, keeps_result=False) as study:
         assert study.plan.slices == restored

@@ -12,7 +12,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from mpfnl.errors import InputError
+from mpfnl.errors import DamagedError, FormatError, GridError, InputError, IntensityError, NotFoundError
 from mpfnl.phases import Phase
 from mpfnl.volumes import read_mask, read_volume
 
@@ -37,8 +37,8 @@ def patched(path: Path, *changes: tuple[int, str, Any]) -> Path:
     return path
 
 
-def refusal(path: Path, phase: Phase = Phase.PORTAL_VENOUS) -> str:
-    with pytest.raises(InputError) as caught:
+def refusal(path: Path, kind: type[InputError] = InputError, phase: Phase = Phase.PORTAL_VENOUS) -> str:
+    with pytest.raises(kind) as caught:
         read_volume(path, phase)
     message = str(caught.value)
     assert "\n" not in message
@@ -48,30 +48,30 @@ def refusal(path: Path, phase: Phase = Phase.PORTAL_VENOUS) -> str:
 
 
 def test_missing(tmp_path: Path) -> None:
-    assert "no such file" in refusal(tmp_path / "pv.nii.gz")
+    refusal(tmp_path / "pv.nii.gz", NotFoundError)
 
 
 def test_a_folder_without_slices(tmp_path: Path) -> None:
     saved(tmp_path / "pv.nii.gz", hu())
-    assert "is a folder without DICOM files" in refusal(tmp_path, Phase.ARTERIAL)
+    assert "DICOM" in refusal(tmp_path, NotFoundError, Phase.ARTERIAL)
 
 
 @pytest.mark.parametrize("content", [b"hello", b"x" * 5000, gzip.compress(b"x" * 5000, mtime=0)])
 def test_not_an_image(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "pv.nii.gz"
     path.write_bytes(content)
-    assert "not a NIfTI image" in refusal(path, Phase.NONCONTRAST)
+    assert "NIfTI" in refusal(path, FormatError, Phase.NONCONTRAST)
 
 
 def test_empty_file(tmp_path: Path) -> None:
     path = tmp_path / "pv.nii.gz"
     path.touch()
-    assert "empty" in refusal(path)
+    refusal(path, DamagedError)
 
 
 def test_header_of_a_pair(tmp_path: Path) -> None:
     nib.save(nib.Nifti1Pair(hu(), np.eye(4)), tmp_path / "pv.hdr")
-    assert "pair" in refusal(tmp_path / "pv.hdr")
+    refusal(tmp_path / "pv.hdr", FormatError)
 
 
 @pytest.mark.parametrize("name", ["pv.nii", "pv.nii.gz"])
@@ -79,9 +79,7 @@ def test_cut_off_anywhere(tmp_path: Path, name: str) -> None:
     whole = saved(tmp_path / name, hu((20, 20, 20))).read_bytes()
     for kept in (3, 200, 360, len(whole) // 2, len(whole) - 9, len(whole) - 1):
         (tmp_path / name).write_bytes(whole[:kept])
-        message = refusal(tmp_path / name)
-        assert "cut off" in message or "not a NIfTI" in message
-        assert kept < 300 or "cut off" in message
+        refusal(tmp_path / name, InputError if kept < 300 else DamagedError)
 
 
 def test_damaged_in_the_middle(tmp_path: Path) -> None:
@@ -89,51 +87,51 @@ def test_damaged_in_the_middle(tmp_path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 0xFF
     path.write_bytes(content)
-    assert "damaged" in refusal(path)
+    refusal(path, DamagedError)
 
 
 def test_a_header_that_promises_terabytes(tmp_path: Path) -> None:
     changes = [(DIM + 2 * axis, "<h", 32000) for axis in (1, 2, 3)]
     path = patched(tmp_path / "pv.nii", *changes)
     (tmp_path / "pv.nii.gz").write_bytes(gzip.compress(path.read_bytes()))
-    assert "cut off" in refusal(path)
-    assert "cut off" in refusal(tmp_path / "pv.nii.gz")
+    refusal(path, DamagedError)
+    refusal(tmp_path / "pv.nii.gz", DamagedError)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_not_finite(tmp_path: Path, bad: float) -> None:
     data = hu().astype(np.float32)
     data[1, 2, 3] = data[2, 2, 2] = bad
-    assert "2 voxels are NaN or infinite" in refusal(saved(tmp_path / "pv.nii.gz", data))
+    assert "2 voxels " in refusal(saved(tmp_path / "pv.nii.gz", data), IntensityError)
 
 
 @pytest.mark.parametrize("shape", [(6, 5), (6, 5, 4, 2), (6, 5, 4, 1, 3), (6, 5, 1)])
 def test_not_three_dimensional(tmp_path: Path, shape: tuple[int, ...]) -> None:
-    message = refusal(saved(tmp_path / "pv.nii.gz", hu(shape)))
+    message = refusal(saved(tmp_path / "pv.nii.gz", hu(shape)), GridError)
     assert " by ".join(map(str, shape)) in message
 
 
 def test_colour_and_complex(tmp_path: Path) -> None:
     colour = np.zeros(SHAPE, dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")])
-    assert "colour" in refusal(saved(tmp_path / "rgb.nii", colour))
-    assert "complex" in refusal(saved(tmp_path / "c.nii", hu().astype(np.complex64)))
+    assert "colour" in refusal(saved(tmp_path / "rgb.nii", colour), FormatError)
+    assert "complex" in refusal(saved(tmp_path / "c.nii", hu().astype(np.complex64)), FormatError)
 
 
 @pytest.mark.parametrize("spacing", [0.0, -5.0, np.nan])
 @pytest.mark.parametrize("axis", [1, 2, 3])
 def test_spacing_that_nibabel_would_repair(tmp_path: Path, spacing: float, axis: int) -> None:
     path = patched(tmp_path / "pv.nii", (PIXDIM + 4 * axis, "<f", spacing))
-    assert f"{spacing:.6g}" in refusal(path)
+    assert f"{spacing:.6g}" in refusal(path, GridError)
 
 
 def test_zero_spacing_in_the_affine(tmp_path: Path) -> None:
     path = patched(tmp_path / "pv.nii", (SFORM, "<f", 0.0))
-    assert "not positive" in refusal(path)
+    assert "(0, 0.8, 5)" in refusal(path, GridError)
 
 
 def test_two_spacings(tmp_path: Path) -> None:
     path = patched(tmp_path / "pv.nii", (PIXDIM + 4, "<f", 0.7))
-    message = refusal(path)
+    message = refusal(path, GridError)
     assert "(0.7, 0.8, 5)" in message
     assert "(0.8, 0.8, 5)" in message
 
@@ -142,44 +140,46 @@ def test_two_spacings(tmp_path: Path) -> None:
 def test_sheared(tmp_path: Path, angle: float) -> None:
     affine = np.diag([0.8, 0.8, 5.0, 1.0])
     affine[1:3, 2] = 5 * np.sin(np.radians(angle)), 5 * np.cos(np.radians(angle))
-    assert f"{90 - angle:.2f} degrees between y and z" in refusal(saved(tmp_path / "pv.nii.gz", hu(), affine))
+    assert f"{90 - angle:.2f} degrees between y and z" in refusal(
+        saved(tmp_path / "pv.nii.gz", hu(), affine), GridError
+    )
 
 
 def test_affine_not_finite(tmp_path: Path) -> None:
-    assert "not finite" in refusal(patched(tmp_path / "pv.nii", (SFORM + 12, "<f", np.nan)))
+    refusal(patched(tmp_path / "pv.nii", (SFORM + 12, "<f", np.nan)), GridError)
 
 
 def test_no_orientation(tmp_path: Path) -> None:
     path = patched(tmp_path / "pv.nii", (SFORM_CODE, "<h", 0))
-    assert "neither sform nor qform" in refusal(path)
+    assert "qform" in refusal(path, GridError)
 
 
 def test_lengths_in_metres(tmp_path: Path) -> None:
-    assert "metres" in refusal(patched(tmp_path / "pv.nii", (XYZT, "<B", 1)))
+    assert "metres" in refusal(patched(tmp_path / "pv.nii", (XYZT, "<B", 1)), GridError)
 
 
 @pytest.mark.parametrize("low", [0.0, -1.0])
 def test_already_windowed(tmp_path: Path, low: float) -> None:
     data = np.random.default_rng(0).uniform(low, 1, SHAPE).astype(np.float32)
-    assert "give HU" in refusal(saved(tmp_path / "pv.nii.gz", data))
+    refusal(saved(tmp_path / "pv.nii.gz", data), IntensityError)
 
 
 def test_eight_bits(tmp_path: Path) -> None:
-    assert "8 bits" in refusal(saved(tmp_path / "pv.nii.gz", np.abs(hu()).astype(np.uint8)))
+    assert "8 bits" in refusal(saved(tmp_path / "pv.nii.gz", np.abs(hu()).astype(np.uint8)), IntensityError)
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may read every file")
 def test_unreadable(tmp_path: Path) -> None:
     path = saved(tmp_path / "pv.nii.gz", hu())
     path.chmod(0)
-    assert "cannot be read" in refusal(path)
+    refusal(path, DamagedError)
 
 
 def test_mask_values_and_labels(tmp_path: Path) -> None:
     labels = np.random.default_rng(0).integers(0, 4, SHAPE).astype(np.uint8)
     path = saved(tmp_path / "labels.nii.gz", labels)
     assert np.array_equal(read_mask(path, label=3), labels == 3)
-    with pytest.raises(InputError, match=r"labels.nii.gz: .* from 0 to 3; name the label"):
+    with pytest.raises(IntensityError, match=r"labels\.nii\.gz: .* from 0 to 3"):
         read_mask(path)
     mask = saved(tmp_path / "mask.nii.gz", (labels == 2).astype(np.uint8))
     assert np.array_equal(read_mask(mask), labels == 2)
@@ -188,7 +188,7 @@ def test_mask_values_and_labels(tmp_path: Path) -> None:
 def test_mask_on_another_grid(tmp_path: Path) -> None:
     scan = read_volume(saved(tmp_path / "pv.nii.gz", hu()), Phase.PORTAL_VENOUS)
     mask = saved(tmp_path / "mask.nii.gz", np.ones(SHAPE, np.uint8), np.diag([0.8, 0.8, 4, 1]))
-    with pytest.raises(InputError, match=r"mask.nii.gz: its grid lies 3 mm off .* portal venous phase"):
+    with pytest.raises(GridError, match=r"mask\.nii\.gz: .*3 mm .*portal venous phase"):
         read_mask(mask, scan)
 
 

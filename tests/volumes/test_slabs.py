@@ -15,8 +15,7 @@ from mpfnl.errors import InputError
 from mpfnl.phases import Phase
 from mpfnl.volumes import Volume, open_scan, read_volume, write_volume
 from mpfnl.volumes import scan as scan_module
-from mpfnl.volumes import slabs as slabs_module
-from mpfnl.volumes.slabs import MovingSlab
+from mpfnl.volumes.scan import MovingSlab
 from mpfnl.volumes.writing import volume_writer
 
 SHAPE = (7, 6, 23)
@@ -55,7 +54,7 @@ CASES: dict[str, tuple[np.ndarray, float, float]] = {
 @pytest.fixture(autouse=True)
 def _small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scan_module, "SURVEY_BYTES", 4 * 7 * 6 * 2)
-    monkeypatch.setattr(slabs_module, "READ_SLICES", 3)
+    monkeypatch.setattr(scan_module, "READ_SLICES", 3)
 
 
 @pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import torch
 import torchio as tio
+from mpfnl.data.recipe import Recipe
 from torch import Tensor
 
 from mpfnl.cli import main
 from mpfnl.data.datamodule import MultiphaseDataModule
-from mpfnl.data.recipe import Recipe
 from mpfnl.errors import ConflictError, FormatError, OptionError
 from mpfnl.phases import PHASES, Phase
 from mpfnl.transforms import (

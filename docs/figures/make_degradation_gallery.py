@@ -26,9 +26,8 @@ from mpfnl.plots.planes import PlaneName
 from mpfnl.transforms import Degradation
 from mpfnl.transforms.degradation import newest_presets
 from mpfnl.transforms.degradation.blur import Blur
-from mpfnl.transforms.degradation.implants import Implant
 from mpfnl.transforms.degradation.low_dose import LowDose
-from mpfnl.transforms.degradation.metal import MetalStreaks
+from mpfnl.transforms.degradation.metal import Implant, MetalStreaks
 from mpfnl.transforms.degradation.motion import MotionBlur
 from mpfnl.transforms.degradation.noise import GaussianNoise, PoissonNoise
 from mpfnl.transforms.degradation.resampling import Resampling

@@ -32,9 +32,8 @@ from mpfnl.transforms.degradation import (
 )
 from mpfnl.transforms.degradation.blur import Blur
 from mpfnl.transforms.degradation.clip import Clip
-from mpfnl.transforms.degradation.implants import Implant
 from mpfnl.transforms.degradation.low_dose import LowDose
-from mpfnl.transforms.degradation.metal import MetalStreaks
+from mpfnl.transforms.degradation.metal import Implant, MetalStreaks
 from mpfnl.transforms.degradation.motion import MotionBlur
 from mpfnl.transforms.degradation.noise import GaussianNoise, PoissonNoise
 from mpfnl.transforms.degradation.records import Record, Step

@@ -25,9 +25,8 @@ from mpfnl.transforms.degradation import (
     sample_parameters,
 )
 from mpfnl.transforms.degradation.blur import Blur
-from mpfnl.transforms.degradation.implants import Implant
 from mpfnl.transforms.degradation.low_dose import LowDose, mean_shift_hu
-from mpfnl.transforms.degradation.metal import MetalStreaks
+from mpfnl.transforms.degradation.metal import Implant, MetalStreaks
 from mpfnl.transforms.degradation.motion import MotionBlur
 from mpfnl.transforms.degradation.noise import GaussianNoise, PoissonNoise
 from mpfnl.transforms.degradation.resampling import Resampling

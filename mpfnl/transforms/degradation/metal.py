@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,16 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mpfnl.shapes import SpatialVolume
-from mpfnl.transforms.degradation.base import MOST_HU, Degradation, check, checked_seed, require
-from mpfnl.transforms.degradation.implants import (
-    IMPLANT_HU,
-    TITANIUM_PER_MM,
-    Implant,
-    Scene,
-    implant_from_json,
-)
+from mpfnl.transforms.degradation.base import MOST_HU, MOST_MM, Degradation, check, checked_seed, require
 from mpfnl.transforms.degradation.low_dose_map import MU_WATER_PER_MM
-from mpfnl.transforms.degradation.parallel_beam import Floats, ParallelBeam, Singles
+from mpfnl.transforms.degradation.metal_scene import IMPLANT_HU, TITANIUM_PER_MM, Scene
+from mpfnl.transforms.degradation.parallel_beam import Floats, Pair, ParallelBeam, Singles
 from mpfnl.transforms.degradation.random_field import normal_field
 from mpfnl.transforms.degradation.stage import (
     Range,
@@ -43,6 +37,33 @@ _OPAQUE = 6.0  # attenuation from which on a detector no longer tells more metal
 _NOISES = 4  # noise images of a set of implants; each slice takes its own mixture of them
 _NO_STREAKS = 1e-3  # streaks weaker than this, against their peak in the metal, may be reconstruction errors
 _FLAT = 1e-30  # the square of streaks that are none
+_LEAST_MM = 0.01
+_MOST_LENGTH_MM = 2000.0
+
+
+@dataclass(frozen=True)
+class Implant:
+    """A metal rod along z with an elliptic section: a screw, a pin, the shaft of a hip.
+
+    Args:
+        position: Centre of the rod along x, y, z, as fractions of the box around the body, 0 to 1.
+        radius_mm: Half the width along x and along y in mm.
+        length_mm: Length along z in mm.
+    """
+
+    position: tuple[float, float, float]
+    radius_mm: Pair
+    length_mm: float
+
+    def __post_init__(self) -> None:
+        if len(self.position) != 3 or not all(0 <= fraction <= 1 for fraction in self.position):
+            raise ValueError(f"an implant's position is three fractions from 0 to 1, got {self.position}")
+        if len(self.radius_mm) != 2 or not all(0 < radius < math.inf for radius in self.radius_mm):
+            raise ValueError(f"an implant's radius_mm is two positive numbers, got {self.radius_mm}")
+        if not 0 < self.length_mm < math.inf:
+            raise ValueError(f"an implant's length_mm is a positive number, got {self.length_mm}")
+        object.__setattr__(self, "position", tuple(self.position))
+        object.__setattr__(self, "radius_mm", tuple(self.radius_mm))
 
 
 def metal_streaks(
@@ -211,7 +232,7 @@ class MetalStreaks(Degradation):
         check("the metal's starvation", self.starvation, 0, 1)
         object.__setattr__(self, "seed", checked_seed(self.seed))
         require(isinstance(self.implants, (list, tuple)), "the metal's implants must be a list")
-        object.__setattr__(self, "implants", tuple(implant_from_json(each) for each in self.implants))
+        object.__setattr__(self, "implants", tuple(_implant_from_json(each) for each in self.implants))
 
     def apply(self, hu: Tensor, spacing: Sequence[float]) -> Tensor:
         """Draws the implants and their streaks; see `metal_streaks`."""
@@ -221,6 +242,21 @@ class MetalStreaks(Degradation):
         """For example "2 implants with streaks of 50 HU"."""
         count = len(self.implants)
         return f"{count} implant{'' if count == 1 else 's'} with streaks of {self.streak_hu:.3g} HU"
+
+
+def _implant_from_json(value: object) -> Implant:
+    """An implant from its JSON or as it is, with its numbers checked.
+
+    Raises:
+        ValueError: The value is not an implant, or a number is out of range.
+    """
+    implant = Implant(**value) if isinstance(value, Mapping) else value
+    if not isinstance(implant, Implant):
+        raise ValueError("the metal's implants must have a position, a radius_mm and a length_mm each")
+    for radius in implant.radius_mm:
+        check("an implant's radius_mm", radius, _LEAST_MM, MOST_MM)
+    check("an implant's length_mm", implant.length_mm, _LEAST_MM, _MOST_LENGTH_MM)
+    return implant
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import torch
 import torchio as tio
-from mpfnl.data.recipe import Recipe
 from torch import Tensor
 
 from mpfnl.cli import main
 from mpfnl.data.datamodule import MultiphaseDataModule
+from mpfnl.data.degradation import SampleSettings
 from mpfnl.errors import ConflictError, FormatError, OptionError
 from mpfnl.phases import PHASES, Phase
 from mpfnl.transforms import (
@@ -170,8 +170,8 @@ def test_the_clip_is_that_of_the_window() -> None:
     assert rest == list(SHADING.sample(1).degradations[1:])
     assert find_preset("paper").sample(1).degradations[0] == Clip(-175, 275)
     assert (SHADING.clip_window(liver), find_preset("motion").clip_window(liver)) == (liver, None)
-    recipe = Recipe(PHASES, Phase.PORTAL_VENOUS, SHADING, liver)
-    assert all(record.degradations[0] == clip for record in recipe.parameters("study").values())
+    settings = SampleSettings(PHASES, Phase.PORTAL_VENOUS, SHADING, liver)
+    assert all(record.degradations[0] == clip for record in settings.parameters("study").values())
     subject = tio.Subject(
         arterial=tio.ScalarImage(tensor=torch.linspace(-1000, 1000, 512).reshape(1, 8, 8, 8))
     )

@@ -7,6 +7,8 @@ networks, so that one state dict serves both.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -158,3 +160,7 @@ class NaiveRCAN3D(nn.Module):
             deep = group(deep)
         deep = shallow + self.body_end(deep)
         return self.last(deep) * 0.5 + 0.5
+
+
+NAIVE: dict[str, Callable[..., nn.Module]] = {"PFNL3D": NaivePFNL3D, "RCAN3D": NaiveRCAN3D}
+"""Straight ports by the names of the registered networks."""

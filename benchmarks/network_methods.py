@@ -13,7 +13,7 @@ from typing import cast
 import torch
 from attention_methods import attempt
 from memory import available
-from naive_ports import NaivePFNL3D, NaiveRCAN3D
+from naive_ports import NAIVE
 from timing import peak_above, sample
 from torch import Tensor, nn
 
@@ -22,7 +22,7 @@ from mpfnl.inference.runner import GraphedNetwork, frozen_copy
 from mpfnl.inference.sweep import tiled_forward
 from mpfnl.inference.tiling import Tiling
 from mpfnl.losses import L1SobelLoss
-from mpfnl.networks import PFNL3DNet, RCAN3DNet
+from mpfnl.networks import build_network
 
 SEED = 0
 DEFAULT_TILING = Tiling()
@@ -74,10 +74,15 @@ class Network:
         return network
 
 
-FULL = (Network("PFNL3D", 3, PFNL3DNet, NaivePFNL3D), Network("RCAN3D", 1, RCAN3DNet, NaiveRCAN3D))
+def registered(name: str, phases: int, **sizes: int) -> Network:
+    """A registered network that has a straight port."""
+    return Network(name, phases, partial(build_network, name, phases), NAIVE[name], tuple(sizes.items()))
+
+
+FULL = (registered("PFNL3D", 3), registered("RCAN3D", 1))
 TINY = (
-    Network("PFNL3D", 3, PFNL3DNet, NaivePFNL3D, (("features", 8), ("blocks", 1))),
-    Network("RCAN3D", 1, RCAN3DNet, NaiveRCAN3D, (("channels", 8), ("groups", 1), ("blocks", 1))),
+    registered("PFNL3D", 3, features=8, blocks=1),
+    registered("RCAN3D", 1, channels=8, groups=1, blocks=1),
 )
 
 

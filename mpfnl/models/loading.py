@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from pickle import UnpicklingError
+from typing import Unpack
 
 import torch
 from torch import nn
@@ -13,6 +14,7 @@ from mpfnl.files import file_digest
 from mpfnl.models.enhancement import EnhancementModule
 from mpfnl.models.pretrained import CHECKPOINT_KEY, WeightsSource
 from mpfnl.models.provenance import TrainingRecord
+from mpfnl.models.rates import TrainingOptions
 from mpfnl.models.weights import ModelConfig, checkpoint_tensors, load_tensors
 
 
@@ -50,6 +52,35 @@ def load_model(
     return EnhancementModule.from_pretrained(
         path, network=network, revision=revision, local_files_only=local_files_only
     ).eval()
+
+
+def start_from(
+    weights: str,
+    revision: str | None = None,
+    local_files_only: bool = False,
+    phase_dropout: float | None = None,
+    **training: Unpack[TrainingOptions],
+) -> EnhancementModule:
+    """A model to fine-tune, as a `class_path` of a configuration file; in Python use `from_pretrained`.
+
+    Args:
+        weights: Weights folder, name of shipped weights, or `owner/name` on the Hugging Face Hub.
+        revision: Branch, tag or commit on the Hub.
+        local_files_only: Whether only the Hub's cache on this machine is searched.
+        phase_dropout: Probability with which each phase but the target is left out of a step; None: that of
+            the weights' training.
+        **training: Options of the training, as for the model's constructor.
+
+    Raises:
+        InputError: If there are no such weights, or they cannot be used.
+    """
+    return EnhancementModule.from_pretrained(
+        weights,
+        revision=revision,
+        local_files_only=local_files_only,
+        phase_dropout=phase_dropout,
+        **training,
+    )
 
 
 def _load_checkpoint(path: Path, network: nn.Module | None) -> EnhancementModule:

@@ -59,11 +59,7 @@ def find_weights(weights: str | Path, *, revision: str | None = None, local_file
         return path
     if name in shipped_weights():
         return _SHIPPED / name
-    shipped = ", ".join(shipped_weights())
-    raise NotFoundError(
-        f"{weights}: no such weights folder; give a folder that save_pretrained wrote, or owner/name on the "
-        "Hugging Face Hub" + (f", or one of: {shipped}" if shipped else "")
-    )
+    raise NotFoundError(f"{weights}: no such weights folder; {_known_weights()}")
 
 
 def weights_name(folder: Path) -> str:
@@ -140,6 +136,13 @@ def upload(
             " and check the name and the network"
         ) from error
     return str(commit.commit_url)
+
+
+def _known_weights() -> str:
+    shipped = ", ".join(shipped_weights())
+    return "give a folder that save_pretrained wrote, or owner/name on the Hugging Face Hub" + (
+        f", or one of: {shipped}" if shipped else ""
+    )
 
 
 def _client() -> Any:

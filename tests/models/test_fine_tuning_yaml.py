@@ -29,7 +29,7 @@ def test_the_documents_configuration_runs(cohort: Path, tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr[-2000:]
     log = tmp_path / "lightning_logs" / "version_0"
     used = yaml.safe_load((log / "config.yaml").read_text())
-    assert used["model"]["class_path"] == "mpfnl.models.EnhancementModule.from_pretrained"
+    assert used["model"]["class_path"] == "mpfnl.models.loading.start_from"
     model = load_model(log / "checkpoints" / "last.ckpt")
     record = model.training_record
     assert record is not None

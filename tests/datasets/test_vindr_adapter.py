@@ -107,8 +107,7 @@ def test_studies_series_and_exclusions(tmp_path: Path, capsys: pytest.CaptureFix
         "1.5": "study folder missing",
         "1.6": "no arterial phase",
         "1.7": "; ".join(
-            f"no usable {phase} phase (shorter than 100 mm)"
-            for phase in ("noncontrast", "arterial", "portal venous")
+            f"no usable {phase} phase (shorter than 100 mm)" for phase in (each.label for each in PHASES)
         ),
     }
     picks = {(row["study_id"], row["phase"]): row for row in table(tmp_path / "cohort.series.csv")}

@@ -144,7 +144,9 @@ def test_the_patch_of_a_slab_is_the_place_of_its_target(cohort: Path) -> None:
 def test_phases_draw_apart_unless_they_share_the_acquisition(cohort: Path) -> None:
     def numbers(sharing: Sharing) -> dict[Phase, list[dict[str, Any]]]:
         settings = SampleSettings(PHASES, Phase.PORTAL_VENOUS, SECOND_ORDER_V1, seed=4, sharing=sharing)
-        return {phase: record.to_json()["operations"] for phase, record in settings.parameters("a", 2, 7).items()}
+        return {
+            phase: record.to_json()["operations"] for phase, record in settings.parameters("a", 2, 7).items()
+        }
 
     apart = numbers(Sharing.NOTHING)
     assert len({str(operations) for operations in apart.values()}) == 3

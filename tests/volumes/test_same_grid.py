@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from mpfnl.errors import InputError
+from mpfnl.errors import GridError
 from mpfnl.phases import Phase
 from mpfnl.volumes import Grid, Volume
 from mpfnl.volumes.grid import check_same_grid, same_grid
@@ -27,7 +27,7 @@ def volume(
 
 
 def refusal(other: Volume) -> str:
-    with pytest.raises(InputError) as caught:
+    with pytest.raises(GridError) as caught:
         check_same_grid(volume(Phase.PORTAL_VENOUS), [volume(Phase.NONCONTRAST), other])
     message = str(caught.value)
     assert "\n" not in message
@@ -37,13 +37,13 @@ def refusal(other: Volume) -> str:
 
 
 def test_says_how_far_off() -> None:
-    assert "2.5 mm off" in refusal(volume(Phase.ARTERIAL, (1.5, 0, 2.0)))
+    assert "2.5 mm " in refusal(volume(Phase.ARTERIAL, (1.5, 0, 2.0)))
 
 
 def test_tolerance() -> None:
     reference = volume(Phase.PORTAL_VENOUS)
     check_same_grid(reference, [volume(Phase.ARTERIAL, (0, 0, 0.9e-3))])
-    assert "tolerance 0.001 mm" in refusal(volume(Phase.ARTERIAL, (0, 0, 1.1e-3)))
+    assert "0.001 mm" in refusal(volume(Phase.ARTERIAL, (0, 0, 1.1e-3)))
     check_same_grid(reference, [volume(Phase.ARTERIAL, (0, 0, 0.4))], tolerance_mm=0.5)
 
 
@@ -55,18 +55,18 @@ def test_shapes() -> None:
 
 @pytest.mark.parametrize("shift", [(0, 0, 25.1), (0, 0, -25.1), (5.7, 0, 0), (0, 400, 0)])
 def test_no_overlap(shift: tuple[float, float, float]) -> None:
-    assert "does not overlap" in refusal(volume(Phase.ARTERIAL, shift))
+    assert "field of view" in refusal(volume(Phase.ARTERIAL, shift))
 
 
 def test_last_slices_overlap() -> None:
-    assert "24.9 mm off" in refusal(volume(Phase.ARTERIAL, (0, 0, 24.9)))
+    assert "24.9 mm " in refusal(volume(Phase.ARTERIAL, (0, 0, 24.9)))
 
 
 def test_same_place_but_turned_around() -> None:
     reference = volume(Phase.PORTAL_VENOUS)
     turned = reference.affine @ np.array([[-1, 0, 0, 6], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]])
     other = Volume.from_array(reference.data, turned, Path("arterial.nii.gz"), Phase.ARTERIAL)
-    assert "4.8 mm off" in refusal(other)
+    assert "4.8 mm " in refusal(other)
 
 
 @settings(max_examples=50, deadline=None)
@@ -83,7 +83,7 @@ def test_distance_is_the_largest_of_any_voxel(seed: int, distance: float) -> Non
     a = Volume.from_array(np.zeros(SHAPE), affine, Path("a.nii"))
     b = Volume.from_array(np.zeros(SHAPE), other, Path("b.nii"))
     check_same_grid(a, [b], tolerance_mm=furthest * 1.001)
-    with pytest.raises(InputError, match=r"mm off|does not overlap"):
+    with pytest.raises(GridError, match=r"b\.nii.*a\.nii"):
         check_same_grid(a, [b], tolerance_mm=furthest * 0.999)
 
 

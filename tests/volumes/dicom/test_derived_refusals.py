@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from itertools import count
@@ -13,7 +14,17 @@ import numpy as np
 import pydicom
 import pytest
 
-from mpfnl.errors import InputError, InputWarning
+from mpfnl.errors import (
+    ConflictError,
+    DamagedError,
+    FormatError,
+    GridError,
+    InputError,
+    InputWarning,
+    IntensityError,
+    NotFoundError,
+    OutputError,
+)
 from mpfnl.phases import Phase
 from mpfnl.volumes import Volume, read_volume, write_volume
 from mpfnl.volumes.dicom import derived as derived_module
@@ -35,12 +46,12 @@ def hu(stored: np.ndarray) -> np.ndarray:
 def refuses(tmp_path: Path, hu: np.ndarray, about: Derivation, leaks: Callable[[str], list[str]]) -> Refused:
     """Refused before the work and at its end alike; returns the one line. Nothing is written."""
 
-    def refuse(source: Path, out: Path | None = None) -> str:
+    def refuse(source: Path, kind: type[InputError], out: Path | None = None) -> str:
         out = tmp_path / "out" if out is None else out
         before = sorted(tmp_path.rglob("*"))
-        with pytest.raises(InputError) as caught:
+        with pytest.raises(kind) as caught:
             write_derived_series(out, hu, source, about)
-        with pytest.raises(InputError) as again:
+        with pytest.raises(kind) as again:
             check_derived_output(out, source)
         assert str(again.value) == str(caught.value)
         message = str(caught.value)
@@ -62,33 +73,34 @@ def change(file: Path, **elements: Any) -> None:
 
 def test_a_tilted_gantry(tmp_path: Path, source: Source, refuses: Refused) -> None:
     folder = source(step=(0, 0.8, 3.0))
-    with pytest.warns(InputWarning, match="tilted"):
+    with pytest.warns(InputWarning, match=r"14\.9 degrees"):
         read_volume(folder)
-    message = refuses(folder)
-    assert message.startswith(f"{folder}: its gantry was tilted by 14.9 degrees")
+    message = refuses(folder, GridError)
+    assert message.startswith(f"{folder}: ")
+    assert "14.9 degrees" in message
     assert "NIfTI" in message
 
 
 def test_no_dicom(tmp_path: Path, hu: np.ndarray, refuses: Refused) -> None:
     path = tmp_path / "scan.nii.gz"
     write_volume(path, hu, like=Volume.from_array(hu, np.diag([1.0, 1, 2, 1]), path, Phase.PORTAL_VENOUS))
-    assert "is no DICOM series" in refuses(path)
-    assert "is no DICOM series" in refuses(tmp_path / "nothing here")
+    refuses(path, FormatError)
+    refuses(tmp_path / "nothing here", FormatError)
     (tmp_path / "empty").mkdir()
-    assert "without DICOM files" in refuses(tmp_path / "empty")
+    refuses(tmp_path / "empty", NotFoundError)
 
 
 def test_missing_slices_and_several_series(source: Source, stored: np.ndarray, refuses: Refused) -> None:
     folder = source()
     (folder / "002.dcm").unlink()
-    assert "1 slice is missing" in refuses(folder)
+    assert "1 slice " in refuses(folder, GridError)
     several = source("several")
     source("several", stored[:, :, :3], SeriesInstanceUID="1.2.3.4.5.6.7.8", names=["a", "b", "c"])
-    assert "holds 2 series" in refuses(several)
+    assert "2 series" in refuses(several, ConflictError)
 
 
 def test_multi_frame(source: Source, refuses: Refused) -> None:
-    assert "multi-frame" in refuses(source(NumberOfFrames=2))
+    assert "Enhanced CT" in refuses(source(NumberOfFrames=2), FormatError)
 
 
 @pytest.mark.parametrize("keyword", ["StudyInstanceUID", "SOPInstanceUID", "SOPClassUID"])
@@ -99,53 +111,43 @@ def test_slices_that_do_not_say_what_they_are(source: Source, refuses: Refused, 
         data = pydicom.dcmread(folder / "004.dcm")
         delattr(data.file_meta, f"MediaStorage{keyword}")
         pydicom.dcmwrite(folder / "004.dcm", data)
-    assert f"004.dcm has no {keyword}" in refuses(folder)
+    assert re.search(rf"004\.dcm .*{keyword}", refuses(folder, FormatError))
 
 
-@pytest.mark.parametrize(
-    ("keyword", "what"),
-    [
-        ("StudyInstanceUID", "study"),
-        ("PatientID", "patient"),
-        ("FrameOfReferenceUID", "frame of reference"),
-    ],
-)
-def test_slices_that_do_not_belong_together(
-    source: Source, refuses: Refused, keyword: str, what: str
-) -> None:
+@pytest.mark.parametrize("keyword", ["StudyInstanceUID", "PatientID", "FrameOfReferenceUID"])
+def test_slices_that_do_not_belong_together(source: Source, refuses: Refused, keyword: str) -> None:
     folder = source()
     change(folder / "004.dcm", **{keyword: "1.2.3"})
-    message = refuses(folder)
-    assert f"004.dcm are not of one {what} ({keyword})" in message
+    assert re.search(rf"004\.dcm .*\({keyword}\)", refuses(folder, ConflictError))
 
 
 def test_one_identifier_for_two_slices(source: Source, refuses: Refused) -> None:
     folder = source()
     change(folder / "004.dcm", SOPInstanceUID=pydicom.dcmread(folder / "001.dcm").SOPInstanceUID)
-    assert "two slices have the same SOPInstanceUID" in refuses(folder)
+    assert "SOPInstanceUID" in refuses(folder, ConflictError)
 
 
 def test_places_that_are_taken(tmp_path: Path, source: Source, refuses: Refused) -> None:
     folder = source()
-    assert "lies in the source's folder" in refuses(folder, folder)
-    assert "lies in the source's folder" in refuses(folder, folder / "below" / "it")
+    refuses(folder, OutputError, folder)
+    refuses(folder, OutputError, folder / "below" / "it")
     (tmp_path / "link").symlink_to(folder)
-    assert "lies in the source's folder" in refuses(folder, tmp_path / "link" / "out")
+    refuses(folder, OutputError, tmp_path / "link" / "out")
     (tmp_path / "file").write_text("something")
-    assert "a file or a link of this name" in refuses(folder, tmp_path / "file")
+    refuses(folder, OutputError, tmp_path / "file")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "notes.txt").write_text("mine")
-    assert "not empty" in refuses(folder, tmp_path / "full")
+    refuses(folder, OutputError, tmp_path / "full")
     (tmp_path / "hanging").symlink_to(tmp_path / "nowhere")
-    assert "a file or a link of this name" in refuses(folder, tmp_path / "hanging")
-    assert "does not exist" in refuses(folder, tmp_path / "missing" / "out")
+    refuses(folder, OutputError, tmp_path / "hanging")
+    refuses(folder, OutputError, tmp_path / "missing" / "out")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may write anywhere")
 def test_a_place_that_may_not_be_written(tmp_path: Path, source: Source, refuses: Refused) -> None:
     folder = source()
     (tmp_path / "closed").mkdir(mode=0o500)
-    assert "read-only" in refuses(folder, tmp_path / "closed" / "out")
+    refuses(folder, OutputError, tmp_path / "closed" / "out")
 
 
 def test_an_empty_folder_is_taken(tmp_path: Path, source: Source, hu: np.ndarray, about: Derivation) -> None:
@@ -158,7 +160,7 @@ def test_a_result_is_not_written_over(source: Source, hu: np.ndarray, about: Der
     folder = source()
     out = folder.parent / "out"
     before = [file.read_bytes() for file in write_derived_series(out, hu, folder, about)]
-    with pytest.raises(InputError, match="not empty"):
+    with pytest.raises(OutputError, match="out: "):
         write_derived_series(out, hu + 1, folder, about)
     assert [file.read_bytes() for file in sorted(out.iterdir())] == before
 
@@ -167,7 +169,7 @@ def test_voxels_that_16_bits_do_not_hold(source: Source, hu: np.ndarray) -> None
     folder = source()
     high = hu.astype(np.int32)
     high[3, 2, 5] = 64512
-    with pytest.raises(InputError, match="it holds 64512 HU, more than the 64511"):
+    with pytest.raises(IntensityError, match=r"64512 HU.* 64511"):
         write_derived_series(folder.parent / "out", high, folder, ABOUT_NOTHING)
     assert not (folder.parent / "out").exists()
 
@@ -244,7 +246,7 @@ def test_a_source_that_goes_away_meanwhile(
         return origin
 
     monkeypatch.setattr(derived_module, "find_source", find_and_lose)
-    with pytest.raises(InputError, match=r"the header of 003\.dcm cannot be read"):
+    with pytest.raises(DamagedError, match=r"003\.dcm"):
         write_derived_series(tmp_path / "out", hu, folder, ABOUT_NOTHING)
     shutil.rmtree(folder)
     assert not list(tmp_path.iterdir())

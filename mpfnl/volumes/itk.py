@@ -216,7 +216,7 @@ def _descriptor_away(descriptor: int) -> Iterator[None]:
 
 def _fields(lines: Iterator[str] | list[str], separator: str) -> dict[str, str]:
     pairs = (line.partition(separator) for line in lines)
-    return {key.strip().lower(): value.strip() for key, found, value in pairs if found}
+    return {key.strip().lower(): value.strip() for key, equals, value in pairs if equals}
 
 
 def _flag(fields: Mapping[str, str], key: str) -> bool:

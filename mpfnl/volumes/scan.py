@@ -301,7 +301,7 @@ def scan_exists(path: str | Path) -> bool:
 
     Args:
         path: A file, a folder, or `FOLDER#UID` for one DICOM series of a folder. Whether the folder holds
-            that series is found out when it is read.
+            that series is checked when it is read.
     """
     path = Path(path)
     file_format = find_format(path)

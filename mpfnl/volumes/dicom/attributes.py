@@ -59,7 +59,7 @@ _EQUIPMENT = _tags("""
     Manufacturer InstitutionName InstitutionAddress StationName InstitutionalDepartmentName
     ManufacturerModelName DeviceSerialNumber SoftwareVersions
 """)
-"""What tells of the equipment that made an image."""
+"""The equipment that made an image."""
 
 _NEEDED_OF_SERIES = _tags("""
     StudyDate StudyTime StudyID AccessionNumber ReferringPhysicianName

@@ -126,7 +126,7 @@ def source_image(source: SourceSlice) -> Sequence:
 
 
 def carry_lossy(data: Dataset, source: FileDataset) -> None:
-    """Says in a derived slice whether its source was ever compressed with a loss.
+    """Records in a derived slice whether its source ever went through lossy compression.
 
     A source that is packed in a way that may lose something counts as lossy unless it says that it is not.
 

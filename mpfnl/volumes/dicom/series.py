@@ -212,12 +212,12 @@ def _one_a_position(groups: list[list[Slice]], name: str) -> tuple[list[Slice], 
     """
     planes: dict[Slice, NDArray[Any]] = {}
     for group in groups:
-        kept, *copies = group
+        first, *copies = group
         for other in copies:
-            if kept not in planes:
-                planes[kept] = read_pixels(kept, name)
-            if not same_place(kept, other) or not np.array_equal(planes[kept], read_pixels(other, name)):
-                raise overlapping(groups, kept, other, name)
+            if first not in planes:
+                planes[first] = read_pixels(first, name)
+            if not same_place(first, other) or not np.array_equal(planes[first], read_pixels(other, name)):
+                raise overlapping(groups, first, other, name)
     return [group[0] for group in groups], planes
 
 

@@ -1,4 +1,4 @@
-"""Slices of CT: what each must say of itself, and what all of a series must agree on."""
+"""Slices of CT: the elements that each must have, and those on which all slices of a series must agree."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mpfnl.volumes.dicom.headers import Header
 from mpfnl.volumes.fileio import by, numbers
 
 ORIENTATION_TOLERANCE = 1e-3
-"""How far a direction cosine may lie from that of another slice, and from a right angle."""
+"""Largest deviation of a direction cosine from that of another slice, and from a right angle."""
 
 SPACING_TOLERANCE = 1e-4
 """The largest relative difference between two slices' pixel spacings: 0.05 mm over 500 mm."""

@@ -15,14 +15,14 @@ from mpfnl.volumes.grid import Affine, affine_from_lps
 from mpfnl.window import AIR_HU
 
 LENGTHWISE_TOLERANCE_MM = 0.05
-"""How far along the stack a slice may lie from its regular place: half of a position's last digit where
+"""Largest distance of a slice from its regular place along the stack: half of a position's last digit where
 positions are rounded to 0.1 mm. Slices closer than this are at one position."""
 
 LENGTHWISE_TOLERANCE = 0.01
 """The same as a fraction of the slice spacing; the larger of the two counts."""
 
 SIDEWAYS_TOLERANCE = 0.1
-"""How far sideways a slice may lie from its regular place, in pixels."""
+"""Largest sideways distance of a slice from its regular place, in pixels."""
 
 STEEPEST_TILT_DEG = 45.0
 """A stack that leans further than this is no tilted gantry (30 degrees at most) but a wrong header."""

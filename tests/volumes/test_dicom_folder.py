@@ -20,6 +20,7 @@ from scipy.spatial.transform import Rotation
 from mpfnl.errors import ConflictError, FormatError, NotFoundError
 from mpfnl.phases import Phase
 from mpfnl.volumes import Volume, read_mask, read_volume, write_volume
+from mpfnl.volumes.dicom.headers import read_header
 from mpfnl.volumes.scan import content_files, scan_exists
 
 MakeSeries: TypeAlias = Callable[..., list[Path]]
@@ -319,3 +320,18 @@ def test_real_series_mixed(
     uid = pydicom.dcmread(files[1][0]).SeriesInstanceUID
     again = read_volume(f"{tmp_path}#{uid[-12:]}")
     assert np.array_equal(again.data, read_volume(real_data / REAL[pair[1]]).data)
+
+
+@pytest.mark.parametrize("implicit", [False, True])
+def test_the_sign_of_a_padding_value(tmp_path: Path, make_series: MakeSeries, implicit: bool) -> None:
+    """A padding value within the scale is left alone, whether the file states its sign or the pixels do."""
+    stored = np.random.default_rng(0).integers(-1000, 1000, (9, 7, 4)).astype(np.int16)
+    stored[:3] = -2000
+    for file in make_series(tmp_path, stored, PixelPaddingValue=-2000, RescaleIntercept=0):
+        data = pydicom.dcmread(file)
+        if implicit:
+            data.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
+        data.save_as(file, implicit_vr=implicit, little_endian=True)
+        header = read_header(file, "scan")
+        assert header.number("PixelPaddingValue") == -2000
+    assert np.array_equal(read_volume(tmp_path).data, stored.clip(-1024))

@@ -52,6 +52,7 @@ ELEMENTS = (
     "Columns",
     "PixelSpacing",
     "BitsAllocated",
+    "PixelRepresentation",
     "PixelPaddingValue",
     "RescaleIntercept",
     "RescaleSlope",

@@ -28,8 +28,8 @@ from common import device_provenance, tests_pass, write_csv
 from timing import Times, in_turn
 
 from mpfnl.phases import PHASES
-from mpfnl.transforms import Preset, apply_batch, apply_parameters, sample_parameters
-from mpfnl.transforms.degradation import SECOND_ORDER_V1
+from mpfnl.transforms import Preset, apply_parameters, sample_parameters
+from mpfnl.transforms.degradation import SECOND_ORDER_V1, apply_batch
 from mpfnl.transforms.degradation.convolution import FWHM_PER_SIGMA
 from mpfnl.transforms.degradation.second_order import SecondOrderStage
 

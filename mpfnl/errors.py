@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+__all__ = ["InputError", "InputWarning", "MissingExtraError", "MpfnlError"]
+
 
 class MpfnlError(Exception):
-    """Base of every error that mpfnl raises on purpose."""
+    """Base of every error that mpfnl raises on purpose.
+
+    >>> issubclass(InputError, MpfnlError) and issubclass(MissingExtraError, MpfnlError)
+    True
+    """
 
 
 class InputError(MpfnlError, ValueError):
@@ -80,4 +86,12 @@ class IncompleteError(MpfnlError):
 
 
 class InputWarning(UserWarning):
-    """An input is used, but not as it stands; the message states the change."""
+    """An input is used, but not as it stands; the message states the change.
+
+    >>> import warnings
+    >>> with warnings.catch_warnings(record=True) as noted:
+    ...     warnings.simplefilter("always")
+    ...     warnings.warn("scan.nii.gz: a tilted gantry; resampled to right angles", InputWarning)
+    >>> noted[0].category.__name__
+    'InputWarning'
+    """

@@ -7,6 +7,8 @@ from torch import nn
 from mpfnl.ops.sobel import sobel_gradient
 from mpfnl.shapes import Scalar, TargetBatch
 
+__all__ = ["L1SobelLoss"]
+
 
 class L1SobelLoss(nn.Module):
     """L1(y, y') + weight * L1(S(y), S(y')), S the 3D Sobel operator (arXiv 2501.14013, eq. 1).

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
+__all__ = ["PHASES", "Phase"]
+
 
 class Phase(StrEnum):
     """A contrast phase of an abdominal CT study.

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
+__all__ = ["ABDOMEN", "Window"]
+
 if TYPE_CHECKING:
     from numpy import ndarray
     from torch import Tensor

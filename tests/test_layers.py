@@ -77,7 +77,7 @@ def test_imports_run_downward(path: Path) -> None:
         ("import mpfnl.cli", {"torch", "lightning", "torchio", "nibabel", "matplotlib"}),
         ("import mpfnl.networks, mpfnl.losses, mpfnl.ops", {"lightning", "torchio", "nibabel", "scipy"}),
         (
-            "import mpfnl.transforms.degradation, mpfnl.phantoms",
+            "import mpfnl.transforms.degradation, mpfnl.phantoms.study",
             {"lightning", "torchio", "nibabel", "matplotlib"},
         ),
         ("import mpfnl.models", {"torchio", "nibabel"}),

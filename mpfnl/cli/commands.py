@@ -65,8 +65,8 @@ def manifest(
         seed: Seed of the splits.
         masks: Folder of your masks, one folder for each scan: SERIES/pancreas.nii.gz and labels.nii.gz.
     """
-    from mpfnl.datasets import find_dataset
     from mpfnl.datasets.cohort import check_output, write_cohort_tables
+    from mpfnl.datasets.registry import find_dataset
 
     check_output(output)
     print(write_cohort_tables(output, find_dataset(dataset).read(root, seed, masks)))

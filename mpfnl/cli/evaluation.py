@@ -82,8 +82,8 @@ def evaluate(
     from mpfnl.evaluation import EvaluateOptions
     from mpfnl.evaluation import evaluate as evaluate_cohort
     from mpfnl.evaluation.overlap import OverlapOptions, Truth
-    from mpfnl.transforms import Sharing as PhaseSharing
     from mpfnl.transforms import find_preset
+    from mpfnl.transforms.seeds import Sharing as PhaseSharing
 
     if not nsd_tolerance >= 0:
         raise OptionError(f"--nsd-tolerance {nsd_tolerance}: give 0 mm or more")

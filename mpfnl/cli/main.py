@@ -15,7 +15,7 @@ from mpfnl.cli.enhancement import enhance
 from mpfnl.cli.evaluation import evaluate
 from mpfnl.cli.parsing import Command
 from mpfnl.cli.preparation import prepare
-from mpfnl.datasets import dataset_names
+from mpfnl.datasets.registry import dataset_names
 from mpfnl.errors import IncompleteError, MpfnlError
 
 COMMANDS = {

@@ -12,7 +12,7 @@ from torch import Tensor
 from mpfnl.data.degradation import SampleSettings, block_mean
 from mpfnl.data.patches import PatchSampling
 from mpfnl.samples import StudyBatch
-from mpfnl.transforms import apply_batch
+from mpfnl.transforms.degradation import apply_batch
 from mpfnl.transforms.rotation import rotate90
 
 

@@ -24,8 +24,10 @@ from mpfnl.data.volume_dataset import VolumeDataset
 from mpfnl.errors import OptionError
 from mpfnl.phases import Phase, PhaseName, resolve_phases
 from mpfnl.samples import TrainingData
-from mpfnl.transforms import RandomRotation90, Rotation90, Sharing
+from mpfnl.transforms import RandomRotation90
 from mpfnl.transforms.degradation import SECOND_ORDER_V1, Preset, find_preset
+from mpfnl.transforms.seeds import Sharing
+from mpfnl.transforms.torchio_transforms import Rotation90
 from mpfnl.window import ABDOMEN, Window
 
 LEAST_MARGIN = 4

@@ -16,8 +16,8 @@ from torch.utils.data import Dataset
 
 from mpfnl.data.degradation import Sample, SampleSettings, block_mean, to_float32
 from mpfnl.data.studies import Studies, StudyScans
-from mpfnl.transforms import Rotation90
 from mpfnl.transforms.seeds import sample_generator
+from mpfnl.transforms.torchio_transforms import Rotation90
 from mpfnl.volumes.grid import Box
 from mpfnl.window import AIR_HU, BODY_HU
 

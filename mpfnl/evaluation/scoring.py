@@ -31,8 +31,8 @@ from mpfnl.phases import Phase
 from mpfnl.progress import track
 from mpfnl.segmentation.phantom_weights import TRAINING_SEED
 from mpfnl.segmentation.segmenter import Segmenter
-from mpfnl.transforms import Sharing
 from mpfnl.transforms.degradation import SECOND_ORDER_V1, Preset
+from mpfnl.transforms.seeds import Sharing
 from mpfnl.window import ABDOMEN, Window
 
 

@@ -11,19 +11,17 @@ from mpfnl.lazy import all_names, lazy_names
 from mpfnl.transforms.degradation import (
     Degradation,
     Preset,
-    apply_batch,
     apply_parameters,
     find_preset,
+    register_preset,
     sample_parameters,
 )
-from mpfnl.transforms.seeds import Sharing
 
 if TYPE_CHECKING:
     from mpfnl.transforms.torchio_transforms import (
         RandomDegradation,
         RandomRotation90,
         RecordedDegradation,
-        Rotation90,
         WindowIntensity,
     )
 
@@ -33,12 +31,10 @@ __all__ = [
     "RandomDegradation",
     "RandomRotation90",
     "RecordedDegradation",
-    "Rotation90",
-    "Sharing",
     "WindowIntensity",
-    "apply_batch",
     "apply_parameters",
     "find_preset",
+    "register_preset",
     "sample_parameters",
 ]
 
@@ -46,7 +42,6 @@ _TORCHIO = (
     "RandomDegradation",
     "RandomRotation90",
     "RecordedDegradation",
-    "Rotation90",
     "WindowIntensity",
 )
 _HOMES = dict.fromkeys(_TORCHIO, "mpfnl.transforms.torchio_transforms")

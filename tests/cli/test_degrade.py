@@ -22,7 +22,6 @@ from mpfnl.data.degradation import SampleSettings, degrade_study
 from mpfnl.data.manifest import read_manifest
 from mpfnl.data.studies import load_study
 from mpfnl.phases import PHASES, Phase
-from mpfnl.transforms import Sharing
 from mpfnl.transforms.degradation import (
     Degradation,
     apply_parameters,
@@ -39,6 +38,7 @@ from mpfnl.transforms.degradation.noise import GaussianNoise, PoissonNoise
 from mpfnl.transforms.degradation.records import Record, Step
 from mpfnl.transforms.degradation.resize import Resize
 from mpfnl.transforms.degradation.thick_slices import SliceProfile, ThickSlices
+from mpfnl.transforms.seeds import Sharing
 from mpfnl.volumes import read_volume, write_volume
 from mpfnl.volumes.intensity import Voxels
 from mpfnl.volumes.writing import VolumeWriter

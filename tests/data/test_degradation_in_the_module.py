@@ -18,8 +18,9 @@ from mpfnl.data.studies import load_study
 from mpfnl.errors import InputError, OptionError
 from mpfnl.phases import PHASES, Phase
 from mpfnl.samples import StudyBatch
-from mpfnl.transforms import RandomDegradation, RandomRotation90, Sharing
+from mpfnl.transforms import RandomDegradation, RandomRotation90
 from mpfnl.transforms.degradation import SECOND_ORDER_V1, find_preset
+from mpfnl.transforms.seeds import Sharing
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec.*")
 

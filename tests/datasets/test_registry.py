@@ -9,8 +9,9 @@ import pytest
 
 from mpfnl.cli.main import main
 from mpfnl.data import read_manifest
-from mpfnl.datasets import dataset_names, find_dataset, register_dataset, registry
+from mpfnl.datasets import register_dataset, registry
 from mpfnl.datasets.cohort import Cohort, Exclusion, SourceStudy, assemble_cohort, find_masks
+from mpfnl.datasets.registry import dataset_names, find_dataset
 from mpfnl.errors import OptionError
 from mpfnl.phantoms import PhantomConfig, write_cohort
 from mpfnl.phases import PHASES

@@ -22,7 +22,8 @@ from mpfnl.evaluation.scoring import EvaluateOptions, score_cohort
 from mpfnl.inference.tiling import Tiling
 from mpfnl.models.enhancement import EnhancementModule
 from mpfnl.phases import Phase
-from mpfnl.transforms import Sharing, find_preset
+from mpfnl.transforms import find_preset
+from mpfnl.transforms.seeds import Sharing
 from mpfnl.volumes import read_volume
 
 OPTIONS = EvaluateOptions(tiling=Tiling(48, 8))

@@ -23,12 +23,11 @@ from mpfnl.transforms import (
     Degradation,
     Preset,
     RandomDegradation,
-    apply_batch,
     apply_parameters,
     find_preset,
     sample_parameters,
 )
-from mpfnl.transforms.degradation import Stage, newest_presets, register_preset
+from mpfnl.transforms.degradation import Stage, apply_batch, newest_presets, register_preset
 from mpfnl.transforms.degradation.clip import Clip
 from mpfnl.transforms.degradation.low_dose import LowDose
 from mpfnl.transforms.degradation.stage import Range, uniform

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import torch
 
-from mpfnl.transforms import Degradation, Sharing, apply_parameters, find_preset, sample_parameters
+from mpfnl.transforms import Degradation, apply_parameters, find_preset, sample_parameters
 from mpfnl.transforms.degradation import registered_degradations
 from mpfnl.transforms.degradation.records import Record
-from mpfnl.transforms.seeds import phase_draws
+from mpfnl.transforms.seeds import Sharing, phase_draws
 
 STORED: list[dict[str, Any]] = json.loads(Path(__file__).with_name("stored_records.json").read_text())
 

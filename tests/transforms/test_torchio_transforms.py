@@ -10,14 +10,9 @@ import torchio as tio
 
 from mpfnl.errors import FormatError, NotFoundError
 from mpfnl.phases import PHASES, Phase
-from mpfnl.transforms import (
-    RandomDegradation,
-    RandomRotation90,
-    RecordedDegradation,
-    Rotation90,
-    WindowIntensity,
-)
+from mpfnl.transforms import RandomDegradation, RandomRotation90, RecordedDegradation, WindowIntensity
 from mpfnl.transforms.degradation import SECOND_ORDER_V1
+from mpfnl.transforms.torchio_transforms import Rotation90
 
 AFFINE = np.diag([0.8, 0.9, 2.5, 1.0])
 

@@ -102,6 +102,12 @@ def register_preset(preset: Preset, short_name: str | None = None) -> Preset:
 
     Raises:
         ConflictError: The name stands for another preset.
+
+    >>> from mpfnl.transforms.degradation.low_dose import LowDoseStage
+    >>> preset = register_preset(Preset("third-dose-v1", 1, stages=(LowDoseStage(dose_fraction=(0.33, 0.33)),)))
+    >>> find_preset("third-dose-v1") is preset
+    True
+    >>> _ = _PRESETS.pop("third-dose-v1")
     """
     for name, known in ((preset.name, _PRESETS | _NEWEST), (short_name, _PRESETS)):
         if name in known and repr(known[name]) != repr(preset):

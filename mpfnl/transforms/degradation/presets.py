@@ -104,7 +104,8 @@ def register_preset(preset: Preset, short_name: str | None = None) -> Preset:
         ConflictError: The name stands for another preset.
 
     >>> from mpfnl.transforms.degradation.low_dose import LowDoseStage
-    >>> preset = register_preset(Preset("third-dose-v1", 1, stages=(LowDoseStage(dose_fraction=(0.33, 0.33)),)))
+    >>> stage = LowDoseStage(dose_fraction=(0.33, 0.33))
+    >>> preset = register_preset(Preset("third-dose-v1", 1, stages=(stage,)))
     >>> find_preset("third-dose-v1") is preset
     True
     >>> _ = _PRESETS.pop("third-dose-v1")

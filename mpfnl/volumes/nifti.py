@@ -119,14 +119,16 @@ class PlainNifti:
         columns, rows, _ = self.grid.shape
         (x, nx), (y, ny), (z, nz) = ((part.start, part.stop - part.start) for part in box)
         stored = np.empty((nx, ny, nz), self.dtype, order="F")
-        if (nx, ny) == (columns, rows):
-            self._fill(z * columns * rows, stored.reshape(-1, order="F"))
-            return stored
-        band = np.empty((ny, columns), self.dtype)
-        wanted = band.reshape(-1)[: (ny - 1) * columns + nx]
-        for k in range(nz):
-            self._fill(x + columns * (y + rows * (z + k)), wanted)
-            stored[:, :, k] = band[:, :nx].T
+        with readable(self.name):
+            file = self._opened()
+            if (nx, ny) == (columns, rows):
+                self._fill(file, z * columns * rows, stored.reshape(-1, order="F"))
+                return stored
+            band = np.empty((ny, columns), self.dtype)
+            wanted = band.reshape(-1)[: (ny - 1) * columns + nx]
+            for k in range(nz):
+                self._fill(file, x + columns * (y + rows * (z + k)), wanted)
+                stored[:, :, k] = band[:, :nx].T
         return stored
 
     def finish(self) -> None:
@@ -138,19 +140,15 @@ class PlainNifti:
         if file is not None:
             file.close()
 
-    def _fill(self, voxel: int, values: NDArray[Any]) -> None:
+    def _fill(self, file: IO[bytes], voxel: int, values: NDArray[Any]) -> None:
         """Reads consecutive values from the one of this number on."""
         view = memoryview(cast("Any", values.view(np.uint8)))
-        with readable(self.name):
-            file = self._opened()
-            file.seek(self._offset + voxel * self.dtype.itemsize)
-            while view:
-                count = cast("Any", file).readinto(view[:CHUNK])
-                if not count:
-                    raise DamagedError(
-                        f"{self.name}: was cut off while it was in use; copy or convert it again"
-                    )
-                view = view[count:]
+        file.seek(self._offset + voxel * self.dtype.itemsize)
+        while view:
+            count = cast("Any", file).readinto(view[:CHUNK])
+            if not count:
+                raise DamagedError(f"{self.name}: was cut off while it was in use; copy or convert it again")
+            view = view[count:]
 
     def _opened(self) -> IO[bytes]:
         if self._process != os.getpid():

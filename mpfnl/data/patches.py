@@ -249,7 +249,7 @@ def _of_slab(patch: Patch, settings: SampleSettings, edge: int) -> dict[str, Ten
 
 def _degraded(hu: NDArray[np.int16], patch: Patch, settings: SampleSettings) -> dict[str, Tensor]:
     parameters = settings.parameters(patch.study.study_id, patch.epoch, patch.draw)
-    degraded = settings.degrade(hu, patch.study.grid.spacing, parameters)
+    degraded = settings.degrade(list(hu), patch.study.grid.spacing, parameters)
     return {str(phase): each for phase, each in degraded.items()} | {TARGET: to_float32(hu[-1])}
 
 

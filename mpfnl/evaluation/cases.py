@@ -89,8 +89,17 @@ def _case(path: Path, line: int, row: dict[str, str]) -> Case:
         values = {column: float(row[column] or "nan") for column in [*image_columns(), "dsc", "nsd"]}
     except (TypeError, ValueError):
         raise FormatError(f"{path}: line {line} has a metric that is no number; delete that line") from None
-    scores = [values.pop(column) for column in ("psnr_db", "ssim", "dsc", "nsd")]
-    return Case(row["study_id"], row["patient_id"], row["method"], *scores, row["failure"], values)
+    return Case(
+        row["study_id"],
+        row["patient_id"],
+        row["method"],
+        psnr_db=values.pop("psnr_db"),
+        ssim=values.pop("ssim"),
+        dsc=values.pop("dsc"),
+        nsd=values.pop("nsd"),
+        failure=row["failure"],
+        added=values,
+    )
 
 
 def methods_of(cases: Sequence[Case]) -> list[str]:

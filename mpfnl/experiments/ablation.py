@@ -60,7 +60,7 @@ def candidates(small: bool = False) -> tuple[Candidate, ...]:
     """RCAN3D and PFNL3D with the target phase alone, then both with the paper's phases."""
     return tuple(
         new_candidate(network, phases, name=names[column], small=small)
-        for column, phases in enumerate((1, PHASES))
+        for column, phases in enumerate((1, len(PHASES)))
         for network, names in (("RCAN3D", SQUARE.rcan3d), ("PFNL3D", SQUARE.pfnl3d))
     )
 

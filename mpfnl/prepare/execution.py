@@ -129,11 +129,11 @@ def outcomes_on_cluster(jobs: Sequence[Job], address: str) -> Generator[Outcome]
         study_of = {future.key: job.study.study_id for future, job in zip(futures, jobs, strict=True)}
         try:
             for future in distributed.as_completed(futures):
-                error = future.exception()
-                if error is None:
+                fault = future.exception()
+                if fault is None:
                     yield future.result()
                 else:
-                    reason = " ".join(str(error).split()) or type(error).__name__
+                    reason = " ".join(str(fault).split()) or type(fault).__name__
                     yield Outcome(study_of[future.key], f"its worker failed ({reason})")
         finally:
             client.cancel(futures)

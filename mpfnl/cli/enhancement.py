@@ -66,14 +66,14 @@ def enhance(
     if as_dicom and network_capabilities(model.network).scale > 1:
         raise OutputError(
             f"{output}: a DICOM series is written on its source's grid, and the result of this"
-            f" {type(model).__name__} lies on a finer one; give the name of a .nii.gz file"
+            f" {model.name} lies on a finer one; give the name of a .nii.gz file"
         )
     if as_dicom and model.target in files:
         check_derived_output(output, files[model.target])
     sources = {name: file for name, file in files.items() if name in model.phases}
     if len(sources) < len(files):
         unused = ", ".join(name.label for name in files if name not in sources)
-        print(f"this {type(model).__name__} does not take: {unused}")
+        print(f"this {model.name} does not take: {unused}")
     options = EnhanceOptions(
         _model_tiling(model, tile, overlap),
         torch_precision(precision),

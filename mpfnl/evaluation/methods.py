@@ -55,11 +55,11 @@ class PhaseSubset:
         foreign = [phase for phase in named if phase not in model.phases]
         if foreign:
             raise OptionError(
-                f"this {type(model).__name__} does not take the {foreign[0]} phase; it takes "
-                f"{', '.join(model.phases)}"
+                f"this {model.name} does not take the {foreign[0]} phase; it takes {', '.join(model.phases)}"
             )
         used = select_phases(model, named)
         self._model = model
+        self.name = model.name
         self._network = model.network if used.present is None else _SubsetNetwork(model.network, used.present)
         self.phases = used.phases
         self.target = model.target

@@ -151,9 +151,7 @@ def open_study(
         restorer = Restorer(target.grid.shape, meter.sd, model.window, plan.slices, runner.scale)
         slabs = {phase: MovingSlab(scan) for phase, scan in scans.items()}
         tiles = ScanTiles(list(slabs.values()), slabs[model.target], model.window)
-        study = StudyEnhancement(
-            type(model).__name__, tiles, runner, restorer, selection, plan, options.progress
-        )
+        study = StudyEnhancement(model.name, tiles, runner, restorer, selection, plan, options.progress)
         for line in study.lines:
             LOGGER.info(line)
         yield study
@@ -187,7 +185,7 @@ def _warn_of_other_tile(model: Enhancer, tiling: Tiling) -> None:
     if not sees_whole_tile(model.network) or model.patch_size in (None, tiling.tile):
         return
     warn_once(
-        f"tiles of {tiling.tile} voxels: the result of this {type(model).__name__} depends on the tile size,"
+        f"tiles of {tiling.tile} voxels: the result of this {model.name} depends on the tile size,"
         f" and it was trained on patches of {model.patch_size}; use --tile {model.patch_size}"
     )
 

@@ -18,6 +18,10 @@ class PhaseModel(Protocol):
     """The phases of a model."""
 
     @property
+    def name(self) -> str:
+        """Name of the model in messages."""
+
+    @property
     def phases(self) -> Sequence[Phase]:
         """Input phases of the network, in stacking order."""
 
@@ -71,7 +75,7 @@ def select_phases(model: PhaseModel, available: Collection[Phase]) -> PhaseSelec
         raise _lacking(model, needed)
     if not model.trained_without_phases:
         warn_once(
-            f"this {type(model).__name__} was not trained with missing phases: without"
+            f"this {model.name} was not trained with missing phases: without"
             f" {_listed(missing)} its result may be worse than the input"
         )
     present = tuple(index for index, phase in enumerate(model.phases) if phase in available)
@@ -88,7 +92,7 @@ def _lacking(model: PhaseModel, needed: Sequence[Phase]) -> NotFoundError:
     names = " and ".join(f"the {phase.label} phase" for phase in needed)
     verb = "is" if len(needed) == 1 else "are"
     options = " ".join(f"--{phase.replace('_', '-')} FILE" for phase in needed)
-    takes = f"this {type(model).__name__} takes {len(model.phases)} phases"
+    takes = f"this {model.name} takes {len(model.phases)} phases"
     return NotFoundError(f"{names} {verb} missing: {takes}; give {options}")
 
 

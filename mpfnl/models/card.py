@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mpfnl.models.provenance import TrainingRecord
+from mpfnl.phases import Phase
 from mpfnl.window import Window
 
 NOT_STATED = "*not stated*"
@@ -36,7 +37,7 @@ def render_card(
         registered: Whether the network can be built by its name.
     """
     record = TrainingRecord() if training is None else training
-    target = _words(arguments["target"])
+    target = Phase(arguments["target"]).label
     parts = [
         _metadata(network, record),
         f"# {network}: the {target} phase of an abdominal CT, enhanced\n",
@@ -75,8 +76,8 @@ def _metadata(network: str, record: TrainingRecord) -> str:
 
 
 def _what(network: str, arguments: Mapping[str, Any], window: Window, parameters: int) -> str:
-    phases = [_words(phase) for phase in arguments["phases"]]
-    target = _words(arguments["target"])
+    phases = [Phase(phase).label for phase in arguments["phases"]]
+    target = Phase(arguments["target"]).label
     taken = f"the {phases[0]} phase" if len(phases) == 1 else f"the phases {', '.join(phases)}"
     return f"""## What it is
 
@@ -212,10 +213,6 @@ def _stated(value: str | float | None) -> str:
 
 def _value(value: object) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-
-
-def _words(phase: str) -> str:
-    return phase.replace("noncontrast", "non-contrast").replace("_", " ")
 
 
 def _identifier(name: str) -> str:

@@ -53,6 +53,7 @@ class Model:
 
     network: nn.Module
     phases: tuple[Phase, ...] = (PV,)
+    name: str = "stand-in"
     target: Phase = PV
     window: Window = ABDOMEN
     optional_phases: tuple[Phase, ...] = ()

@@ -42,6 +42,7 @@ class Smoother:
 
     network: torch.nn.Module
     phases: tuple[Phase, ...] = (Phase.PORTAL_VENOUS,)
+    name: str = "stand-in"
     target: Phase = Phase.PORTAL_VENOUS
     window: Window = ABDOMEN
     optional_phases: tuple[Phase, ...] = ()

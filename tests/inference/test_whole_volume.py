@@ -37,6 +37,7 @@ class Model:
 
     network: nn.Module
     phases: tuple[Phase, ...] = PHASES
+    name: str = "stand-in"
     target: Phase = Phase.PORTAL_VENOUS
     window: Window = ABDOMEN
     optional_phases: tuple[Phase, ...] = ()

@@ -38,6 +38,7 @@ class Model:
     network: nn.Module
     window: Window
     phases: Sequence[Phase] = (Phase.PORTAL_VENOUS,)
+    name: str = "stand-in"
     target: Phase = Phase.PORTAL_VENOUS
     optional_phases: tuple[Phase, ...] = ()
     trained_without_phases: bool = False

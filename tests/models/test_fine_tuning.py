@@ -18,7 +18,7 @@ from torch.optim.lr_scheduler import OneCycleLR
 
 import mpfnl
 from mpfnl.data.datamodule import MultiphaseDataModule
-from mpfnl.errors import InputError
+from mpfnl.errors import ConflictError, InputError, OptionError
 from mpfnl.models import EnhancementModule, FreezeParts, TrainingRecord
 from mpfnl.models.freezing import frozen_parts
 from mpfnl.models.loading import load_model
@@ -109,10 +109,10 @@ def test_without_a_name_it_is_lightnings() -> None:
 
 def test_what_cannot_be_frozen_is_told() -> None:
     model = small()
-    with pytest.raises(InputError, match="no part 'head'; its parts are nonlocal_block, first, trunk"):
+    with pytest.raises(OptionError, match=r"head.*nonlocal_block, first, trunk"):
         model.freeze("trunk", "head")
     assert frozen_parts(model.network) == []
-    with pytest.raises(InputError, match="all parts are frozen"):
+    with pytest.raises(OptionError, match="frozen"):
         model.freeze(*model.parts).configure_optimizers()
 
 
@@ -168,7 +168,7 @@ def test_the_callback_freezes_for_good(data: MultiphaseDataModule, tmp_path: Pat
     optimizer = model.trainer.optimizers[0]
     known = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
     assert not any(id(parameter) in known for parameter in model.network.trunk.parameters())
-    with pytest.raises(InputError, match="no part 'body'"):
+    with pytest.raises(OptionError, match="body"):
         trainer(tmp_path, 1, FreezeParts(["body"])).fit(small(), data)
 
 
@@ -203,10 +203,10 @@ def test_each_part_has_its_own_rate() -> None:
     model = small(optimizer=partial(Adam, lr=0.01), lr_factors={"first": 0.1, "reconstruct": 2.0})
     assert rates(model) == pytest.approx({"first": 0.001, "reconstruct": 0.02, OTHERS: 0.01})
     assert rates(model) == pytest.approx({"first": 0.001, "reconstruct": 0.02, OTHERS: 0.01})  # not squared
-    with pytest.raises(InputError, match="no part 'head'"):
+    with pytest.raises(OptionError, match="head"):
         rates(small(lr_factors={"head": 0.1}))
     for factor in (0.0, -1.0, math.inf, math.nan):
-        with pytest.raises(InputError, match="positive"):
+        with pytest.raises(OptionError, match="first"):
             rates(small(lr_factors={"first": factor}))
 
 
@@ -231,7 +231,7 @@ def test_a_schedule_keeps_the_factors_or_is_refused() -> None:
     factors = {"first": 0.1}
     warm = partial(WarmUpCosine, warm_up=3, steps=10)
     assert rates(small(lr_scheduler=warm, lr_factors=factors)) == pytest.approx({"first": 1e-5, OTHERS: 1e-4})
-    with pytest.raises(InputError, match="OneCycleLR sets the parts' learning rates itself"):
+    with pytest.raises(ConflictError, match="OneCycleLR"):
         rates(small(lr_scheduler=partial(OneCycleLR, max_lr=0.1, total_steps=9), lr_factors=factors))
     small(lr_scheduler=partial(OneCycleLR, max_lr=0.1, total_steps=9)).configure_optimizers()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ import torch
 from huggingface_hub import errors
 
 import mpfnl
-from mpfnl.errors import InputError, MissingExtraError
+from mpfnl.errors import InputError, MissingExtraError, NotFoundError, OptionError
 from mpfnl.models import TrainingRecord
 from mpfnl.models.loading import load_model
 from mpfnl.models.sources import find_weights
@@ -77,9 +78,9 @@ def test_the_hub_is_not_asked_for_what_is_or_may_be_a_folder(
     model().save_pretrained("owner/name")
     assert find_weights("owner/name") == Path("owner/name")
     for path in ("owner/mistyped", "./owner/x", "~/a", "one", "a/b/c", "../a/b", "/no/such", Path("no/such")):
-        with pytest.raises(InputError, match="no such weights folder"):
+        with pytest.raises(NotFoundError, match=re.escape(str(path))):
             load_model(path)
-    with pytest.raises(InputError, match="revision is for weights of the Hub"):
+    with pytest.raises(OptionError, match="owner/name"):
         find_weights("owner/name", revision="v1")
     assert not fake.asked
 
@@ -100,8 +101,8 @@ def test_what_cannot_be_had_is_told_in_one_line(
     error: Exception, offline: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hub(monkeypatch, error)
-    words = "offline .HF_HUB_OFFLINE" if offline else "no such folder.*Hugging Face Hub"
-    with pytest.raises(InputError, match=f"^owner/name.*{words}") as caught:
+    named = "HF_HUB_OFFLINE" if offline else "Hugging Face Hub"
+    with pytest.raises(NotFoundError, match=f"^owner/name.*{named}") as caught:
         load_model("owner/name", local_files_only=offline)
     assert "\n" not in str(caught.value)
 
@@ -214,7 +215,7 @@ def test_a_hub_that_refuses_is_told_in_one_line(api: type[FakeApi], monkeypatch:
         raise errors.LocalTokenNotFoundError("Token is required\nlog in")
 
     monkeypatch.setattr(api, "create_repo", refuse)
-    with pytest.raises(InputError, match=r"^owner/name: .*Token is required") as caught:
+    with pytest.raises(InputError, match=r"^owner/name: .*Token") as caught:
         model().push_to_hub("owner/name")
     assert "\n" not in str(caught.value)
     assert not api.sent

@@ -14,7 +14,7 @@ from lightning.pytorch import Trainer, seed_everything
 
 import mpfnl
 from mpfnl.data.datamodule import MultiphaseDataModule
-from mpfnl.errors import InputError
+from mpfnl.errors import OptionError
 from mpfnl.models import TrainingRecord
 from mpfnl.models.loading import load_model
 from mpfnl.models.provenance import Score
@@ -62,7 +62,7 @@ def test_a_record_survives_json(record: TrainingRecord) -> None:
 def test_what_is_no_record_is_refused(record: TrainingRecord, name: str, wrong: object) -> None:
     with pytest.raises(ValueError, match="is n"):
         TrainingRecord.from_json(record.to_json() | {name: wrong})
-    with pytest.raises(ValueError, match="has no unheard"):
+    with pytest.raises(ValueError, match="unheard"):
         TrainingRecord.from_json(record.to_json() | {"unheard": 1})
 
 
@@ -186,5 +186,5 @@ def test_phase_dropout_goes_on_unless_told(tmp_path: Path) -> None:
     assert mpfnl.PFNL3D.from_pretrained(folder).phase_dropout == 0.3
     assert mpfnl.PFNL3D.from_pretrained(folder, phase_dropout=0).phase_dropout == 0
     single = mpfnl.RCAN3D(channels=8, groups=1, blocks=1).save_pretrained(tmp_path / "single")
-    with pytest.raises(InputError, match="cannot do without a phase"):
+    with pytest.raises(OptionError, match="phase_dropout"):
         mpfnl.RCAN3D.from_pretrained(single, phase_dropout=0.3)

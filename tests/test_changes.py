@@ -240,8 +240,8 @@ def test_a_metric(phantoms: Path, tmp_path: Path, largest_error: str) -> None:
     """A registered function: a column of `cases.csv`, a row of the summary and of the report."""
     rows = evaluated(phantoms, tmp_path / "evaluation", models={"mine": small_pfnl3d()})
     assert 0 < float(row(rows, "mine")[largest_error]) <= 1
-    for name in ("summary.csv", "report.html"):
-        assert "Largest error" in (tmp_path / "evaluation" / name).read_text()
+    assert f"{largest_error},mine," in (tmp_path / "evaluation" / "summary.csv").read_text()
+    assert "Largest error" in (tmp_path / "evaluation" / "report.html").read_text()
 
 
 class BrightSegmenter:

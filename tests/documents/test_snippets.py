@@ -83,6 +83,7 @@ SLOW = (
     "mpfnl manifest vindr",
     "mpfnl predict",
     "mpfnl prepare",
+    "prepare_cohort(",
     "last.ckpt",
     "= evaluate(",
     "Trainer(",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -19,7 +18,7 @@ from mpfnl.inference.tiling import Tiling, network_tiling
 from mpfnl.models import TrainingRecord
 from mpfnl.models.enhancement import EnhancementModule
 from mpfnl.phases import Phase
-from mpfnl.volumes import read_volume, write_volume
+from mpfnl.volumes import Volume, read_volume, write_volume
 
 TILING = Tiling(32, 8)
 
@@ -110,7 +109,7 @@ def test_missing_phases_and_other_grids_are_named(cohort: Path, tmp_path: Path) 
     arterial = read_volume(files[Phase.ARTERIAL])
     shifted = arterial.affine.copy()
     shifted[2, 3] += 1.5
-    moved = replace(arterial, affine=shifted, path=tmp_path / "moved.nii.gz")
+    moved = Volume.from_array(arterial.data, shifted, tmp_path / "moved.nii.gz", Phase.ARTERIAL)
     write_volume(moved.path, moved.data, like=moved)
     with pytest.raises(GridError, match=r"moved.nii.gz \(arterial phase\).*1\.5"):
         model.enhance(files | {Phase.ARTERIAL: moved.path}, tmp_path / "out.nii.gz")

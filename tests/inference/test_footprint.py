@@ -38,7 +38,16 @@ def profiled(run: TileRunner, tile: Tensor) -> int:
     return most
 
 
-@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+BF16 = pytest.param(
+    torch.bfloat16,
+    marks=pytest.mark.skipif(
+        not torch.ops.mkldnn._is_mkldnn_bf16_supported(),
+        reason="oneDNN does not convolve in bfloat16 on this processor",
+    ),
+)
+
+
+@pytest.mark.parametrize("precision", [torch.float32, BF16])
 @pytest.mark.parametrize("ensemble", [False, True])
 @pytest.mark.parametrize(
     "network",

@@ -36,11 +36,8 @@ nitpicky = True
 nitpick_ignore_regex = [
     ("py:obj", ".*"),  # single backticks: a link where there is something to link to
     ("py:.*", r"(?!mpfnl\b).*"),  # other projects
-    (
-        "py:class",  # not public; shown as a base class or in a signature
-        r"mpfnl\..*\.(MeanOverVolumes|Recorded|Measured|Intensities|TileRunner|Restorer|PhaseSelection|Plan"
-        r"|StoredImage|Origin|OriginSlice)",
-    ),
+    ("py:class", r"mpfnl\.(samples\.\w+|window\.Intensities)"),  # not public
+    ("py:.*", r"mpfnl(\.\w+){2,}\.\w+"),  # modules inside of the rooms are private: shown without a link
 ]
 suppress_warnings = ["ref.python"]  # `Phase` is listed by mpfnl and by mpfnl.phases: either will do
 default_role = "code_or_link"

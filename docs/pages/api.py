@@ -1,8 +1,7 @@
-"""The reference of the API, one page a room: every public name, from its docstring.
+"""The reference of the API, one page for each subject: every public name, from its docstring.
 
-Public is what a package lists in `__all__`, and what the modules of `ROOMS` that are no packages define
-without an underscore. A name that several packages list is described where it is listed first; elsewhere it
-refers there.
+Public is what a room lists in `__all__`. A name that several rooms list is described where it is listed
+first; elsewhere it refers there.
 """
 
 from __future__ import annotations
@@ -17,101 +16,21 @@ from itertools import pairwise
 from pathlib import Path
 
 ROOMS: dict[str, tuple[str, list[str]]] = {
-    "mpfnl": ("The public face", ["mpfnl"]),
+    "mpfnl": ("The face", ["mpfnl"]),
     "phases": (
-        "Phases, window, shapes and errors",
-        ["mpfnl.phases", "mpfnl.window", "mpfnl.samples", "mpfnl.errors"],
+        "Phases, window, errors and shapes",
+        ["mpfnl.phases", "mpfnl.window", "mpfnl.errors", "mpfnl.shapes"],
     ),
-    "models": (
-        "Models",
-        [
-            "mpfnl.models",
-            "mpfnl.models.pretrained",
-            "mpfnl.models.loading",
-            "mpfnl.models.rates",
-            "mpfnl.models.montage",
-        ],
-    ),
-    "data": (
-        "Data",
-        [
-            "mpfnl.data.datamodule",
-            "mpfnl.data.manifest",
-            "mpfnl.datasets",
-            "mpfnl.phantoms",
-            "mpfnl.prepare.cohort",
-            "mpfnl.prepare.settings",
-            "mpfnl.prepare.quality",
-        ],
-    ),
-    "transforms": (
-        "Transforms and degradation",
-        [
-            "mpfnl.transforms",
-            "mpfnl.transforms.degradation",
-            "mpfnl.transforms.degradation.records",
-            "mpfnl.transforms.degradation.second_order",
-            "mpfnl.transforms.degradation.resampling",
-            "mpfnl.transforms.degradation.blur",
-            "mpfnl.transforms.degradation.resize",
-            "mpfnl.transforms.degradation.noise",
-            "mpfnl.transforms.degradation.clip",
-            "mpfnl.transforms.degradation.low_dose",
-            "mpfnl.transforms.degradation.thick_slices",
-            "mpfnl.transforms.degradation.motion",
-            "mpfnl.transforms.degradation.metal",
-            "mpfnl.transforms.seeds",
-            "mpfnl.transforms.torchio_transforms",
-        ],
-    ),
-    "metrics": ("Metrics and statistics", ["mpfnl.metrics", "mpfnl.metrics.phase_leak"]),
+    "models": ("Models", ["mpfnl.models"]),
+    "data": ("Data", ["mpfnl.data", "mpfnl.datasets", "mpfnl.phantoms", "mpfnl.prepare"]),
+    "transforms": ("Transforms and degradation", ["mpfnl.transforms"]),
+    "metrics": ("Metrics and statistics", ["mpfnl.metrics"]),
     "networks": ("Networks and loss", ["mpfnl.networks", "mpfnl.losses"]),
-    "ops": ("Operators", ["mpfnl.ops", "mpfnl.ops.nonlocal_attention"]),
-    "inference": (
-        "Whole volumes",
-        ["mpfnl.inference.enhancement", "mpfnl.inference.tiling"],
-    ),
+    "ops": ("Operators", ["mpfnl.ops"]),
+    "inference": ("Whole volumes", ["mpfnl.inference"]),
     "segmentation": ("Segmentation", ["mpfnl.segmentation"]),
-    "volumes": (
-        "Scans on disk",
-        [
-            "mpfnl.volumes",
-            "mpfnl.volumes.dicom",
-            "mpfnl.volumes.dicom.provenance",
-            "mpfnl.volumes.dicom.derived",
-        ],
-    ),
-    "study": (
-        "Studies: evaluation, ablation, report",
-        [
-            "mpfnl.evaluation",
-            "mpfnl.evaluation.scoring",
-            "mpfnl.evaluation.methods",
-            "mpfnl.evaluation.cases",
-            "mpfnl.evaluation.overlap",
-            "mpfnl.experiments.ablation",
-            "mpfnl.experiments.budget",
-            "mpfnl.experiments.candidates",
-            "mpfnl.experiments.effects",
-            "mpfnl.data.prediction_writer",
-            "mpfnl.evaluation.tables.metric_table",
-            "mpfnl.evaluation.figures.examples",
-            "mpfnl.evaluation.report.contents",
-            "mpfnl.evaluation.leaks.check",
-            "mpfnl.evaluation.leaks.swap",
-        ],
-    ),
-    "plots": (
-        "Pictures",
-        [
-            "mpfnl.plots.slices",
-            "mpfnl.plots.panels",
-            "mpfnl.plots.zoom",
-            "mpfnl.plots.contours",
-            "mpfnl.plots.boxes",
-            "mpfnl.plots.gallery",
-        ],
-    ),
+    "volumes": ("Scans on disk", ["mpfnl.volumes"]),
+    "evaluation": ("Evaluation", ["mpfnl.evaluation"]),
 }
 PACKAGE = Path(__file__).resolve().parents[2] / "mpfnl"
 SHAPE = re.compile(r'^ +(?P<name>\w+) = Float\[Tensor, "(?P<shape>[^"]*)"\](?: +# (?P<text>.*))?$', re.M)
@@ -140,17 +59,9 @@ class Home:
 
 
 def public_names(module: str) -> list[str]:
-    """The public names of a module, in the order of the source; those of a package as it lists them."""
-    loaded = import_module(module)
-    listed: list[str] | None = getattr(loaded, "__all__", None)
-    if listed is not None and _file(module).name == "__init__.py":
-        return list(listed)
-    names = [name for name in _defined(module) if not name.startswith("_")]
-    return [
-        name
-        for name in names
-        if _kind(getattr(loaded, name)) != "data" or _text_under(Home(module, name)) or name in TYPE_ALIASES
-    ]
+    """The public names of a room, as it lists them; none for the shapes."""
+    listed: list[str] = getattr(import_module(module), "__all__", [])
+    return listed
 
 
 def pages() -> dict[str, str]:
@@ -162,9 +73,9 @@ def pages() -> dict[str, str]:
     return {**rooms, "api.rst": index}
 
 
-INDEX = """One page a room of the package; every public name, from its docstring. What is not here may change
-without notice. Arrays and tensors of scans are ``(x, y, z)``; batches are ``(batch, phase, x, y, z)``; scans
-at rest are in HU, networks see [0, 1].
+INDEX = """The public names of each room, from their docstrings. Other names may change without notice.
+Arrays and tensors of scans are ``(x, y, z)``; batches are ``(batch, phase, x, y, z)``; scans at rest are in
+HU, networks see [0, 1].
 """
 
 
@@ -175,7 +86,7 @@ def _page(title: str, modules: list[str], described: dict[Home, str]) -> str:
         parts += [_entry(module, name, described) for name in public_names(module) if name != "__version__"]
         if module == "mpfnl":
             parts.append(".. py:data:: __version__\n   :module: mpfnl\n   :type: str\n\n   The version.\n")
-        if module == "mpfnl.phases":
+        if module == "mpfnl.shapes":
             parts += [_shape(*shape) for shape in _shapes()]
     return "\n".join(parts)
 
@@ -216,7 +127,7 @@ def _kind(value: object) -> str:
 
 def _shape(name: str, shape: str, text: str) -> str:
     told = f"Floating point, ``({shape})``: {text or 'a scalar'}."
-    return f".. py:type:: {name}\n   :module: mpfnl.phases\n\n   {told}\n"
+    return f".. py:type:: {name}\n   :module: mpfnl.shapes\n\n   {told}\n"
 
 
 def _home(module: str, name: str) -> Home:

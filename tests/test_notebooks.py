@@ -150,7 +150,7 @@ def test_your_own_study_with_its_stand_in(untuned: Path, tmp_path: Path) -> None
     printed = run("your_own_study", tmp_path, FILES=None, WEIGHTS=str(untuned), **OWN_STUDY)
     assert printed.count("equal to what was written: True") == 2
     assert printed.count(": not here") == 0
-    assert "phases used: noncontrast, portal venous; without: arterial" in printed
+    assert "phases used: non-contrast, portal venous; without: arterial" in printed
     source = read_volume(tmp_path / "own" / "scans" / "portal_venous")
     check_same_grid(source, [read_volume(tmp_path / "own" / "enhanced_dicom")])
 

@@ -124,7 +124,7 @@ def test_a_model_that_never_lacked_a_phase_is_warned_of_once(
         enhance_study(model, {PV: scans[PV], ART: scans[ART]}, options=OPTIONS)
     said = warnings_of(caplog)
     assert len(said) == (0 if trained else 1)
-    assert all("Model" in line and NC.label in line for line in said)
+    assert all(model.name in line and NC.label in line for line in said)
 
 
 @pytest.mark.parametrize(("patch", "tile", "warned"), [(16, 16, 0), (16, 20, 1), (None, 20, 0)])

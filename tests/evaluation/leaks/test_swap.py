@@ -41,6 +41,7 @@ class Mixture(nn.Module):
 @dataclass
 class Model:
     weights: Sequence[float]
+    name: str = "mixture"
     phases: Sequence[Phase] = PHASES
     target: Phase = PV
     window: Window = ABDOMEN

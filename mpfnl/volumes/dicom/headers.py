@@ -30,18 +30,27 @@ MAGIC_END = 132  # the preamble of 128 bytes and "DICM" (PS3.10, 7.1)
 UNDEFINED_LENGTH = 0xFFFFFFFF
 _ITEM = 0xFFFEE000
 _PIXEL_DATA = 0x7FE00010
+_LAST_FIRST = 0x18  # the last element with which a file begins: (0008,0018), SOPInstanceUID
 
 ELEMENTS = (
+    "MediaStorageSOPClassUID",
     "ImageType",
     "SOPClassUID",
     "AcquisitionTime",
     "ContentTime",
     "Modality",
     "SeriesDescription",
+    "PatientID",
+    "SliceThickness",
+    "KVP",
+    "SpacingBetweenSlices",
     "ConvolutionKernel",
+    "StudyInstanceUID",
     "SeriesInstanceUID",
     "SeriesNumber",
     "AcquisitionNumber",
+    "InstanceNumber",
+    "FrameOfReferenceUID",
     "TemporalPositionIdentifier",
     "ImagePositionPatient",
     "ImageOrientationPatient",
@@ -70,12 +79,15 @@ class Header:
     Args:
         path: The file.
         values: Text of each value of the elements that the file has, by keyword.
-        pixel_bytes: Length of the pixel data; None where they are encapsulated (compressed).
+        pixel_bytes: Length of the pixel data; None where they are encapsulated (compressed), 0 where there
+            are none.
+        whole: Whether the pixel data are there to their end.
     """
 
     path: Path
     values: Mapping[str, tuple[str, ...]] = field(repr=False)
     pixel_bytes: int | None
+    whole: bool = True
 
     def text(self, keyword: str) -> str:
         """The text of an element; empty where the element is missing."""
@@ -100,7 +112,7 @@ class Header:
 
 
 def is_dicom(path: Path, name: str) -> bool:
-    """Whether a file is meant to be DICOM: by its suffix, or by the mark in its 129th byte.
+    """Whether a file is meant to be DICOM: by its suffix, the mark in its 129th byte, or its first element.
 
     Raises:
         DamagedError: The file cannot be read.
@@ -108,7 +120,18 @@ def is_dicom(path: Path, name: str) -> bool:
     if path.suffix.lower() in SUFFIXES:
         return True
     with open_file(path, f"{name}: {path.name}") as file:
-        return file.read(MAGIC_END)[-4:] == b"DICM"
+        start = file.read(MAGIC_END)
+    return start[-4:] == b"DICM" or _is_bare(start)
+
+
+def _is_bare(start: bytes) -> bool:
+    """Whether a file begins with an element of group 0002 or 0008: DICOM without its preamble."""
+    if len(start) < MAGIC_END:
+        return False
+    group, element, vr, length = struct.unpack("<HH2sH", start[:8])
+    explicit = vr in (b"UL", b"CS", b"UI", b"DA", b"TM", b"OB", b"SH")
+    implicit = length == vr[1] == 0 and (element > 0 or vr[0] == 4)  # the length of a group takes 4 bytes
+    return group in (2, 8) and element <= _LAST_FIRST and (explicit or implicit)
 
 
 def read_header(path: Path, name: str, keywords: Sequence[str] = ELEMENTS) -> Header:
@@ -122,20 +145,57 @@ def read_header(path: Path, name: str, keywords: Sequence[str] = ELEMENTS) -> He
     Raises:
         DamagedError: The file is unreadable, cut off, or no image.
     """
+    header = read_any_header(path, name, keywords)
+    check_whole(header, name)
+    return header
+
+
+def read_any_header(path: Path, name: str, keywords: Sequence[str] = ELEMENTS) -> Header:
+    """Reads elements of a DICOM file, with pixel data or without.
+
+    Args:
+        path: The file.
+        name: Name of the scan in messages.
+        keywords: Elements to read, of the file meta information too.
+
+    Raises:
+        DamagedError: The file is unreadable.
+    """
     with open_file(path, f"{name}: {path.name}") as file:
         try:
             with tolerant():
                 data = dcmread(file, stop_before_pixels=True, force=True, specific_tags=list(keywords))
                 values = {keyword: _values(data, keyword) for keyword in keywords}
-            length = _pixel_bytes(file, data)
         except OSError:
             raise
         except Exception as error:  # pydicom raises errors of many kinds on damaged bytes
-            raise DamagedError(
-                f"{name}: {path.name} is no readable DICOM image (cut off, damaged, or without pixels); copy"
-                " it again, or take it out of the folder"
-            ) from error
-    return Header(path, {keyword: parts for keyword, parts in values.items() if parts}, length)
+            raise _damaged(path, name) from error
+        values = {keyword: parts for keyword, parts in values.items() if parts}
+        try:
+            return Header(path, values, _pixel_bytes(file, data))
+        except ValueError:
+            return Header(path, values, 0, whole=False)
+
+
+def check_whole(header: Header, name: str) -> None:
+    """Refuses a file without pixel data, or one that ends before they do.
+
+    Args:
+        header: Its header.
+        name: Name of the scan in messages.
+
+    Raises:
+        DamagedError: The file is cut off, or no image.
+    """
+    if not header.whole:
+        raise _damaged(header.path, name)
+
+
+def _damaged(path: Path, name: str) -> DamagedError:
+    return DamagedError(
+        f"{name}: {path.name} is no readable DICOM image (cut off, damaged, or without pixels); copy it"
+        " again, or take it out of the folder"
+    )
 
 
 @contextmanager

@@ -6,20 +6,30 @@ import os
 import struct
 import threading
 import warnings
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom import config, dcmread
+from pydicom import config
 from pydicom.charset import convert_encodings, decode_bytes
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import FileDataset
-from pydicom.tag import Tag
+from pydicom.filereader import read_partial
+from pydicom.tag import BaseTag, Tag
+from pydicom.uid import (
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
 from pydicom.valuerep import EXPLICIT_VR_LENGTH_32, TEXT_VR_DELIMS
 
 from mpfnl.errors import DamagedError
@@ -28,9 +38,13 @@ from mpfnl.volumes.fileio import open_file
 SUFFIXES = (".dcm", ".dicom", ".ima")
 MAGIC_END = 132  # the preamble of 128 bytes and "DICM" (PS3.10, 7.1)
 UNDEFINED_LENGTH = 0xFFFFFFFF
-_ITEM = 0xFFFEE000
+ITEM = b"\xfe\xff\x00\xe0"
+"""The tag of an item, with which packed pixel data begin (PS3.5, A.4)."""
+
 _PIXEL_DATA = 0x7FE00010
 _LAST_FIRST = 0x18  # the last element with which a file begins: (0008,0018), SOPInstanceUID
+_PIXELS = frozenset((0x7FE00008, 0x7FE00009, _PIXEL_DATA))  # as floats, as doubles, as whole numbers
+_ESCAPE = b"\x1b"  # begins another character set within a text (PS3.5, 6.1.2.5.3)
 
 ELEMENTS = (
     "MediaStorageSOPClassUID",
@@ -61,15 +75,34 @@ ELEMENTS = (
     "Columns",
     "PixelSpacing",
     "BitsAllocated",
+    "BitsStored",
+    "HighBit",
     "PixelRepresentation",
     "PixelPaddingValue",
+    "PixelPaddingRangeLimit",
     "RescaleIntercept",
     "RescaleSlope",
     "RescaleType",
+    "ModalityLUTSequence",
 )
 """Keywords of the elements that reading a scan needs."""
 
 _one_at_a_time = threading.RLock()
+
+
+@dataclass(frozen=True)
+class PixelPlace:
+    """The place of the pixel data in a file.
+
+    Args:
+        offset: Position of the first byte; in a deflated file that of the inflated one.
+        length: Number of bytes; None where it is undefined.
+        syntax: The transfer syntax.
+    """
+
+    offset: int
+    length: int | None
+    syntax: UID
 
 
 @dataclass(frozen=True)
@@ -78,16 +111,19 @@ class Header:
 
     Args:
         path: The file.
-        values: Text of each value of the elements that the file has, by keyword.
-        pixel_bytes: Length of the pixel data; None where they are encapsulated (compressed), 0 where there
-            are none.
-        whole: Whether the pixel data are there to their end.
+        values: Text of each value of the elements that the file has, by keyword. A sequence that has items
+            has the value "items".
+        pixels: The place of the pixel data; None where there are none, or not to their end.
     """
 
     path: Path
     values: Mapping[str, tuple[str, ...]] = field(repr=False)
-    pixel_bytes: int | None
-    whole: bool = True
+    pixels: PixelPlace | None
+
+    @property
+    def whole(self) -> bool:
+        """Whether the pixel data are there to their end."""
+        return self.pixels is not None
 
     def text(self, keyword: str) -> str:
         """The text of an element; empty where the element is missing."""
@@ -135,15 +171,15 @@ def _is_bare(start: bytes) -> bool:
 
 
 def read_header(path: Path, name: str, keywords: Sequence[str] = ELEMENTS) -> Header:
-    """Reads elements of a DICOM image, and sees whether its pixel data are there to their end.
+    """Reads elements of a DICOM file, and sees whether its pixel data are there to their end.
 
     Args:
         path: The file.
         name: Name of the scan in messages.
-        keywords: Elements to read, of the file meta information too.
+        keywords: Elements to read, of the file meta information too; `ELEMENTS` among them.
 
     Raises:
-        DamagedError: The file is unreadable, cut off, or no image.
+        DamagedError: The file is unreadable or cut off, or an image without pixel data.
     """
     header = read_any_header(path, name, keywords)
     check_whole(header, name)
@@ -164,17 +200,16 @@ def read_any_header(path: Path, name: str, keywords: Sequence[str] = ELEMENTS) -
     with open_file(path, f"{name}: {path.name}") as file:
         try:
             with tolerant():
-                data = dcmread(file, stop_before_pixels=True, force=True, specific_tags=list(keywords))
-                values = {keyword: _values(data, keyword) for keyword in keywords}
+                data, length = _read_elements(file, keywords)
+                values = {keyword: parts for keyword in keywords if (parts := _values(data, keyword))}
         except OSError:
             raise
         except Exception as error:  # pydicom raises errors of many kinds on damaged bytes
             raise _damaged(path, name) from error
-        values = {keyword: parts for keyword, parts in values.items() if parts}
         try:
-            return Header(path, values, _pixel_bytes(file, data))
+            return Header(path, values, _place(file, data, length))
         except ValueError:
-            return Header(path, values, 0, whole=False)
+            return Header(path, values, None)
 
 
 def check_whole(header: Header, name: str) -> None:
@@ -198,6 +233,29 @@ def _damaged(path: Path, name: str) -> DamagedError:
     )
 
 
+def read_pixel_data(header: Header, name: str) -> bytes:
+    """The pixel data of a file as they lie in it: packed ones with their items, to the end of the file.
+
+    Args:
+        header: Header of a file with pixel data.
+        name: Name of the scan in messages.
+
+    Raises:
+        DamagedError: The file cannot be read any more, or has become shorter.
+    """
+    place = header.pixels
+    if place is None:
+        raise ValueError(f"{header.path} has no pixel data")
+    with open_file(header.path, f"{name}: {header.path.name}") as file:
+        if place.syntax == DeflatedExplicitVRLittleEndian:
+            return _inflated_pixels(file)
+        file.seek(place.offset)
+        content = file.read(-1 if place.length is None else place.length)
+    if len(content) < (place.length or 0):
+        raise DamagedError(f"{name}: {header.path.name} is cut off in its pixels; copy it again")
+    return content
+
+
 @contextmanager
 def tolerant() -> Iterator[None]:
     """Keeps pydicom from refusing or warning of values that break a rule; one thread at a time."""
@@ -206,71 +264,119 @@ def tolerant() -> Iterator[None]:
         yield
 
 
+def _read_elements(file: IO[bytes], keywords: Sequence[str]) -> tuple[FileDataset, int | None]:
+    """The elements before the pixel data, at which the file then stands, and the length that these state.
+
+    The length is None where there are no pixel data.
+    """
+    found: list[int] = []
+
+    def at_pixels(tag: BaseTag, vr: str | None, length: int) -> bool:
+        if tag not in _PIXELS:
+            return False
+        if tag == _PIXEL_DATA:
+            found.append(length)
+        return True
+
+    tags: list[BaseTag | int] = [_tag(keyword) for keyword in keywords]
+    data = read_partial(file, at_pixels, force=True, specific_tags=tags)
+    return data, found[0] if found else None
+
+
+def _place(file: IO[bytes], data: FileDataset, length: int | None) -> PixelPlace | None:
+    """The place of the pixel data, before whose element the file stands.
+
+    Raises:
+        ValueError: The file ends before its pixel data do.
+    """
+    if length is None:
+        return None
+    implicit, little = data.original_encoding
+    syntax = data.file_meta.get("TransferSyntaxUID") or _plain_syntax(bool(implicit), bool(little))
+    size = os.fstat(file.fileno()).st_size
+    if syntax == DeflatedExplicitVRLittleEndian:
+        file.seek(0)
+        return PixelPlace(0, len(_inflated_pixels(file)), syntax)
+    start = file.read(8)
+    offset = file.tell()
+    if not implicit and start[4:6].decode("latin-1") in EXPLICIT_VR_LENGTH_32:
+        offset = file.seek(4, os.SEEK_CUR)
+    if length == UNDEFINED_LENGTH:
+        _check_fragments(file, size)
+        return PixelPlace(offset, None, syntax)
+    if offset + length > size:
+        raise ValueError("cut off in its pixel data")
+    return PixelPlace(offset, length, syntax)
+
+
+def _plain_syntax(implicit: bool, little: bool) -> UID:
+    """The transfer syntax of a file that states none, from the way in which its elements are written."""
+    if not little:
+        return ExplicitVRBigEndian
+    return ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
+
+
+def _inflated_pixels(file: IO[bytes]) -> bytes:
+    """The pixel data of a deflated file (PS3.5, A.5).
+
+    Raises:
+        ValueError: The file is cut off.
+    """
+    try:
+        element = read_partial(file, force=True, specific_tags=[_PIXEL_DATA]).get_item(_PIXEL_DATA)
+    except zlib.error as error:
+        raise ValueError("cut off or damaged") from error
+    value = None if element is None else element.value
+    if not isinstance(element, RawDataElement) or not isinstance(value, bytes) or len(value) < element.length:
+        raise ValueError("cut off in its pixel data")
+    return value
+
+
+def _check_fragments(file: IO[bytes], size: int) -> None:
+    """Walks over the items of packed pixel data (PS3.5, A.4)."""
+    while len(start := file.read(8)) == 8 and start[:4] == ITEM:
+        length = int.from_bytes(start[4:], "little")
+        if file.tell() + length > size:
+            raise ValueError("cut off in its pixel data")
+        file.seek(length, os.SEEK_CUR)
+
+
+@lru_cache(maxsize=256)
+def _tag(keyword: str) -> BaseTag:
+    return Tag(tag_for_keyword(keyword) or 0)
+
+
 def _values(data: FileDataset, keyword: str) -> tuple[str, ...]:
-    tag = Tag(tag_for_keyword(keyword) or 0)
+    tag = _tag(keyword)
     element = (data.file_meta if tag.group == 2 else data).get_item(tag)
     if element is None or element.value is None:
         return ()
+    vr = element.VR if element.VR not in (None, "UN") else dictionary_VR(tag)
+    if vr == "SQ":
+        return ("items",) if element.value else ()
     if not isinstance(element, RawDataElement):
         value = element.value
         return tuple(map(str, value)) if isinstance(value, list | tuple) else (str(value).strip(),)
-    vr = element.VR or dictionary_VR(tag)
     if vr in ("US", "SS", "US or SS"):
         kind = "i2" if vr == "SS" or (vr != "US" and _is_signed(data)) else "u2"
         order = "<" if element.is_little_endian else ">"
-        return tuple(str(number) for number in np.frombuffer(element.value, order + kind))
-    charset = convert_encodings(data.get("SpecificCharacterSet"))
-    text = decode_bytes(element.value, charset, TEXT_VR_DELIMS)
-    parts = tuple(part.strip(" \0") for part in text.split("\\"))
-    return () if parts == ("",) else tuple(map(_printable, parts))
+        return tuple(map(str, np.frombuffer(element.value, order + kind).tolist()))
+    parts = tuple(_printable(part.strip(" \0")) for part in _text(element.value, data).split("\\"))
+    return () if parts == ("",) else parts
 
 
 def _is_signed(data: FileDataset) -> bool:
     return bool(data.get("PixelRepresentation"))
 
 
+def _text(value: bytes, data: FileDataset) -> str:
+    if value.isascii() and _ESCAPE not in value:
+        return value.decode("ascii")
+    return decode_bytes(value, convert_encodings(data.get("SpecificCharacterSet")), TEXT_VR_DELIMS)
+
+
 def _printable(text: str) -> str:
     """A text in which question marks stand for what a wrong character set left unreadable."""
+    if text.isprintable():
+        return text
     return "".join(letter if letter.isprintable() else "?" for letter in text)
-
-
-def _pixel_bytes(file: IO[bytes], data: FileDataset) -> int | None:
-    """The length of the pixel data, at which the file stands; None where they are encapsulated.
-
-    Raises:
-        ValueError: There are no pixel data, or the file ends before they do.
-    """
-    implicit, little = data.original_encoding
-    order = "<" if little else ">"
-    group, element, vr, length = struct.unpack(f"{order}HH2sH", _exactly(file, 8))
-    if group << 16 | element != _PIXEL_DATA:
-        raise ValueError("no pixel data")
-    if implicit:
-        file.seek(-4, os.SEEK_CUR)
-    if implicit or vr.decode("latin-1") in EXPLICIT_VR_LENGTH_32:
-        (length,) = struct.unpack(f"{order}I", _exactly(file, 4))
-    size = os.fstat(file.fileno()).st_size
-    if length == UNDEFINED_LENGTH:
-        _check_fragments(file, size)
-        return None
-    if file.tell() + length > size:
-        raise ValueError("cut off in its pixel data")
-    return int(length)
-
-
-def _check_fragments(file: IO[bytes], size: int) -> None:
-    """Walks over the items of encapsulated pixel data (PS3.5, A.4)."""
-    while len(start := file.read(8)) == 8:
-        group, element, length = struct.unpack("<HHI", start)
-        if group << 16 | element != _ITEM:
-            return
-        if file.tell() + length > size:
-            raise ValueError("cut off in its pixel data")
-        file.seek(length, os.SEEK_CUR)
-
-
-def _exactly(file: IO[bytes], count: int) -> bytes:
-    content = file.read(count)
-    if len(content) < count:
-        raise ValueError("no pixel data")
-    return content

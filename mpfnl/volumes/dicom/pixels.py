@@ -1,85 +1,234 @@
-"""The pixels of a slice in HU, decoded by GDCM inside SimpleITK."""
+"""The pixels of slices in HU."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import SimpleITK as sitk
 from numpy.typing import NDArray
+from pydicom.uid import RLELossless, UncompressedTransferSyntaxes
 
-from mpfnl.errors import DamagedError
+from mpfnl.errors import DamagedError, FormatError
+from mpfnl.volumes.dicom.headers import ITEM, PixelPlace, read_pixel_data
 from mpfnl.volumes.dicom.slices import Slice
+from mpfnl.volumes.dicom.streams import PLUGINS, StreamFrame, decode_stream, describe_stream, first_frame
+from mpfnl.volumes.fileio import by
 from mpfnl.volumes.itk import silent
 from mpfnl.window import AIR_HU
 
 HIGHEST_HU = 3071
 """The end of the usual 12-bit scale. A padding value within it could be tissue and is left alone."""
 
+BEYOND_ANY_HU = 32767
+"""No scanner tells more: extended scales end at 30710 HU or 31743 HU."""
+
+
+def read_stack(
+    slices: Sequence[Slice], name: str, known: Mapping[Slice, NDArray[Any]] | None = None
+) -> NDArray[Any]:
+    """The pixels of slices of one size in HU; each is written into the volume as soon as it is read.
+
+    Args:
+        slices: The slices, at least one.
+        name: Name of the scan in messages.
+        known: Pixels that were read already.
+
+    Returns:
+        Voxels (x, y, z), at least -1024: int16 or int32 where they are whole numbers, else float32, or
+        float64 where float32 would change one.
+
+    Raises:
+        InputError: The pixels of a slice cannot be read.
+    """
+    known = known or {}
+    hu = np.empty((*slices[0].shape, len(slices)), np.int16, order="F")
+    for index, each in enumerate(slices):
+        plane = known[each] if each in known else read_pixels(each, name)
+        dtype = np.result_type(hu, plane)
+        if dtype != hu.dtype:
+            wider = np.empty(hu.shape, dtype, order="F")
+            wider[:, :, :index] = hu[:, :, :index]
+            hu = wider
+        hu[:, :, index] = plane
+    return hu
+
 
 def read_pixels(each: Slice, name: str) -> NDArray[Any]:
-    """The pixels of a slice in HU, at least -1024; whole numbers as int16 or int32, else float64.
+    """The pixels of a slice in HU.
 
     Args:
         each: The slice.
         name: Name of the scan in messages.
 
     Returns:
-        Pixels (x, y): columns, then rows.
+        Pixels (x, y): columns, then rows; number types as in `read_stack`.
 
     Raises:
         DamagedError: The pixels are cut off, damaged, or not as many as the header says.
+        FormatError: They are packed in a way that cannot be read, or contradict the header.
     """
-    _check_length(each, name)
-    reader = sitk.ImageFileReader()
-    reader.SetImageIO("GDCMImageIO")
-    reader.LoadPrivateTagsOff()
-    reader.SetFileName(str(each.path))
-    try:
-        with silent():
-            image = reader.Execute()
-    except RuntimeError as error:
-        raise DamagedError(
-            f"{name}: the pixels of {each.path.name} are damaged, or packed in a way that cannot be read;"
-            " copy the file again, or unpack the series, e.g. with gdcmconv --raw"
-        ) from error
-    hu = sitk.GetArrayFromImage(image).reshape(each.shape[::-1]).T
-    return _whole(_clamped(hu, each))
+    label = f"{name}: {each.path.name}"
+    words = _words(each, name, label)
+    numbers = each.stored.numbers(words, label)
+    hu = _rescaled(numbers, each.slope, each.intercept)
+    padding = each.stored.is_padding(words, numbers) if each.stored.padding_is_apart else None
+    if padding is None and hu.max() > HIGHEST_HU:
+        padding = each.stored.is_padding(words, numbers)
+        padding = None if padding is None else padding & (hu > HIGHEST_HU)
+    if padding is not None:
+        hu[padding] = AIR_HU
+    if hu.max() > BEYOND_ANY_HU:
+        hu[_surround(hu)] = AIR_HU
+    return _narrowed(np.maximum(hu, AIR_HU, out=hu)).T
 
 
-def _check_length(each: Slice, name: str) -> None:
-    """Refuses a slice whose pixels are not as many as its header says.
+def _rescaled(numbers: NDArray[Any], slope: float, intercept: float) -> NDArray[Any]:
+    """Numbers times the slope plus the intercept, in a type that holds each of them: int32 or float64."""
+    if slope.is_integer() and intercept.is_integer():
+        limits = np.iinfo(numbers.dtype)
+        ends = [int(end) * int(slope) + int(intercept) for end in (limits.min, limits.max)]
+        if max(map(abs, ends)) <= np.iinfo(np.int32).max:
+            hu = numbers.astype(np.int32)
+            if slope != 1:
+                hu *= int(slope)
+            hu += int(intercept)
+            return hu
+    return numbers * slope + intercept  # float64 holds each number of 32 bits
 
-    GDCM fills what is missing with whatever lies in memory. Compressed pixels state their own size; others
-    must have the length that rows and columns ask for (PS3.5, A.1 to A.4).
+
+def _surround(hu: NDArray[Any]) -> NDArray[np.bool_]:
+    """The pixels around the field of view that no header names as padding.
+
+    They are beyond any HU, hold one and the same number, and reach the border of the slice, as where -2000
+    was written as 63536. Metal does not reach it, and does not hold one number.
 
     Args:
-        each: The slice.
-        name: Name of the scan in messages.
-
-    Raises:
-        DamagedError: The length is another one.
+        hu: Pixels (rows, columns).
     """
-    columns, rows = each.shape
-    if each.header.pixel_bytes not in (None, 2 * columns * rows):
-        raise DamagedError(
-            f"{name}: the pixels of {each.path.name} are not as many as its header says, or are stored in an"
-            " unusual way; copy the file again, or convert the series, e.g. with dcm2niix"
-        )
+    beyond = hu > BEYOND_ANY_HU
+    border = np.concatenate([hu[0], hu[-1], hu[1:-1, 0], hu[1:-1, -1]])
+    border = border[border > BEYOND_ANY_HU]
+    if border.size < 2 or (hu[beyond] != border[0]).any():
+        return np.zeros_like(beyond)
+    return beyond
 
 
-def _clamped(hu: NDArray[Any], each: Slice) -> NDArray[Any]:
-    padding = each.header.number("PixelPaddingValue")
-    if padding is not None and padding * each.slope + each.intercept > HIGHEST_HU:
-        hu = np.where(hu == padding * each.slope + each.intercept, AIR_HU, hu)
-    return np.asarray(np.maximum(hu, AIR_HU))
-
-
-def _whole(hu: NDArray[Any]) -> NDArray[Any]:
+def _narrowed(hu: NDArray[Any]) -> NDArray[Any]:
+    """The same HU in the number type of `read_stack`."""
     if hu.dtype.kind == "f":
         rounded = np.rint(hu)
-        if not np.array_equal(rounded, hu) or np.abs(rounded).max() > np.iinfo(np.int32).max:
-            return hu
+        if not np.array_equal(rounded, hu) or rounded.max() > np.iinfo(np.int32).max:
+            single = hu.astype(np.float32)
+            return single if np.array_equal(single, hu) else hu
         hu = rounded
     fits = hu.max() <= np.iinfo(np.int16).max  # they are at least -1024
     return hu.astype(np.int16 if fits else np.int32)
+
+
+def _words(each: Slice, name: str, label: str) -> NDArray[Any]:
+    """The words of a slice (rows, columns)."""
+    place = each.header.pixels
+    if place is None:
+        raise DamagedError(f"{label} has no pixels; copy the series again")
+    content = read_pixel_data(each.header, name)
+    packed = place.syntax in PLUGINS
+    if content.startswith(ITEM) and (packed or place.length is None):
+        return _unpacked(each, content, place, label)
+    if packed:
+        raise FormatError(
+            f"{label} has pixels that are not packed, but says that they are ({place.syntax.name}); export"
+            " the series again"
+        )
+    if place.syntax not in UncompressedTransferSyntaxes:
+        raise _cannot_unpack(place, label)
+    return _plain(each, content, place, label)
+
+
+def _plain(each: Slice, content: bytes, place: PixelPlace, label: str) -> NDArray[Any]:
+    """Words that are not packed.
+
+    Bytes after the last word are padding (PS3.5, 8.1.1, note) where they are zeros or too few for another row
+    and another column; else the header's number of rows or columns is wrong.
+    """
+    columns, rows = each.shape
+    order = "<" if place.syntax.is_little_endian else ">"
+    word = each.stored.word.newbyteorder(order)
+    needed = columns * rows * word.itemsize
+    rest = content[needed:]
+    if len(content) < needed or (len(rest) >= min(each.shape) * word.itemsize and any(rest)):
+        raise DamagedError(
+            f"{label} holds {len(content)} bytes of pixels, not the {needed} that its header asks for"
+            f" ({by((columns, rows))} pixels); copy the file again"
+        )
+    words = np.frombuffer(content, word, columns * rows).reshape(rows, columns)
+    return words if word.isnative else words.astype(each.stored.word)
+
+
+def _unpacked(each: Slice, content: bytes, place: PixelPlace, label: str) -> NDArray[Any]:
+    """Words that were packed."""
+    if place.syntax in UncompressedTransferSyntaxes:
+        raise FormatError(
+            f"{label} has packed pixels, but says that they are not packed ({place.syntax.name}); export the"
+            " series again"
+        )
+    if place.syntax not in PLUGINS:
+        raise _cannot_unpack(place, label)
+    columns, rows = each.shape
+    try:
+        stream = first_frame(content)
+        if place.syntax == RLELossless:  # does not describe itself
+            frame = StreamFrame(rows, columns, 1, each.stored.allocated, each.stored.signed)
+        else:
+            frame = describe_stream(stream)
+        _check_frame(frame, each, label)
+        with silent():
+            words = decode_stream(stream, place.syntax, rows, columns, frame)
+    except FormatError:
+        raise
+    except Exception as error:  # each decoder raises errors of its own on damaged bytes
+        raise DamagedError(
+            f"{label} has damaged pixels ({place.syntax.name}); copy the file again"
+        ) from error
+    return _as_words(words, frame, each, label)
+
+
+def _check_frame(frame: StreamFrame, each: Slice, label: str) -> None:
+    columns, rows = each.shape
+    if (frame.columns, frame.rows, frame.samples) != (columns, rows, 1) and frame.rows:
+        colours = f" of {frame.samples} colours" if frame.samples != 1 else ""
+        raise FormatError(
+            f"{label} packs {by((frame.columns, frame.rows))} pixels{colours}, but its header says"
+            f" {by((columns, rows))}; export the series again"
+        )
+    if frame.bits > each.stored.allocated:
+        raise FormatError(
+            f"{label} packs pixels of {frame.bits} bits, but its header says {each.stored.allocated}; export"
+            " the series again"
+        )
+
+
+def _as_words(values: NDArray[Any], frame: StreamFrame, each: Slice, label: str) -> NDArray[Any]:
+    """The words that were packed.
+
+    A stream says how many bits its values have, and JPEG 2000 whether they are signed. Where it says another
+    sign than the header, the bits are still those of the header, unless it has too few of them.
+    """
+    signed = each.stored.signed
+    if frame.signed != signed and frame.bits < each.stored.stored:
+        unclear = values.min() < 0 if frame.signed else values.max() >> frame.bits - 1
+        if unclear:
+            kinds = ("signed", "unsigned") if frame.signed else ("unsigned", "signed")
+            raise FormatError(
+                f"{label} packs {kinds[0]} pixels of {frame.bits} bits, but its header says {kinds[1]} ones"
+                f" of {each.stored.stored}; export the series again"
+            )
+    wide = f"{values.dtype.kind}{each.stored.allocated // 8}"
+    return values.astype(wide).view(each.stored.word)
+
+
+def _cannot_unpack(place: PixelPlace, label: str) -> FormatError:
+    return FormatError(
+        f"{label} packs its pixels as {place.syntax.name}, which cannot be read; unpack the series, e.g. with"
+        " gdcmconv --raw"
+    )

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from mpfnl.errors import ConflictError, DamagedError, FormatError, InputWarning, NotFoundError
 from mpfnl.volumes.dicom.headers import ELEMENTS, Header, is_dicom, read_header
-from mpfnl.volumes.dicom.pixels import read_pixels
+from mpfnl.volumes.dicom.pixels import read_pixels, read_stack
 from mpfnl.volumes.dicom.slices import Slice, check_slices
 from mpfnl.volumes.dicom.stack import build_stack, order, overlapping, same_place, straighten
 from mpfnl.volumes.fileio import check_shape, one_line
@@ -95,7 +95,7 @@ def read_series(folder: Path, uid: str | None, name: str) -> StoredArray:
     chosen, planes = _one_a_position(order(slices), name)
     stack = build_stack(chosen, name)
     check_shape((*chosen[0].shape, len(chosen)), name)
-    hu = _stacked([planes[each] if each in planes else read_pixels(each, name) for each in chosen])
+    hu = read_stack(chosen, name, planes)
     if stack.lean == (0.0, 0.0):
         return _on_grid(hu, stack.affine())
     warnings.warn(
@@ -219,14 +219,6 @@ def _one_a_position(groups: list[list[Slice]], name: str) -> tuple[list[Slice], 
             if not same_place(first, other) or not np.array_equal(planes[first], read_pixels(other, name)):
                 raise overlapping(groups, first, other, name)
     return [group[0] for group in groups], planes
-
-
-def _stacked(planes: list[NDArray[Any]]) -> NDArray[Any]:
-    dtype = np.result_type(*{plane.dtype for plane in planes})
-    hu = np.empty((*planes[0].shape, len(planes)), dtype, order="F")
-    for index, plane in enumerate(planes):
-        hu[:, :, index] = plane
-    return hu
 
 
 def _is_dicom_file(path: Path) -> bool:

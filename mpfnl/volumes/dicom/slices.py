@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from mpfnl.errors import ConflictError, FormatError, GridError, IntensityError
 from mpfnl.volumes.dicom.headers import Header
+from mpfnl.volumes.dicom.stored import StoredNumbers, stored_numbers
 from mpfnl.volumes.fileio import by, numbers
 
 ORIENTATION_TOLERANCE = 1e-3
@@ -38,6 +39,7 @@ class Slice:
         shape: The number of columns and of rows.
         slope: The rescale slope.
         intercept: The rescale intercept.
+        stored: How its stored numbers lie in their words.
     """
 
     header: Header
@@ -47,6 +49,7 @@ class Slice:
     shape: tuple[int, int]
     slope: float
     intercept: float
+    stored: StoredNumbers
 
     @property
     def path(self) -> Path:
@@ -78,6 +81,7 @@ def check_slices(headers: Sequence[Header], name: str) -> list[Slice]:
 
 def _slice(header: Header, name: str) -> Slice:
     _check_kind(header, name)
+    stored = stored_numbers(header, name)
     slope, intercept = _rescaling(header, name)
     size = header.numbers("Columns", 1), header.numbers("Rows", 1)
     position = header.numbers("ImagePositionPatient", 3)
@@ -99,6 +103,7 @@ def _slice(header: Header, name: str) -> Slice:
         shape=(int(size[0][0]), int(size[1][0])),
         slope=slope,
         intercept=intercept,
+        stored=stored,
     )
 
 
@@ -113,9 +118,6 @@ def _check_kind(header: Header, name: str) -> None:
     if header.number("SamplesPerPixel") != 1 or header.text("PhotometricInterpretation") != "MONOCHROME2":
         photometric = header.text("PhotometricInterpretation") or "unknown"
         raise FormatError(f"{name} holds {photometric} pixels; give CT slices (MONOCHROME2)")
-    bits = header.number("BitsAllocated")
-    if bits != 16:
-        raise FormatError(f"{name} stores pixels in {bits or 0:g} bits instead of 16; give CT slices in HU")
 
 
 def _rescaling(header: Header, name: str) -> tuple[float, float]:
@@ -123,6 +125,11 @@ def _rescaling(header: Header, name: str) -> tuple[float, float]:
     if kind.upper() not in HU_TYPES:
         raise IntensityError(f"{name} holds values of type {kind!r}, not HU; give a series in HU")
     slope, intercept = header.number("RescaleSlope"), header.number("RescaleIntercept")
+    if (slope is None or intercept is None) and header.parts("ModalityLUTSequence"):
+        raise IntensityError(
+            f"{name} keeps its HU in a table (ModalityLUTSequence), not as slope and intercept; export it"
+            " again"
+        )
     if slope is None or intercept is None or slope == 0:
         raise IntensityError(
             f"{name} has no rescale slope and intercept, so its HU are unknown; export it again"

@@ -78,7 +78,7 @@ def degrade(
         if record is not None:
             _check_record(record, [scan, output])
         drawn = _draw(**_DEFAULTS | {name: drawn_by[name] for name in given if name != "record"})
-        volume = read_volume(scan)
+        volume = read_volume(scan).canonical()
         _write(output, record, volume, drawn, f"--preset {preset or _DEFAULTS['preset']}")
         return
     if given:
@@ -86,7 +86,7 @@ def degrade(
         raise OptionError(f"--replay {replay}: a record is complete; leave out {options}")
     check_output(output, [scan, replay])
     recorded = _read_record(replay)
-    volume = read_volume(scan)
+    volume = read_volume(scan).canonical()
     _warn_of_other_spacing(replay, recorded, volume)
     _write(output, None, volume, recorded, str(replay))
 
@@ -205,7 +205,7 @@ def _degraded(volume: Volume, record: Record, source: str) -> Any:
     import numpy as np
     import torch
 
-    hu = torch.from_numpy(volume.data.astype(np.float32))
+    hu = torch.from_numpy(volume.data.astype(np.float32, order="C"))
     try:
         degraded = record.apply(hu, volume.spacing).numpy()
     except InputError:

@@ -56,6 +56,7 @@ def enhance(
     from mpfnl.models.loading import load_model
     from mpfnl.networks.capabilities import network_capabilities
     from mpfnl.volumes.dicom.derived import check_derived_output, derived_series_writer
+    from mpfnl.volumes.orientation import in_stored_order
     from mpfnl.volumes.writing import check_output
 
     files = phase_files(phase or [])
@@ -85,12 +86,13 @@ def enhance(
         print("\n".join(study.lines), flush=True)
         if as_dicom:
             about = _derivation(model, study.selection.phases, self_ensemble=self_ensemble)
-            with derived_series_writer(output, files[model.target], about) as writer:
+            with derived_series_writer(output, files[model.target], about) as series:
+                writer = in_stored_order(series, study.grid)
                 for _, slab in study.slabs():
                     writer.write(slab)
         else:
             study.write(output)
-    sides = "x".join(map(str, study.grid.shape))
+    sides = "x".join(map(str, (study.grid.stored or study.grid).shape))
     kind = "DICOM series, with the source's patient data, " if as_dicom else ""
     print(f"{output}: {kind}{model.target.label} phase, {sides} voxels")
 

@@ -60,7 +60,7 @@ class PredictionWriter(BasePredictionWriter):
     def _write(self, data: MultiphaseDataModule, study_id: str, unit: Tensor) -> None:
         study = next(study for study in data.manifest if study.study_id == study_id)
         settings = data.settings
-        reference = read_volume(study.file(settings.target), settings.target)
+        reference = read_volume(study.file(settings.target), settings.target).canonical()
         seen = degrade_study(load_study(study, settings.loaded), settings)[settings.target]
         hu = restore_hu(seen, unit.float().cpu().numpy(), settings.window)
         x, y, z = (slice(0, side) for side in hu.shape)  # a finer network's ends with its last whole voxel

@@ -105,7 +105,7 @@ class Studies(Protocol):
 
 
 def load_study(study: Study, phases: Sequence[Phase]) -> StudyScans:
-    """Reads phases of a study into memory and checks that they lie on one grid.
+    """Reads phases of a study into memory, in canonical order, and checks that they lie on one grid.
 
     Args:
         study: A row of the manifest.
@@ -115,10 +115,10 @@ def load_study(study: Study, phases: Sequence[Phase]) -> StudyScans:
         InputError: A file cannot be used, or the grids differ; the message names the file and the phase.
     """
     *others, last = phases
-    reference = read_volume(study.file(last), last)
+    reference = read_volume(study.file(last), last).canonical()
     volumes = []
     for phase in others:
-        volume = read_volume(study.file(phase), phase)
+        volume = read_volume(study.file(phase), phase).canonical()
         check_same_grid(reference, [volume])
         volumes.append(_int16(volume))
     return StudyScans(study.study_id, (*volumes, _int16(reference)))
@@ -130,7 +130,7 @@ def _int16(volume: Volume) -> Volume:
 
 
 def open_study(study: Study, phases: Sequence[Phase], files: OpenScans) -> StudyScans | None:
-    """Opens phases of a study of which parts can be read, and checks them as `load_study` does.
+    """Opens phases of a study of which parts can be read; in the order and with the checks of `load_study`.
 
     Reads the headers and a slice of each phase.
 

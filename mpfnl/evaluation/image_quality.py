@@ -57,7 +57,7 @@ def score_images(
         InputError: A file of the study cannot be used. A model or a file of a folder that cannot be used is a
             failure in its row instead.
     """
-    reference = read_volume(study.file(settings.target), settings.target)
+    reference = read_volume(study.file(settings.target), settings.target).canonical()
     if min(reference.shape) < SSIM_WINDOW:
         raise GridError(
             f"{reference.name}: {'x'.join(map(str, reference.shape))} voxels; SSIM needs at least"
@@ -100,7 +100,7 @@ def _scan(
     """The scan of a method, written to the evaluation folder."""
     path = folder / VOLUMES / case.study_id / f"{case.method}.nii.gz"
     if case.method in methods.models:
-        return enhance_study(methods.models[case.method], degraded, path, options)
+        return enhance_study(methods.models[case.method], degraded, path, options).canonical()
     if case.method in methods.folders:
         return _copied(methods.folders[case.method] / f"{case.study_id}.nii.gz", path, reference)
     for phase, volume in degraded.items():
@@ -110,15 +110,16 @@ def _scan(
 
 def _copied(source: Path, path: Path, reference: Volume) -> Volume:
     """A scan that other software enhanced, copied to the evaluation folder."""
-    scan = read_volume(source, reference.phase)
+    scan = read_volume(source, reference.phase).canonical()
     check_same_grid(reference, [scan])
     if np.array_equal(scan.data, reference.data):
         raise ConflictError(f"{scan.name}: is the clean scan itself; enhance the degraded scans")
-    write_volume(path, scan.data, like=scan)
+    write_volume(path, scan.data, like=reference, dtype=scan.storage)
     return scan
 
 
 def _scored(case: Case, hu: NDArray[Any], reference: NDArray[Any], window: Window) -> Case:
-    unit, clean = (window.normalize(torch.as_tensor(scan).float())[None, None] for scan in (hu, reference))
+    scans = (torch.from_numpy(np.array(scan, np.float32, order="C")) for scan in (hu, reference))
+    unit, clean = (window.normalize(scan)[None, None] for scan in scans)
     scores = {metric.column: metric(unit, clean) for metric in image_metrics()}
     return replace(case, psnr_db=scores.pop("psnr_db"), ssim=scores.pop("ssim"), added=scores)

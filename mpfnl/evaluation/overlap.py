@@ -130,9 +130,9 @@ class Segmentations:
         written = mask_file(folder, case.study_id, case.method, self.options.structure)
         written.unlink(missing_ok=True)
         try:
-            clean = read_volume(study.file(self.target), self.target)
+            clean = read_volume(study.file(self.target), self.target).canonical()
             truth = self._truth(study, case.method, clean, folder)
-            scan = clean if scan_path is None else read_volume(scan_path, self.target)
+            scan = clean if scan_path is None else read_volume(scan_path, self.target).canonical()
             predicted = self._segment(scan, clean)
         except (SegmentationError, InputError) as error:
             return replace(case, failure=str(error))

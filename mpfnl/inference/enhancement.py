@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -28,7 +28,7 @@ from mpfnl.volumes import Grid, Scan, Volume, open_scan
 from mpfnl.volumes.grid import check_same_grid
 from mpfnl.volumes.intensity import Voxels
 from mpfnl.volumes.scan import MovingSlab
-from mpfnl.volumes.writing import check_output, volume_writer
+from mpfnl.volumes.writing import check_output, volume_writer, write_volume
 from mpfnl.window import Window
 
 ScanSource: TypeAlias = str | Path | Volume
@@ -120,6 +120,9 @@ def open_study(
 ) -> Iterator[StudyEnhancement]:
     """Checks a study and plans its enhancement; `write` or `volume` of the yielded object runs it.
 
+    The network sees the scans with axes to the right, anterior and superior, as in training; the result has
+    the order of axes of the target's file.
+
     Every file is read once. The log, and `lines` of the yielded object, name the phases used and the
     predicted memory.
 
@@ -139,7 +142,8 @@ def open_study(
         meter = NoiseMeter(model.window)
         scans = {}
         for phase in selection.phases:
-            scans[phase] = open_scan(sources[phase], phase, meter if phase is model.target else None)
+            visit = meter if phase is model.target else None
+            scans[phase] = open_scan(sources[phase], phase, visit, canonical=True)
             stack.callback(scans[phase].close)
         target = scans[model.target]
         check_same_grid(target, [scan for scan in scans.values() if scan is not target])
@@ -170,7 +174,7 @@ def _plan(
     workload = Workload(
         sides=target.grid.shape,
         streamed=[scan.dtype.itemsize for scan in scans if not scan.in_memory],
-        result=target.dtype.itemsize if keeps_result else 0,
+        result=target.dtype.itemsize if keeps_result or not target.grid.keeps_slices else 0,
         scale=runner.scale,
         tile=cost if runner.device.type == "cpu" else TileCost(),
         held=resident(),
@@ -257,7 +261,7 @@ class StudyEnhancement:
 
     @property
     def grid(self) -> Grid:
-        """Grid of the enhanced scan: the target's, or a finer one."""
+        """Grid of the slabs of the enhanced scan: the target's in canonical order, or a finer one."""
         return self.target.grid.finer(self.runner.scale)
 
     @property
@@ -279,7 +283,7 @@ class StudyEnhancement:
                 writer.write(slab)
 
     def volume(self, output: str | Path | None = None) -> Volume:
-        """The enhanced scan in HU, in memory: on `grid`, the target's number type.
+        """The enhanced scan in HU, in memory: the target's number type, in the order of axes of its file.
 
         Args:
             output: File for the result; not written if None.
@@ -289,12 +293,12 @@ class StudyEnhancement:
         """
         scan, grid = self.target, self.grid
         data = np.empty(grid.shape, scan.dtype, order="F")
-        with nullcontext() if output is None else volume_writer(output, grid, scan.storage) as writer:
-            for start, slab in self.slabs():
-                data[:, :, start : start + slab.shape[2]] = slab
-                if writer is not None:
-                    writer.write(slab)
-        return Volume(data, grid, scan.path, scan.phase, scan.storage)
+        for start, slab in self.slabs():
+            data[:, :, start : start + slab.shape[2]] = slab
+        volume = Volume(data, grid, scan.path, scan.phase, scan.storage)
+        if output is not None:
+            write_volume(output, data, like=volume)
+        return volume.stored()
 
     def slabs(self) -> Iterator[tuple[int, Voxels]]:
         """Enhances the study; to be called once.

@@ -92,7 +92,7 @@ def prepare_study(study: Study, settings: PrepareSettings, key: str, folder: Pat
 
 
 def _prepare(study: Study, settings: PrepareSettings, key: str, folder: Path) -> dict[str, Any]:
-    target = read_volume(study.file(REFERENCE), REFERENCE).canonical()
+    target = read_volume(study.file(REFERENCE), REFERENCE).canonical().detached()
     box = find_box(target, settings)
     reference = target.crop(box)
     arrays: dict[str, NDArray[Any]] = {REFERENCE.value: whole_hu(reference.data)}

@@ -187,7 +187,7 @@ class TotalSegmentatorSegmenter:
         with TemporaryDirectory(prefix="mpfnl-segment-", ignore_cleanup_errors=True) as folder:
             source, result = Path(folder) / "scan.nii", Path(folder) / "labels.npz"
             write_volume(
-                source, scan.data, like=scan, dtype=np.dtype(np.int16)
+                source, scan.data, like=scan.detached(), dtype=np.dtype(np.int16)
             )  # TotalSegmentator takes whole HU
             self._running_worker().ask(self._arguments(source, result), self._timeout_s)
             with np.load(result) as arrays:

@@ -9,17 +9,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict, Unpack
 
+import numpy as np
 import torch
 import torchio as tio
 from torchio.transforms.augmentation import RandomTransform
 from torchio.transforms.intensity_transform import IntensityTransform
 from torchio.transforms.spatial_transform import SpatialTransform
 
-from mpfnl.errors import FormatError, GridError, NotFoundError
+from mpfnl.errors import FormatError, NotFoundError
 from mpfnl.phases import Phase
 from mpfnl.transforms.degradation import SECOND_ORDER_V1, Preset, Record, find_preset
 from mpfnl.transforms.rotation import checked_axis, rotate90, rotate90_affine
 from mpfnl.transforms.seeds import Sharing, phase_draws
+from mpfnl.volumes import Grid
 from mpfnl.window import ABDOMEN, Window
 
 
@@ -73,7 +75,7 @@ class WindowIntensity(IntensityTransform):
 
 
 class RecordedDegradation(IntensityTransform):
-    """Degrades images as recorded, each with its own record.
+    """Degrades images as recorded, each with its own record; the order of its axes does not matter.
 
     Args:
         parameters: Record of each image by its name, as drawn by `sample_parameters`.
@@ -104,7 +106,6 @@ class RecordedDegradation(IntensityTransform):
         Raises:
             NotFoundError: The subject lacks one of the images.
             FormatError: An image has more than one channel.
-            GridError: The slices of an image do not lie along the third axis where a degradation needs it.
         """
         images = self.get_images_dict(subject)
         for name, record in self.records.items():
@@ -255,14 +256,11 @@ class RandomRotation90(RandomTransform, SpatialTransform):
 
 
 def _degrade(name: str, image: tio.Image, record: Record) -> None:
-    """Degrades the image of a name in place."""
+    """Degrades the image of a name in place, its axes to the right, anterior and superior as in training."""
     if image.num_channels != 1:
         raise FormatError(f"phase {name}: {image.num_channels} channels; give a CT with one")
-    for degradation in record.degradations:
-        if degradation.axial and image.orientation[2] not in ("S", "I"):
-            raise GridError(
-                f"phase {name}: {degradation.kind} needs slices along the third axis, and the image's axes "
-                f"are {''.join(image.orientation)}; apply tio.ToCanonical() first"
-            )
-    spacing = [float(step) for step in image.spacing]
-    image.set_data(record.apply(image.data[0].float(), spacing)[None])
+    stored = Grid(image.spatial_shape, image.affine)
+    grid = stored.canonical()
+    hu = np.array(stored.to_canonical(image.data[0].numpy()), np.float32, order="C")
+    degraded = grid.to_stored(record.apply(torch.from_numpy(hu), grid.spacing).numpy())
+    image.set_data(torch.from_numpy(np.ascontiguousarray(degraded))[None])

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations, product
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 import numpy as np
-from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
+from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation, ornt_transform
 from numpy.typing import NDArray
 
 from mpfnl.errors import GridError
@@ -29,6 +29,8 @@ SCANNER_SPACE = 1
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 """From world positions of DICOM and ITK (LPS+) to those of NIfTI (RAS+), and back."""
+
+_RAS = np.array([[0.0, 1.0], [1.0, 1.0], [2.0, 1.0]])
 
 SAME_GRID_MM = 1e-3
 """The largest distance between the corners of two grids that count as the same."""
@@ -51,6 +53,7 @@ class Grid:
         shape: Number of voxels along x, y and z.
         affine: Voxel indices to world positions in mm (RAS+), (4, 4).
         space: NIfTI code of the world's coordinates (1 is the scanner's).
+        stored: Grid in the file's order of axes, where this one was turned from it; writers turn back.
 
     Raises:
         ValueError: The shape has not three axes, or the affine is not (4, 4).
@@ -67,6 +70,7 @@ class Grid:
     shape: tuple[int, int, int]
     affine: Affine
     space: int = SCANNER_SPACE
+    stored: Grid | None = None
 
     def __post_init__(self) -> None:
         affine = np.asarray(self.affine, dtype=np.float64)
@@ -104,7 +108,8 @@ class Grid:
         affine = self.affine.copy()
         affine[:3, 3] += affine[:3, :3] @ np.array([part.start for part in box], dtype=np.float64)
         x, y, z = (part.stop - part.start for part in box)
-        return Grid((x, y, z), affine, self.space)
+        stored = None if self.stored is None else self.stored.crop(self.stored_box(box))
+        return Grid((x, y, z), affine, self.space, stored)
 
     def finer(self, scale: int) -> Grid:
         """The grid that divides each voxel into cubes of smaller ones; both fill the same space.
@@ -117,7 +122,8 @@ class Grid:
         finer = np.diag([*3 * [1 / scale], 1.0])
         finer[:3, 3] = 0.5 / scale - 0.5
         x, y, z = (scale * side for side in self.shape)
-        return Grid((x, y, z), self.affine @ finer, self.space)
+        stored = None if self.stored is None else self.stored.finer(scale)
+        return Grid((x, y, z), self.affine @ finer, self.space, stored)
 
     @property
     def axes(self) -> NDArray[np.float64]:
@@ -125,14 +131,57 @@ class Grid:
         return np.asarray(io_orientation(self.affine))
 
     def canonical(self) -> Grid:
-        """The same voxels with axes nearest to right, anterior and superior (RAS+); no interpolation."""
-        x, y, z = (self.shape[place] for place in np.argsort(self.axes[:, 0]))
-        affine: Affine = self.affine @ inv_ornt_aff(self.axes, self.shape)
+        """The same voxels with axes nearest to right, anterior and superior (RAS+); no interpolation.
+
+        Returns:
+            This grid where its axes run so; else one that remembers this as its `stored` grid.
+        """
+        turned = self.turned(_RAS)
+        return self if turned is self else replace(turned, stored=self)
+
+    def turned(self, axes: NDArray[np.float64]) -> Grid:
+        """The same voxels with their axes in the order and directions of another grid's `axes`."""
+        if np.array_equal(self.axes, axes):
+            return self
+        turn = ornt_transform(self.axes, axes)
+        x, y, z = (self.shape[place] for place in np.argsort(turn[:, 0]))
+        affine: Affine = self.affine @ inv_ornt_aff(turn, self.shape)
         return Grid((x, y, z), affine, self.space)
+
+    def turn(self, voxels: NDArray[Element], axes: NDArray[np.float64]) -> NDArray[Element]:
+        """Voxels of this grid in the order of `turned(axes)`; a view, no copy."""
+        return np.asarray(apply_orientation(voxels, ornt_transform(self.axes, axes)))
 
     def to_canonical(self, voxels: NDArray[Element]) -> NDArray[Element]:
         """Voxels of this grid in the order of `canonical()`; a view, no copy."""
-        return np.asarray(apply_orientation(voxels, self.axes))
+        return self.turn(voxels, _RAS)
+
+    def to_stored(self, voxels: NDArray[Element]) -> NDArray[Element]:
+        """Voxels of this grid in the order of its `stored` grid; a view, no copy."""
+        return voxels if self.stored is None else self.turn(voxels, self.stored.axes)
+
+    def stored_box(self, box: Box) -> Box:
+        """The box of the `stored` grid with the voxels of a box of this grid."""
+        if self.stored is None:
+            return box
+        x, y, z = (
+            box[int(axis)]
+            if direction > 0
+            else slice(
+                self.shape[int(axis)] - box[int(axis)].stop, self.shape[int(axis)] - box[int(axis)].start
+            )
+            for axis, direction in self.stored.axes
+        )
+        return x, y, z
+
+    @property
+    def keeps_slices(self) -> bool:
+        """Whether the `stored` grid has the slices along z in this grid's order."""
+        return self.stored is None or tuple(self.stored.axes[2]) == (2, 1)
+
+    def detached(self) -> Grid:
+        """The grid without its `stored` one: what is written on it keeps this order of axes."""
+        return Grid(self.shape, self.affine, self.space)
 
     def corners(self, margin: float = 0.0) -> NDArray[np.float64]:
         """World positions in mm of the eight corner voxels, (8, 3).

@@ -56,11 +56,12 @@ def read_mask(path: str | Path, like: OnGrid | None = None, label: int | None = 
 
     Args:
         path: A NIfTI, NRRD or MetaImage file.
-        like: Scan on whose grid the mask must lie; unchecked if None.
+        like: Scan on whose grid the mask must lie, in whatever order of axes; unchecked if None.
         label: Label to take; if None the file may hold 0 and 1 only.
 
     Returns:
-        True where the structure is, (x, y, z). A label that does not occur gives an empty mask.
+        True where the structure is, (x, y, z) in the order of `like`. A label that does not occur gives an
+        empty mask.
 
     Raises:
         InputError: The same errors as from `read_volume`; or another grid, or values other than 0 and 1
@@ -75,9 +76,10 @@ def read_mask(path: str | Path, like: OnGrid | None = None, label: int | None = 
     1
     """
     labels = _read_values(Path(path), None)
-    data = labels.data
     if like is not None:
+        labels = labels.turned_like(like.grid)
         check_same_grid(like, [labels])
+    data = labels.data
     if label is not None:
         return np.asarray(data == label)
     mask = np.asarray(data == 1)

@@ -27,6 +27,7 @@ from mpfnl.volumes.intensity import (
 )
 from mpfnl.volumes.itk import MetaImageFormat, NrrdFormat
 from mpfnl.volumes.nifti import NiftiFormat
+from mpfnl.volumes.orientation import canonical_boxes, canonical_slabs
 from mpfnl.volumes.volume import Volume
 
 Visit: TypeAlias = Callable[[int, Voxels, int], None]
@@ -80,7 +81,13 @@ class Scan(OnGrid, Protocol):
         """Closes the file, if one is open; a later `read` opens it again."""
 
 
-def open_scan(source: str | Path | Volume, phase: Phase | None = None, visit: Visit | None = None) -> Scan:
+def open_scan(
+    source: str | Path | Volume,
+    phase: Phase | None = None,
+    visit: Visit | None = None,
+    *,
+    canonical: bool = False,
+) -> Scan:
     """Opens a scan and checks it as `read_volume` does.
 
     A NIfTI file is read once for that, slab by slab, and never held whole. Scans in other formats are read
@@ -90,6 +97,8 @@ def open_scan(source: str | Path | Volume, phase: Phase | None = None, visit: Vi
         source: A path as for `read_volume`; or a volume in memory, which is not checked.
         phase: Contrast phase, named in messages.
         visit: Function that receives the whole scan, slab by slab.
+        canonical: Whether axes are turned to right, anterior and superior (RAS+); a file whose slices run
+            otherwise is then read into memory.
 
     Raises:
         InputError: The same errors as from `read_volume`.
@@ -108,11 +117,14 @@ def open_scan(source: str | Path | Volume, phase: Phase | None = None, visit: Vi
     (4, 4, 3) int16 40
     """
     if isinstance(source, Volume):
-        _show(source, visit)
-        return source
+        volume = source.canonical() if canonical else source
+        _show(volume, visit)
+        return volume
     path = Path(source)
     name = scan_name(path, phase)
     values = open_values(path, name)
+    if canonical:
+        values = canonical_slabs(values)
     if values.in_memory:
         volume = load_scan(values, path, phase)
         _show(volume, visit)
@@ -125,7 +137,7 @@ def open_scan(source: str | Path | Volume, phase: Phase | None = None, visit: Vi
 
 
 def open_random_access(path: Path, phase: Phase | None = None) -> Scan | None:
-    """Opens a scan of which boxes are read without the rest of its file.
+    """Opens a scan, in canonical order, of which boxes are read without the rest of its file.
 
     The header and the middle slice are checked, and the whole scan only where that slice looks windowed.
 
@@ -144,7 +156,7 @@ def open_random_access(path: Path, phase: Phase | None = None) -> Scan | None:
     name = scan_name(path, phase)
     if file_format is not None and not file_format.random_access:
         return None
-    values = open_values(path, name)
+    values = canonical_boxes(open_values(path, name))
     is_hu = values.dtype.newbyteorder("=") == np.int16 and not _rescaled(values)
     if not (values.random_access and is_hu):
         values.close()

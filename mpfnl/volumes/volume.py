@@ -109,9 +109,35 @@ class Volume:
 
     def crop(self, box: Box) -> Volume:
         """The part of the scan in a box; its voxels are not copied."""
-        return Volume(self.data[box], self.grid.crop(box), self.path, self.phase, self.storage)
+        return self._on(self.data[box], self.grid.crop(box))
 
     def canonical(self) -> Volume:
-        """The same scan with its axes nearest to right, anterior and superior: turned, never interpolated."""
-        data = self.grid.to_canonical(self.data)
-        return Volume(data, self.grid.canonical(), self.path, self.phase, self.storage)
+        """The same scan with its axes nearest to right, anterior and superior: turned, never interpolated.
+
+        Its grid remembers the stored order of axes, to which `write_volume` turns it back. Voxels that were
+        turned are a copy.
+
+        >>> scan = Volume.from_array(np.arange(24).reshape(2, 3, 4), np.diag([-1.0, -1.0, 1.0, 1.0]))
+        >>> turned = scan.canonical()
+        >>> turned.affine.diagonal(), np.array_equal(turned.stored().data, scan.data)
+        (array([1., 1., 1., 1.]), True)
+        """
+        grid = self.grid.canonical()
+        if grid is self.grid:
+            return self
+        return self._on(np.array(self.grid.to_canonical(self.data), order="C"), grid)
+
+    def stored(self) -> Volume:
+        """The same scan in the order of axes of its file; undoes `canonical`."""
+        return self._on(self.grid.to_stored(self.data), self.grid.stored or self.grid)
+
+    def turned_like(self, other: Grid) -> Volume:
+        """The same scan with its axes in the order and directions of another grid's."""
+        return self._on(self.grid.turn(self.data, other.axes), self.grid.turned(other.axes))
+
+    def detached(self) -> Volume:
+        """The same scan, written in its present order of axes from now on."""
+        return self._on(self.data, self.grid.detached())
+
+    def _on(self, data: Voxels, grid: Grid) -> Volume:
+        return Volume(data, grid, self.path, self.phase, self.storage)

@@ -17,6 +17,7 @@ from mpfnl.errors import ConflictError, OutputError
 from mpfnl.files import atomic_file
 from mpfnl.volumes.grid import Grid
 from mpfnl.volumes.intensity import Voxels, cast_hu
+from mpfnl.volumes.orientation import SlabWriter, in_stored_order
 from mpfnl.volumes.scan import Scan
 
 SUFFIXES = (".nii.gz", ".nii")
@@ -26,7 +27,8 @@ COMPRESSION = 4  # gzip level
 def write_volume(path: str | Path, hu: Voxels, like: Scan, dtype: np.dtype[Any] | None = None) -> None:
     """Writes voxels in HU as NIfTI-1 on the grid of another volume.
 
-    The file has slope 1 and intercept 0, sform equal to qform, lengths in mm, and nothing else of the input's
+    A volume whose axes were turned on reading is written in the order of its file. The file has slope 1 and
+    intercept 0, sform equal to qform, lengths in mm, and nothing else of the input's
     header (no text that could name a patient). It appears at once and whole; the same voxels give the same
     bytes.
 
@@ -91,14 +93,14 @@ class VolumeWriter:
 
 
 @contextmanager
-def volume_writer(path: str | Path, grid: Grid, dtype: np.dtype[Any]) -> Iterator[VolumeWriter]:
+def volume_writer(path: str | Path, grid: Grid, dtype: np.dtype[Any]) -> Iterator[SlabWriter]:
     """Writes a volume slab by slab, as `write_volume` does at once; the same bytes, however it is cut.
 
     The file appears at the end of the block, if all slices were written and nothing was raised.
 
     Args:
         path: The .nii or .nii.gz file; replaced if it exists.
-        grid: Shape and place.
+        grid: Shape and place of the slabs; the file has the order of its `stored` grid, where it has one.
         dtype: Number type in the file, as for `write_volume`.
 
     Raises:
@@ -108,11 +110,12 @@ def volume_writer(path: str | Path, grid: Grid, dtype: np.dtype[Any]) -> Iterato
     path = Path(path)
     dtype = np.dtype(dtype).newbyteorder("<")
     check_output(path)
-    header = _header(grid, dtype)
+    stored = grid.stored or grid
+    header = _header(stored, dtype)
     with atomic_file(path) as file, _packed(file, path) as stream:
         stream.write(header)
-        writer = VolumeWriter(stream, grid.shape, dtype)
-        yield writer
+        writer = VolumeWriter(stream, stored.shape, dtype)
+        yield in_stored_order(writer, grid)
         writer.check_complete()
 
 

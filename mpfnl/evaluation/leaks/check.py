@@ -59,7 +59,8 @@ def check_phase_leak(
         folder: The evaluation folder, with its volumes.
         target: The phase that was restored.
         window: HU window to which all scans are clipped.
-        organs: Function of a study that returns its organ masks on the grid of the target phase; by default
+        organs: Function of a study that returns its organ masks on the grid of the target phase, its axes
+            nearest to right, anterior and superior; by default
             they come from the label map that the manifest names for that phase, in TotalSegmentator's
             numbers.
         rule: Thresholds of the check.
@@ -104,8 +105,8 @@ def read_organs(study: Study, target: Phase) -> dict[str, NDArray[np.bool_]]:
     column = mask_column(LABELS, target)
     if column not in study.masks:
         raise NotFoundError(f"the manifest names no label map; name one in the column {column}")
-    labels = read_label_volume(study.masks[column])
-    check_same_grid(read_volume(study.file(target), target), [labels])
+    labels = read_label_volume(study.masks[column]).canonical()
+    check_same_grid(read_volume(study.file(target), target).canonical(), [labels])
     return {name: np.asarray(labels.data == number) for name, number in ORGANS.items()}
 
 
@@ -120,15 +121,17 @@ class _Clean:
 
     def scan(self, path: Path) -> Volume:
         """Reads another scan of the target phase."""
-        volume = read_volume(path)
+        volume = read_volume(path).canonical()
         check_same_grid(self.reference, [volume])
         return volume
 
 
 def _read_clean(study: Study, target: Phase, organs: Callable[[Study], OrganMasks], rule: LeakRule) -> _Clean:
     masks = organs(study)
-    reference = read_volume(study.file(target), target)
-    others = {phase: read_volume(study.file(phase), phase) for phase in other_phases([study], target)}
+    reference = read_volume(study.file(target), target).canonical()
+    others = {
+        phase: read_volume(study.file(phase), phase).canonical() for phase in other_phases([study], target)
+    }
     check_same_grid(reference, list(others.values()))
     zones: dict[str, OrganZones | None] = {}
     for name, mask in masks.items():

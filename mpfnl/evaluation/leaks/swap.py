@@ -192,7 +192,7 @@ def mean_over_studies(cases: Sequence[SwapCase]) -> dict[str, list[SwapRow]]:
 
 def _swap(study: Study, model: EvaluatedModel, folder: Path, options: EnhanceOptions) -> list[SwapRow]:
     files = {phase: degraded_file(folder, study.study_id, phase) for phase in model.phases}
-    scans = {phase: read_volume(path, phase) for phase, path in files.items()}
+    scans = {phase: read_volume(path, phase).canonical().detached() for phase, path in files.items()}
     return swap_test(model, scans, _organs(study, model.target), options)
 
 

@@ -56,9 +56,6 @@ class Degradation(ABC):
     whole_slices: ClassVar[bool] = False
     """Whether the degradation needs whole cross-sections of the body; if not, it works on patches too."""
 
-    axial: ClassVar[bool] = False
-    """Whether the slices must lie along the third axis."""
-
     margin: ClassVar[int] = 0
     """Voxels around a patch that are degraded with it, so that its border is as in the whole scan."""
 

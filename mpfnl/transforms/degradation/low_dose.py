@@ -192,7 +192,6 @@ class LowDose(Degradation):
 
     kind = "low_dose"
     whole_slices = True
-    axial = True
     dose_fraction: float
     seed: int
     full_dose_sd_hu: float = FULL_DOSE_SD_HU

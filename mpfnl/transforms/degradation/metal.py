@@ -221,7 +221,6 @@ class MetalStreaks(Degradation):
 
     kind = "metal_streaks"
     whole_slices = True
-    axial = True
     implants: tuple[Implant, ...]
     streak_hu: float
     seed: int

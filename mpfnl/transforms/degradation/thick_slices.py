@@ -140,7 +140,6 @@ class ThickSlices(Degradation):
 
     kind = "thick_slices"
     margin = 8
-    axial = True
     thickness_mm: float
     increment_mm: float
     profile: SliceProfile = SliceProfile.RECTANGLE

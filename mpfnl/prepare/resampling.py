@@ -8,7 +8,7 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from mpfnl.volumes.grid import Affine, affine_to_lps
+from mpfnl.volumes.grid import Affine, Grid, affine_to_lps
 from mpfnl.volumes.intensity import Voxels
 from mpfnl.window import AIR_HU
 
@@ -16,9 +16,13 @@ Image: TypeAlias = sitk.Image
 
 
 def to_image(voxels: Voxels, affine: Affine) -> Image:
-    """A SimpleITK image of voxels (x, y, z) and a RAS affine with right angles."""
+    """A SimpleITK image of voxels (x, y, z) and a RAS affine.
+
+    Axes that rounding took off right angles are put at right angles: ITK's files hold no others.
+    """
     image = sitk.GetImageFromArray(np.ascontiguousarray(voxels.transpose(2, 1, 0)))
-    origin, directions, spacing = affine_to_lps(affine)
+    x, y, z = voxels.shape
+    origin, directions, spacing = affine_to_lps(Grid((x, y, z), affine).right_angled().affine)
     image.SetSpacing(spacing.tolist())
     image.SetOrigin(origin.tolist())
     image.SetDirection(directions.ravel().tolist())

@@ -15,7 +15,8 @@ from mpfnl.errors import OptionError, SegmentationError
 from mpfnl.segmentation.process import Worker, environment, make_home
 from mpfnl.segmentation.segmenter import StructureMasks, check_scan
 from mpfnl.segmentation.weights import Request, check_weights, class_numbers, default_root
-from mpfnl.volumes import Volume, write_volume
+from mpfnl.volumes import Grid, Volume, write_volume
+from mpfnl.volumes.grid import same_grid
 
 OWN_WEIGHTS = "TotalSegmentator's own"
 TIMEOUT_S = 3600.0
@@ -186,13 +187,13 @@ class TotalSegmentatorSegmenter:
     def _labels(self, scan: Volume) -> np.ndarray[Any, np.dtype[np.uint8]]:
         with TemporaryDirectory(prefix="mpfnl-segment-", ignore_cleanup_errors=True) as folder:
             source, result = Path(folder) / "scan.nii", Path(folder) / "labels.npz"
-            write_volume(
-                source, scan.data, like=scan.detached(), dtype=np.dtype(np.int16)
-            )  # TotalSegmentator takes whole HU
+            # TotalSegmentator takes whole HU, and ITK under it right angles without the rounding of cosines.
+            upright = Volume(scan.data, scan.grid.detached().right_angled(), scan.path, scan.phase)
+            write_volume(source, scan.data, like=upright, dtype=np.dtype(np.int16))
             self._running_worker().ask(self._arguments(source, result), self._timeout_s)
             with np.load(result) as arrays:
                 labels, affine = arrays["labels"], arrays["affine"]
-        if labels.shape != scan.shape or not np.allclose(affine, scan.affine, atol=1e-3):
+        if labels.ndim != 3 or not same_grid(Grid(labels.shape, affine), upright.grid):
             raise SegmentationError("TotalSegmentator's labels do not lie on the scan's grid")
         return np.asarray(labels, dtype=np.uint8)
 

@@ -1,8 +1,9 @@
-"""Files as every reader sees them: opening, sizes, and the words of their errors."""
+"""Files as every reader sees them: opening, unpacking, sizes, and the words of their errors."""
 
 from __future__ import annotations
 
 import os
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,12 @@ from numpy.typing import NDArray
 
 from mpfnl.errors import DamagedError, FormatError, GridError, NotFoundError
 from mpfnl.phases import Phase
+
+GZIP_MAGIC = b"\x1f\x8b"
+
+_MEMBER = b"\x1f\x8b\x08"  # the magic of gzip and its only method
+_PACKED = 1 << 18  # bytes that are read from a packed file at once
+_GZIP, _ZLIB = 31, 15  # window bits by which zlib takes the one or the other, checksums included
 
 
 def scan_name(path: Path, phase: Phase | None = None) -> str:
@@ -57,6 +64,68 @@ def readable(name: str) -> Iterator[None]:
         raise DamagedError(f"{name}: cannot be read ({one_line(error)}); check the file") from error
 
 
+class Unpacked:
+    """The bytes in a file that gzip or zlib packed.
+
+    A gzip file is a series of members (RFC 1952, section 2.2). What follows the last one and begins no other
+    is passed over, as gzip does. Checksums are compared; that of the last bytes when the end is read.
+
+    Args:
+        file: The packed file, at the beginning of its packed bytes.
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._rest = file.read(_PACKED)
+        self._is_gzip = self._rest.startswith(GZIP_MAGIC)
+        self._member = zlib.decompressobj(_GZIP if self._is_gzip else _ZLIB)
+        self._ended = False
+
+    def read(self, size: int) -> bytes:
+        """The next bytes, as many as asked for unless the stream ends.
+
+        Raises:
+            EOFError: The stream is cut off.
+            zlib.error: The stream is damaged.
+        """
+        parts: list[bytes] = []
+        while size > 0 and (part := self._read_some(size)):
+            parts.append(part)
+            size -= len(part)
+        return b"".join(parts)
+
+    def readinto(self, view: memoryview) -> int:
+        """Fills a view of bytes; returns how many there were, as `read`."""
+        done = 0
+        while done < len(view) and (part := self._read_some(len(view) - done)):
+            view[done : done + len(part)] = part
+            done += len(part)
+        return done
+
+    def _read_some(self, most: int) -> bytes:
+        while not self._ended:
+            if self._member.eof:
+                self._begin_member()
+                continue
+            packed = self._rest or self._file.read(_PACKED)
+            unpacked = self._member.decompress(packed, most)
+            self._rest = self._member.unused_data if self._member.eof else self._member.unconsumed_tail
+            if unpacked:
+                return unpacked
+            if not packed and not self._member.eof:
+                raise EOFError("its packed bytes end too early")
+        return b""
+
+    def _begin_member(self) -> None:
+        """Goes to the next member of a gzip file, over zeros in between; else ends."""
+        rest = self._rest.lstrip(b"\0")
+        while len(rest) < len(_MEMBER) and (more := self._file.read(_PACKED)):
+            rest = (rest + more).lstrip(b"\0")
+        self._rest, self._ended = rest, not (self._is_gzip and rest.startswith(_MEMBER))
+        if not self._ended:
+            self._member = zlib.decompressobj(_GZIP)
+
+
 def one_line(error: Exception) -> str:
     """An error's message without line breaks."""
     return " ".join(str(error).split()) or type(error).__name__
@@ -73,14 +142,20 @@ def numbers(values: Sequence[float] | NDArray[Any]) -> str:
 
 
 def check_shape(shape: Sequence[int], name: str) -> tuple[int, int, int]:
-    """The size of a 3-D volume, checked.
+    """The size of a 3-D volume, checked; further axes of one voxel, as for one time point, are left out.
 
     Raises:
         GridError: The size has not three axes, or fewer than 2 voxels along one.
     """
+    shape = list(shape)
+    while len(shape) > 3 and shape[-1] == 1:
+        shape.pop()
     if not shape or min(shape) < 1:
         raise GridError(f"{name}: its header gives an impossible size ({by(shape)}); convert it again")
-    if len(shape) != 3:
+    if len(shape) > 3:
+        count = int(np.prod(shape[3:]))
+        raise GridError(f"{name}: holds {count} volumes ({by(shape)}); split it and give one of them")
+    if len(shape) < 3:
         raise GridError(f"{name}: is {len(shape)}-D ({by(shape)}); give one 3-D volume")
     if min(shape) < 2:
         raise GridError(f"{name}: has fewer than 2 voxels along an axis ({by(shape)}); give a 3-D volume")

@@ -32,15 +32,23 @@ LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 _RAS = np.array([[0.0, 1.0], [1.0, 1.0], [2.0, 1.0]])
 
-SAME_GRID_MM = 1e-3
-"""The largest distance between the corners of two grids that count as the same."""
+SAME_GRID = 0.1
+"""The largest distance between the corners of two grids that count as the same, in shortest voxel edges. It
+forgives a first or last slice whose position is rounded to 0.1 mm (0.05 mm, where CT's pixels are 0.5 mm and
+more), a spacing with four digits (0.026 mm over 512 voxels), and float32 arithmetic on positions (1e-4 mm a
+slice). Half a voxel, the mistake of taking edges for centres, is far beyond."""
 
-SHEAR_TOLERANCE_DEG = 0.005
-"""The largest deviation of two axes from a right angle: 0.04 mm over 500 mm, and just under the angle from
-which ITK drops the sform for the qform, so that nibabel and ITK agree on every grid that passes."""
+ROUNDED_PRODUCT = 3**0.5 * 1e-3
+"""What three digits can change in the scalar product of two unit vectors, or in a square length: each of
+their components by 0.0005. Axes at right angles then look up to 0.0992 degrees off; gantry tilts are 0.5
+degrees and more."""
 
 SPACING_TOLERANCE = 1e-3
-"""The largest relative difference between the spacing in a header and that in its affine."""
+"""The largest relative difference between the spacing in a header and that in its affine: cosines with three
+digits are up to 0.0009 too long or too short."""
+
+SPACING_TOLERANCE_MM = 0.005
+"""The same in mm: a spacing that was rounded to two digits."""
 
 CONVERT = "convert the scan again from its DICOM slices, e.g. with dcm2niix"
 
@@ -193,24 +201,62 @@ class Grid:
         index = np.array(list(product(*ends)), dtype=np.float64)
         return np.asarray(index @ self.affine[:3, :3].T + self.affine[:3, 3], dtype=np.float64)
 
+    @property
+    def shear(self) -> tuple[float, int, int]:
+        """The cosine between the two axes furthest from a right angle, and these axes (0 to 2)."""
+        columns = self.affine[:3, :3] / np.array(self.spacing)
+        cosines = columns.T @ columns
+        a, b = max(combinations(range(3), 2), key=lambda pair: abs(cosines[pair]))
+        return float(cosines[a, b]), a, b
+
+    def right_angled(self) -> Grid:
+        """The grid with the nearest axes at right angles, the same first voxel and the same spacing.
+
+        This is what a NIfTI qform holds, and what ITK reads of a NIfTI file whose axes are slightly off right
+        angles (polar decomposition, as `nifti_mat44_to_quatern` in nifti1_io.c).
+        """
+        if self.shear[0] == 0:
+            return self
+        affine = self.affine.copy()
+        left, _, right = np.linalg.svd(affine[:3, :3] / np.array(self.spacing))
+        affine[:3, :3] = (left @ right) * np.array(self.spacing)
+        return Grid(self.shape, affine, self.space)
+
     def offset_mm(self, other: Grid) -> float:
         """The largest distance in mm between corners of two grids of one shape."""
-        return float(np.linalg.norm(self.corners() - other.corners(), axis=1).max())
+        return float(_distances(self, other).max())
 
     def overlaps(self, other: Grid) -> bool:
         """Whether two fields of view meet: separating axes along the grid axes of both."""
         return _meets(self, other) and _meets(other, self)
 
 
-def same_grid(a: Grid, b: Grid, tolerance_mm: float = SAME_GRID_MM) -> bool:
+def same_grid(a: Grid, b: Grid) -> bool:
     """Whether two grids have equal shapes, and corner voxels at the same places in the world.
+
+    Corners lie at the same place where rounding (see `SAME_GRID`) explains their distance. Of axes that
+    rounding took off right angles ITK makes axes at right angles through the first voxel of the file; both
+    count as the same.
 
     Args:
         a: A grid.
         b: Another grid.
-        tolerance_mm: Largest distance between two corners in mm.
+
+    >>> scan = Grid((512, 512, 60), np.diag([0.703125, 0.703125, 5, 1]))
+    >>> same_grid(scan, Grid(scan.shape, np.diag([0.7031, 0.7031, 4.99998, 1])))
+    True
     """
-    return a.shape == b.shape and a.offset_mm(b) <= tolerance_mm
+    if a.shape != b.shape:
+        return False
+    most = SAME_GRID * min(*a.spacing, *b.spacing)
+    distances = _distances(a, b)
+    if distances.max() <= most:
+        return True
+    if distances.min() > most or max(abs(a.shear[0]), abs(b.shear[0])) > ROUNDED_PRODUCT:
+        return False
+    upright, other = a.right_angled(), b.right_angled().affine.copy()
+    other[:3, 3] = upright.affine[:3, 3]
+    return upright.offset_mm(Grid(b.shape, other)) <= most
 
 
 class OnGrid(Protocol):
@@ -233,20 +279,19 @@ class OnGrid(Protocol):
         """Shape and place."""
 
 
-def check_same_grid(reference: OnGrid, others: Sequence[OnGrid], tolerance_mm: float = SAME_GRID_MM) -> None:
+def check_same_grid(reference: OnGrid, others: Sequence[OnGrid]) -> None:
     """Refuses scans that do not lie on the reference's grid; see `same_grid`.
 
     Args:
         reference: Scan with which the others are compared.
         others: The other scans.
-        tolerance_mm: Largest distance between two corners in mm.
 
     Raises:
         GridError: A scan lies on another grid; the message tells its file and phase, and the difference.
     """
     grid = reference.grid
     for other in others:
-        if same_grid(grid, other.grid, tolerance_mm):
+        if same_grid(grid, other.grid):
             continue
         against = (
             f"the {reference.phase.label} phase ({reference.path})" if reference.phase else reference.name
@@ -261,14 +306,15 @@ def check_same_grid(reference: OnGrid, others: Sequence[OnGrid], tolerance_mm: f
                 f"{other.name}: its grid has {by(other.grid.shape)} voxels, that of {against} has"
                 f" {by(grid.shape)}; register and resample it onto that grid"
             )
+        offset, edge = grid.offset_mm(other.grid), min(*grid.spacing, *other.grid.spacing)
         raise GridError(
-            f"{other.name}: its grid lies {grid.offset_mm(other.grid):.4g} mm off that of {against}"
-            f" (tolerance {tolerance_mm:g} mm); register and resample it onto that grid"
+            f"{other.name}: its grid lies {offset:.4g} mm off that of {against}, {offset / edge:.2g} of a"
+            f" voxel's shortest edge (tolerance {SAME_GRID:g}); register and resample it onto that grid"
         )
 
 
 def check_affine(affine: Affine, name: str) -> None:
-    """Refuses an affine that is not finite, has a zero spacing, or is sheared.
+    """Refuses an affine that is not finite, has a zero spacing, or is sheared more than rounding explains.
 
     Args:
         affine: Voxel indices to mm, (4, 4).
@@ -279,17 +325,16 @@ def check_affine(affine: Affine, name: str) -> None:
     """
     if not np.isfinite(affine).all():
         raise GridError(f"{name}: its affine has values that are not finite; {CONVERT}")
-    columns = affine[:3, :3]
-    spacing = np.linalg.norm(columns, axis=0)
-    if not (spacing > 0).all():
-        raise GridError(f"{name}: its voxel spacing is {numbers(spacing)} mm, not positive; {CONVERT}")
-    cosines = (columns / spacing).T @ (columns / spacing)
-    a, b = max(combinations(range(3), 2), key=lambda pair: abs(cosines[pair]))
-    angle = float(np.degrees(np.arccos(np.clip(cosines[a, b], -1.0, 1.0))))
-    if abs(angle - 90.0) > SHEAR_TOLERANCE_DEG:
+    grid = Grid((1, 1, 1), affine)
+    if not all(edge > 0 for edge in grid.spacing):
+        raise GridError(f"{name}: its voxel spacing is {numbers(grid.spacing)} mm, not positive; {CONVERT}")
+    cosine, a, b = grid.shear
+    if abs(cosine) > ROUNDED_PRODUCT:
+        angle = float(np.degrees(np.arccos(np.clip(cosine, -1.0, 1.0))))
         raise GridError(
             f"{name}: its affine is sheared: {angle:.2f} degrees between {'xyz'[a]} and {'xyz'[b]}"
-            " instead of 90 (a tilted gantry?); resample it to a grid with right angles"
+            " instead of 90 (a tilted gantry?); give the folder of its DICOM slices, which are put at right"
+            " angles on reading, or resample it to a grid with right angles"
         )
 
 
@@ -314,6 +359,12 @@ def affine_to_lps(affine: Affine) -> tuple[NDArray[np.float64], NDArray[np.float
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     lps = LPS_TO_RAS @ affine
     return lps[:3, 3], lps[:3, :3] / spacing, spacing
+
+
+def _distances(a: Grid, b: Grid) -> NDArray[np.float64]:
+    """Distances in mm between the corners of two grids of one shape, (8,)."""
+    distances: NDArray[np.float64] = np.linalg.norm(a.corners() - b.corners(), axis=1)
+    return distances
 
 
 def _meets(box: Grid, other: Grid) -> bool:

@@ -1,8 +1,8 @@
-"""NRRD and MetaImage files, read by ITK and checked for what ITK lets pass.
+"""NRRD and MetaImage files: ITK reads their headers, which are checked for what ITK lets pass.
 
 ITK takes a damaged compressed MetaImage without a word, does not compare the gzip checksum of a NRRD, passes
 over skips, units and slopes, and invents a place for a header without one. So the text header is searched for
-these, and the stored bytes are counted to their end.
+these, and the stored bytes are read here, to their end.
 
 The formats: teem.sourceforge.net/nrrd/format.html, itk.org/Wiki/ITK/MetaIO/Documentation.
 """
@@ -18,24 +18,28 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import IO, Any, ClassVar, cast
 
 import numpy as np
 import SimpleITK as sitk
+from numpy.typing import NDArray
 
 from mpfnl.errors import DamagedError, FormatError, GridError, IntensityError, NotFoundError
-from mpfnl.volumes.fileio import check_file, check_shape, cut_off, numbers, one_line, open_file
+from mpfnl.volumes.fileio import Unpacked, check_file, check_shape, cut_off, numbers, one_line, open_file
 from mpfnl.volumes.formats import Format, StoredArray
 from mpfnl.volumes.grid import CONVERT, SPACING_TOLERANCE, Grid, affine_from_lps, check_affine
 
 LONGEST_HEADER = 1 << 20
 """Bytes within which a text header must end."""
 
-CHUNK = 1 << 22
-
-_EITHER_DEFLATE = 47  # zlib's window bits that accept its own format and gzip
 _TYPES = ("Int8", "UInt8", "Int16", "UInt16", "Int32", "UInt32", "Int64", "UInt64", "Float32", "Float64")
-_DTYPES = {getattr(sitk, f"sitk{kind}"): np.dtype(kind.lower()) for kind in _TYPES}
+_DTYPES = {
+    getattr(sitk, f"sitk{vector}{kind}"): np.dtype(kind.lower())
+    for kind in _TYPES
+    for vector in ("", "Vector")
+}
+_MM = {"", "mm", "millimeter", "millimeters", "millimetre", "millimetres"}
+_ELEMENTS = "MET_(U?(CHAR|SHORT|INT|LONG|LONG_LONG)|FLOAT|DOUBLE)(_ARRAY)?"
 _SPACES = "(right|left)-anterior-superior|left-posterior-superior|ras|las|lps"
 _STDERR = 2
 _one_at_a_time = threading.RLock()
@@ -50,12 +54,14 @@ class TextHeader:
         file: File of the voxels: the image itself, or a detached one.
         offset: Position of the first voxel in bytes.
         packed: Whether the voxels are deflated (gzip or zlib).
+        big_endian: Whether the first byte of a number is its highest.
     """
 
     fields: Mapping[str, str]
     file: Path
     offset: int
     packed: bool
+    big_endian: bool
 
 
 class ItkFormat(Format):
@@ -104,14 +110,11 @@ class ItkFormat(Format):
         try:
             with silent():
                 reader.ReadImageInformation()
-            grid, dtype = _grid(reader, name), _dtype(reader, name)
-            _check_length(header, grid.shape, dtype.itemsize, name)
-            with silent():
-                array = sitk.GetArrayFromImage(reader.Execute())
         except RuntimeError as error:
             reason = one_line(error).rpartition("ERROR: ")[2]
             raise FormatError(f"{name}: ITK cannot read it ({reason}); convert it again") from error
-        return StoredArray(array.T, grid)
+        grid, dtype = _grid(reader, name), _dtype(reader, name)
+        return StoredArray(_read_voxels(header, grid.shape, dtype, name), grid)
 
     def _header(self, path: Path, name: str) -> TextHeader:
         check_file(path, name)
@@ -147,7 +150,7 @@ class NrrdFormat(ItkFormat):
             raise FormatError(f"{name}: its encoding is {encoding!r}; save it again as raw or gzip")
         _check_no_skip(fields, ("byte skip", "byteskip", "line skip", "lineskip"), name)
         file, offset = _place(path, data_file, blank.end() if blank else len(block), name)
-        return TextHeader(fields, file, offset, packed=encoding != "raw")
+        return TextHeader(fields, file, offset, encoding != "raw", fields.get("endian", "").lower() == "big")
 
 
 class MetaImageFormat(ItkFormat):
@@ -168,16 +171,21 @@ class MetaImageFormat(ItkFormat):
         for keys in (("transformmatrix", "rotation", "orientation"), ("offset", "position", "origin")):
             _check_there(fields, (next((key for key in keys if key in fields), keys[0]),), name)
         _check_there(fields, ("elementspacing",), name)
-        _check_mm({fields.get("distanceunits", "").lower()} - {"?"}, name)
-        if not _flag(fields, "binarydata"):
+        _check_mm({fields.get("distanceunits", "")} - {"?"}, name)
+        kind = fields.get("elementtype", "")
+        if not re.fullmatch(_ELEMENTS, kind):
+            raise FormatError(f"{name}: its element type is {kind!r}; give one real number a voxel, in HU")
+        if not _flag(fields.get("binarydata", "True")):
             raise FormatError(f"{name}: holds its voxels as text; save it again in binary")
         _check_no_skip(fields, ("headersize",), name)
         scaling = [fields.get(f"elementtointensityfunction{part}", "") for part in ("slope", "offset")]
-        if scaling[0] not in ("", "1") or scaling[1] not in ("", "0"):
+        if not (_is(scaling[0], 1.0) and _is(scaling[1], 0.0)):
             raise IntensityError(f"{name}: its values have a slope or an offset; save it again in HU")
         named = fields["elementdatafile"]
         file, offset = _place(path, "" if named.upper() == "LOCAL" else named, last.end(), name)
-        return TextHeader(fields, file, offset, _flag(fields, "compresseddata"))
+        order = fields.get("binarydatabyteordermsb", fields.get("elementbyteordermsb", ""))
+        packed = fields.get("compresseddata", "")
+        return TextHeader(fields, file, offset, _flag(packed), _flag(order))
 
 
 @contextmanager
@@ -219,8 +227,16 @@ def _fields(lines: Iterator[str] | list[str], separator: str) -> dict[str, str]:
     return {key.strip().lower(): value.strip() for key, equals, value in pairs if equals}
 
 
-def _flag(fields: Mapping[str, str], key: str) -> bool:
-    return fields.get(key, "").lower() in ("true", "1")
+def _flag(value: str) -> bool:
+    return value[:1] in ("T", "t", "1")  # as MetaIO
+
+
+def _is(value: str, number: float) -> bool:
+    """Whether a field is empty or holds this number."""
+    try:
+        return not value or float(value) == number
+    except ValueError:
+        return False
 
 
 def _no_orientation(name: str, reason: str) -> GridError:
@@ -234,7 +250,7 @@ def _check_there(fields: Mapping[str, str], keys: tuple[str, ...], name: str) ->
 
 
 def _check_mm(units: set[str], name: str) -> None:
-    if units - {"mm", ""}:
+    if {unit.lower() for unit in units} - _MM:
         raise GridError(f"{name}: its lengths are not in mm; give a scan with its spacing in mm")
 
 
@@ -252,12 +268,14 @@ def _place(path: Path, data_file: str, header_end: int, name: str) -> tuple[Path
 
 def _grid(reader: sitk.ImageFileReader, name: str) -> Grid:
     shape = check_shape(reader.GetSize(), name)
-    spacing, directions = np.array(reader.GetSpacing()), np.array(reader.GetDirection()).reshape(3, 3)
+    axes = reader.GetDimension()  # more than three where the others hold one voxel
+    spacing = np.array(reader.GetSpacing())[:3]
+    directions = np.array(reader.GetDirection()).reshape(axes, axes)[:3, :3]
     if not (np.isfinite(spacing).all() and (spacing > 0).all()):
         raise GridError(f"{name}: its voxel spacing is {numbers(spacing)} mm, not positive; {CONVERT}")
     if (np.abs(np.linalg.norm(directions, axis=0) - 1) > SPACING_TOLERANCE).any():
         raise GridError(f"{name}: its axes are not of length 1; {CONVERT}")
-    affine = affine_from_lps(np.array(reader.GetOrigin()), directions, spacing)
+    affine = affine_from_lps(np.array(reader.GetOrigin())[:3], directions, spacing)
     check_affine(affine, name)
     return Grid(shape, affine)
 
@@ -272,34 +290,43 @@ def _dtype(reader: sitk.ImageFileReader, name: str) -> np.dtype[np.generic]:
     return dtype
 
 
-def _check_length(header: TextHeader, shape: tuple[int, int, int], itemsize: int, name: str) -> None:
-    """Counts the bytes of the voxels; a deflated stream is read to its checksum.
+def _read_voxels(
+    header: TextHeader, shape: tuple[int, int, int], dtype: np.dtype[Any], name: str
+) -> NDArray[Any]:
+    """The voxels (x, y, z), which lie in the file with x running fastest.
+
+    Bytes after the last voxel are passed over where they cannot be voxels: after a packed stream, and after
+    an image in one file with its header where they are less than a slice.
 
     Raises:
         DamagedError: The bytes are not as many as the header says, or the stream is damaged.
     """
-    size = int(np.prod(shape, dtype=np.int64)) * itemsize
-    if header.packed:
-        length = _unpacked_length(header, size, name)
-    else:
-        length = os.stat(header.file).st_size - header.offset
-    if length < size:
-        raise cut_off(shape, itemsize, name)
-    if length > size:
-        raise DamagedError(f"{name}: holds more voxels than its header says; convert it again")
-
-
-def _unpacked_length(header: TextHeader, most: int, name: str) -> int:
-    """Length of the unpacked stream; -1 where it is cut off. One above `most` is not read to its end."""
-    stream, length = zlib.decompressobj(_EITHER_DEFLATE), 0
+    stored = np.empty(shape, dtype.newbyteorder(">" if header.big_endian else "<"), order="F")
+    view = memoryview(cast("Any", stored.reshape(-1, order="F").view(np.uint8)))
     with open_file(header.file, name) as file:
+        length = os.fstat(file.fileno()).st_size - header.offset
         file.seek(header.offset)
-        try:
-            while length <= most and not stream.eof:
-                packed = stream.unconsumed_tail or file.read(CHUNK)
-                if not packed:
-                    return -1
-                length += len(stream.decompress(packed, CHUNK))
-        except zlib.error as error:
-            raise DamagedError(f"{name}: is damaged ({error}); copy or convert it again") from error
-    return length
+        if header.packed:
+            surplus = _unpack(file, view, shape, dtype.itemsize, name)
+        elif length < len(view) or cast("Any", file).readinto(view) < len(view):
+            raise cut_off(shape, dtype.itemsize, name)
+        else:
+            surplus = length - len(view)
+            if header.offset and surplus < len(view) // shape[2]:
+                surplus = 0
+    if surplus:
+        raise DamagedError(f"{name}: holds more bytes than the voxels of its header take; convert it again")
+    return stored.astype(dtype, order="K", copy=False)
+
+
+def _unpack(file: IO[bytes], view: memoryview, shape: tuple[int, int, int], itemsize: int, name: str) -> int:
+    """Fills a view and reads the stream to its checksum; returns whether more follows."""
+    try:
+        stream = Unpacked(file)
+        if stream.readinto(view) < len(view):
+            raise cut_off(shape, itemsize, name)
+        return len(stream.read(1))
+    except EOFError as error:
+        raise cut_off(shape, itemsize, name) from error
+    except zlib.error as error:
+        raise DamagedError(f"{name}: is damaged ({error}); copy or convert it again") from error

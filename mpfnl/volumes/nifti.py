@@ -1,36 +1,27 @@
-"""NIfTI files: headers as they stand, boxes of plain files, and slices of compressed ones.
+"""NIfTI files: boxes of plain ones, and slices of compressed ones.
 
-nibabel repairs a bad header silently and reads voxels lazily, and neither notices a file that is cut off in
-its last bytes. Here no header is repaired, and a compressed file is read to its checksum.
-
-The format: nifti.nimh.nih.gov.
+nibabel reads voxels lazily and does not notice a file that is cut off in its last bytes. Here a compressed
+file is read to its checksum.
 """
 
 from __future__ import annotations
 
-import gzip
 import os
-import struct
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, ClassVar, TypeAlias, cast
+from typing import IO, Any, ClassVar, cast
 
-import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
-from mpfnl.errors import DamagedError, FormatError, GridError, IntensityError
-from mpfnl.volumes.fileio import by, check_file, check_shape, cut_off, numbers, one_line, readable
+from mpfnl.errors import DamagedError
+from mpfnl.volumes.fileio import GZIP_MAGIC, Unpacked, check_file, cut_off, one_line, readable
 from mpfnl.volumes.formats import Format, StoredValues
-from mpfnl.volumes.grid import CONVERT, SPACING_TOLERANCE, Affine, Box, Grid, check_affine
+from mpfnl.volumes.grid import Box
+from mpfnl.volumes.nifti_header import read_header
 
-RawHeader: TypeAlias = Any
-"""A nibabel NIfTI-1 or NIfTI-2 header; nibabel's headers are untyped."""
-
-GZIP_MAGIC = b"\x1f\x8b"
 GZIP_LARGEST_RATIO = 1100  # deflate cannot pack tighter than 1032 to 1
 CHUNK = 1 << 24
 
@@ -57,27 +48,6 @@ class NiftiFormat(Format):
         return CompressedNifti(path, name) if packed else PlainNifti(path, name)
 
 
-@dataclass(frozen=True, eq=False)
-class NiftiHeader:
-    """The fields of a NIfTI header that reading needs, checked.
-
-    Args:
-        grid: Shape and place.
-        dtype: Number type of the stored values, with its byte order.
-        slope: Rescale slope.
-        intercept: Rescale intercept.
-        offset: Position of the first voxel in bytes from the beginning of the (unpacked) file.
-        length: Bytes of the header itself.
-    """
-
-    grid: Grid
-    dtype: np.dtype[Any]
-    slope: float
-    intercept: float
-    offset: int
-    length: int
-
-
 class PlainNifti:
     """An uncompressed NIfTI file, of which any box is read on its own.
 
@@ -100,7 +70,8 @@ class PlainNifti:
         self._file: IO[bytes] | None = None
         self._process = os.getpid()
         with readable(name), path.open("rb") as file:
-            header = read_header(file, os.fstat(file.fileno()).st_size, name)
+            size = os.fstat(file.fileno()).st_size
+            header = read_header(file, size, lambda: size, name)
         self.grid, self.dtype = header.grid, header.dtype
         self.slope, self.intercept, self._offset = header.slope, header.intercept, header.offset
 
@@ -178,12 +149,12 @@ class CompressedNifti:
     def __init__(self, path: Path, name: str) -> None:
         self.path, self.name = path, name
         self._file: IO[bytes] | None = None
-        self._stream: gzip.GzipFile | None = None
+        self._stream: Unpacked | None = None
         self._position = 0  # the next byte of the unpacked file
         try:
             with _undamaged(name):
                 most = path.stat().st_size * GZIP_LARGEST_RATIO
-                header = read_header(cast("IO[bytes]", self._opened()), most, name)
+                header = read_header(self._opened(), most, self._count, name)
             self._position = header.length
         except BaseException:
             self.close()
@@ -205,13 +176,10 @@ class CompressedNifti:
                 self.close()
             stream = self._opened()
             while self._position < begin:
-                got = len(stream.read(min(CHUNK, begin - self._position)))
-                self._advance(got)
+                wanted = min(CHUNK, begin - self._position)
+                self._advance(len(stream.read(wanted)), wanted)
             view = memoryview(cast("Any", stored.reshape(-1, order="F").view(np.uint8)))
-            while view:
-                got = stream.readinto(view[:CHUNK])
-                self._advance(got)
-                view = view[got:]
+            self._advance(stream.readinto(view), len(view))
         return stored[x, y]
 
     def finish(self) -> None:
@@ -228,118 +196,24 @@ class CompressedNifti:
         if file is not None:
             file.close()
 
-    def _advance(self, count: int) -> None:
-        if not count:
+    def _advance(self, count: int, wanted: int) -> None:
+        if count < wanted:
             raise cut_off(self.grid.shape, self.dtype.itemsize, self.name)
         self._position += count
 
-    def _opened(self) -> gzip.GzipFile:
+    def _opened(self) -> Unpacked:
         if self._stream is None:
             self._file = self.path.open("rb")
-            self._stream = gzip.GzipFile(fileobj=self._file)
+            self._stream = Unpacked(self._file)
         return self._stream
 
-
-def read_header(stream: IO[bytes], most_bytes: int, name: str) -> NiftiHeader:
-    """Reads a header from the beginning of an unpacked file, and checks it.
-
-    Args:
-        stream: The file.
-        most_bytes: Largest size that the unpacked file can have.
-        name: Name of the scan in messages.
-
-    Raises:
-        InputError: The file is not NIfTI, cut off, not one scalar 3-D image, or has no place in the world.
-    """
-    header = _parse(stream, name)
-    dtype = _dtype(header, name)
-    x, y, z = (int(size) for size in header["dim"][1:4])
-    offset = max(int(header["vox_offset"]), header.sizeof_hdr + 4)
-    if offset + x * y * z * dtype.itemsize > most_bytes:
-        raise cut_off((x, y, z), dtype.itemsize, name)
-    affine, space = _affine(header, name)
-    slope, intercept = _scaling(header, name)
-    return NiftiHeader(Grid((x, y, z), affine, space), dtype, slope, intercept, offset, header.sizeof_hdr)
-
-
-def _parse(stream: IO[bytes], name: str) -> RawHeader:
-    block = stream.read(348)
-    if not block:
-        raise DamagedError(f"{name}: is empty; copy or convert it again")
-    size = _header_size(block)
-    block += stream.read(size - 348) if size > 348 else b""
-    if size and len(block) < size:
-        raise DamagedError(f"{name}: is cut off in its header; copy or convert it again")
-    kind: Any = None
-    if size == 348 and block[344:348] == b"n+1\0":
-        kind = nib.Nifti1Header
-    elif size == 540 and block[4:8] == b"n+2\0":
-        kind = nib.Nifti2Header
-    elif size == 348 and block[344:348] == b"ni1\0":
-        raise FormatError(f"{name}: is one half of a .hdr/.img pair; convert it to one .nii.gz file")
-    else:
-        raise FormatError(f"{name}: is not a NIfTI image; give a .nii or .nii.gz file in HU")
-    return kind(block, check=False)
-
-
-def _header_size(block: bytes) -> int:
-    if len(block) < 4:
-        return 0
-    either = (struct.unpack("<i", block[:4])[0], struct.unpack(">i", block[:4])[0])
-    return next((size for size in (348, 540) if size in either), 0)
-
-
-def _dtype(header: RawHeader, name: str) -> np.dtype[Any]:
-    axes = int(header["dim"][0])
-    shape = [int(size) for size in header["dim"][1 : 1 + max(axes, 0)]]
-    check_shape(shape if 1 <= axes <= 7 else [], name)
-    try:
-        dtype: np.dtype[Any] = header.get_data_dtype()
-    except (KeyError, nib.spatialimages.HeaderDataError) as error:
-        raise FormatError(f"{name}: its number type is unknown; convert it again") from error
-    if dtype.kind not in "iuf":
-        kind = {"c": "complex", "V": "colour (RGB)"}.get(dtype.kind, str(dtype))
-        raise FormatError(f"{name}: holds {kind} values ({by(shape)}); give one real number a voxel, in HU")
-    return dtype
-
-
-def _affine(header: RawHeader, name: str) -> tuple[Affine, int]:
-    """The affine, checked, and the code of its space: of the sform where it is set, else of the qform.
-
-    A file with neither is refused: its voxels have no place in the patient, and readers disagree about which
-    one to invent.
-    """
-    unit = {1: "metres", 3: "micrometres"}.get(int(header["xyzt_units"]) & 7)
-    if unit:
-        raise GridError(f"{name}: its lengths are in {unit}; give a scan with its spacing in mm")
-    pixdim = np.asarray(header["pixdim"][1:4], dtype=np.float64)
-    if not (np.isfinite(pixdim).all() and (pixdim > 0).all()):
-        raise GridError(f"{name}: its voxel spacing is {numbers(pixdim)} mm, not positive; {CONVERT}")
-    space = int(header["sform_code"]) or int(header["qform_code"])
-    if space <= 0:
-        raise GridError(f"{name}: has no orientation (neither sform nor qform is set); {CONVERT}")
-    try:
-        affine = np.asarray(header.get_best_affine(), dtype=np.float64)
-    except ValueError as error:
-        raise GridError(f"{name}: its orientation (qform) is no rotation; {CONVERT}") from error
-    check_affine(affine, name)
-    spacing = np.linalg.norm(affine[:3, :3], axis=0)
-    if (np.abs(spacing - pixdim) > SPACING_TOLERANCE * pixdim).any():
-        raise GridError(
-            f"{name}: its header gives two voxel spacings, {numbers(pixdim)} mm (pixdim) and"
-            f" {numbers(spacing)} mm (affine); {CONVERT}"
-        )
-    return affine, space
-
-
-def _scaling(header: RawHeader, name: str) -> tuple[float, float]:
-    """The slope and the intercept; a slope of 0 means none (NIfTI-1, scl_slope)."""
-    slope, intercept = float(header["scl_slope"]), float(header["scl_inter"])
-    if slope == 0 or not np.isfinite(slope):
-        return 1.0, 0.0
-    if not np.isfinite(intercept):
-        raise IntensityError(f"{name}: its rescale intercept is {intercept}; convert it again")
-    return slope, intercept
+    def _count(self) -> int:
+        """Bytes of the whole unpacked file."""
+        with self.path.open("rb") as file:
+            stream, count = Unpacked(file), 0
+            while got := len(stream.read(CHUNK)):
+                count += got
+        return count
 
 
 @contextmanager
@@ -352,7 +226,7 @@ def _undamaged(name: str) -> Iterator[None]:
     with readable(name):
         try:
             yield
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        except (EOFError, zlib.error) as error:
             raise DamagedError(
                 f"{name}: is cut off or damaged ({one_line(error)}); copy or convert it again"
             ) from error

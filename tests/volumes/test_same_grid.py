@@ -13,7 +13,7 @@ from scipy.spatial.transform import Rotation
 from mpfnl.errors import GridError
 from mpfnl.phases import Phase
 from mpfnl.volumes import Grid, Volume
-from mpfnl.volumes.grid import check_same_grid, same_grid
+from mpfnl.volumes.grid import SAME_GRID, check_same_grid, same_grid
 
 SHAPE = (7, 6, 5)
 
@@ -41,10 +41,12 @@ def test_says_how_far_off() -> None:
 
 
 def test_tolerance() -> None:
+    """A tenth of the shortest edge of a voxel (0.8 mm)."""
     reference = volume(Phase.PORTAL_VENOUS)
-    check_same_grid(reference, [volume(Phase.ARTERIAL, (0, 0, 0.9e-3))])
-    assert "0.001 mm" in refusal(volume(Phase.ARTERIAL, (0, 0, 1.1e-3)))
-    check_same_grid(reference, [volume(Phase.ARTERIAL, (0, 0, 0.4))], tolerance_mm=0.5)
+    check_same_grid(reference, [volume(Phase.ARTERIAL, (0, 0, 0.079))])
+    message = refusal(volume(Phase.ARTERIAL, (0, 0, 0.12)))
+    assert "0.12 mm " in message
+    assert "0.15 of a voxel" in message
 
 
 def test_shapes() -> None:
@@ -70,21 +72,27 @@ def test_same_place_but_turned_around() -> None:
 
 
 @settings(max_examples=50, deadline=None)
-@given(seed=st.integers(0, 2**32 - 1), distance=st.floats(2e-3, 5.0))
+@given(seed=st.integers(0, 2**32 - 1), distance=st.floats(1e-4, 5.0))
 def test_distance_is_the_largest_of_any_voxel(seed: int, distance: float) -> None:
     rng = np.random.default_rng(seed)
     affine = np.eye(4)
     turn = Rotation.random(None, rng)  # `random_state` before SciPy 1.15, `rng` since
-    affine[:3, :3] = turn.as_matrix() * rng.uniform(0.3, 5, 3)
+    edges = rng.uniform(0.3, 5, 3)
+    affine[:3, :3] = turn.as_matrix() * edges
     other = affine.copy()
-    other[:3] += rng.standard_normal((3, 4)) * distance / 20
+    other[:3, 3] += rng.standard_normal(3) * distance / 20
+    other[:3, :3] *= 1 + rng.standard_normal(3) * distance / 100
     index = np.stack([*np.indices(SHAPE), np.ones(SHAPE)], axis=-1).reshape(-1, 4)
     furthest = np.linalg.norm(index @ (other - affine).T, axis=1).max()
     a = Volume.from_array(np.zeros(SHAPE), affine, Path("a.nii"))
     b = Volume.from_array(np.zeros(SHAPE), other, Path("b.nii"))
-    check_same_grid(a, [b], tolerance_mm=furthest * 1.001)
-    with pytest.raises(GridError, match=r"b\.nii.*a\.nii"):
-        check_same_grid(a, [b], tolerance_mm=furthest * 0.999)
+    assert a.grid.offset_mm(b.grid) == pytest.approx(furthest)
+    edge = min(*edges, *b.spacing)
+    if furthest <= SAME_GRID * edge:
+        check_same_grid(a, [b])
+    else:
+        with pytest.raises(GridError, match=r"b\.nii.*a\.nii"):
+            check_same_grid(a, [b])
 
 
 @settings(max_examples=30, deadline=None)

@@ -64,7 +64,7 @@ def write_derived_series(
         folder: The folder to make; an empty one is taken.
         hu: Voxels (x, y, z) in HU on the source's grid, as `read_volume` gave it. It is gone through slice by
             slice, so it may be an array that is mapped from a file.
-        source: The series that was enhanced: its folder, or `FOLDER#UID`.
+        source: The scan that was enhanced: its folder, `FOLDER#UID` or `FOLDER#UID@ACQUISITION`.
         about: Derivation: model, weights, version and phases.
         when: The time of making, for the dates of the series and its content; now if None.
 

@@ -2,35 +2,50 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mpfnl.errors import ConflictError, DamagedError, FormatError, InputWarning, NotFoundError
-from mpfnl.volumes.dicom.headers import ELEMENTS, Header, is_dicom, read_header
+from mpfnl.errors import ConflictError, DamagedError, FormatError, GridError, InputWarning, NotFoundError
+from mpfnl.volumes.dicom.acquisitions import COUNTERS, Split, label, split_scans
+from mpfnl.volumes.dicom.folder import SeriesHeaders, passed_over, read_headers
+from mpfnl.volumes.dicom.headers import ELEMENTS, is_dicom
+from mpfnl.volumes.dicom.identity import check_identity, same_identity
 from mpfnl.volumes.dicom.pixels import read_pixels, read_stack
-from mpfnl.volumes.dicom.slices import Slice, check_slices
-from mpfnl.volumes.dicom.stack import build_stack, order, overlapping, same_place, straighten
-from mpfnl.volumes.fileio import check_shape, one_line
+from mpfnl.volumes.dicom.slices import Slice, check_alike, count_files, make_slice
+from mpfnl.volumes.dicom.stack import build_stack, is_regular, order, same_place, straighten
+from mpfnl.volumes.fileio import check_shape, numbers
 from mpfnl.volumes.formats import Format, StoredArray
 from mpfnl.volumes.grid import Affine, Grid
 
-SHORTEST_ENDING = 8
-"""Characters that the ending of a UID must have to name a series: longer than a series number gets."""
+SHOWN_SCANS = 6
 
-SHOWN_ENDING = 12
-SHOWN_SERIES = 4
-LONGEST_DESCRIPTION = 40
+LOGGER = logging.getLogger("mpfnl.volumes")
+
+
+@dataclass(frozen=True)
+class Selector:
+    """What names a scan in a folder: `UID@ACQUISITION`.
+
+    Args:
+        uid: The SeriesInstanceUID, or its ending; empty where the folder has one series.
+        acquisition: The label of the acquisition; empty where the series has one.
+    """
+
+    uid: str = ""
+    acquisition: str = ""
 
 
 class DicomFormat(Format):
-    """A folder with one series of CT slices, or one series of a folder that holds several."""
+    """A folder with one scan in CT slices, or one scan of a folder that holds several."""
 
     def matches(self, path: Path) -> bool:
         """Whether the path is a folder, names a series, or is a DICOM file."""
@@ -38,52 +53,49 @@ class DicomFormat(Format):
 
     def exists(self, path: Path) -> bool:
         """Whether the folder exists."""
-        folder, uid = split_selector(path)
-        return os.path.exists(folder) if uid is None else os.path.isdir(folder)
+        folder, selector = split_selector(path)
+        return os.path.exists(folder) if selector is None else os.path.isdir(folder)
 
     def open(self, path: Path, name: str) -> StoredArray:
         """Reads the series; see `read_series`."""
-        folder, uid = split_selector(path)
-        if uid is None and not os.path.isdir(path):
+        folder, selector = split_selector(path)
+        if selector is None and not os.path.isdir(path):
             raise FormatError(f"{name}: is a single DICOM file; give the folder that holds the whole series")
-        return read_series(folder, uid, name)
+        return read_series(folder, selector or Selector(), name)
 
     def files(self, path: Path, name: str) -> list[Path]:
         """The files of the series in the order of their positions; see `series_files`."""
-        folder, uid = split_selector(path)
-        if uid is None and not os.path.isdir(path):
+        folder, selector = split_selector(path)
+        if selector is None and not os.path.isdir(path):
             return super().files(path, name)
-        return series_files(folder, uid, name)
+        return series_files(folder, selector or Selector(), name)
 
 
-def split_selector(path: Path) -> tuple[Path, str | None]:
-    """A path and the series that it names: `FOLDER#UID` is the series UID in FOLDER.
+def split_selector(path: Path) -> tuple[Path, Selector | None]:
+    """A path and the scan that it names: `FOLDER#UID`, `FOLDER#UID@ACQUISITION` or `FOLDER#@ACQUISITION`.
 
     Args:
         path: A path as it was given. One that exists names itself, whatever is in it.
 
     Returns:
-        The folder and the UID, or the path and None.
+        The folder and what names the scan, or the path and None.
     """
-    match = re.fullmatch(r"(.+)#([0-9.]+)", str(path))
+    match = re.fullmatch(r"(.+)#(?=.)([0-9.]*)(?:@([\w.+-]+))?", str(path), re.ASCII)
     if match is None or os.path.exists(path):
         return path, None
-    return Path(match[1]), match[2]
+    return Path(match[1]), Selector(match[2], match[3] or "")
 
 
-def read_series(folder: Path, uid: str | None, name: str) -> StoredArray:
-    """Reads one series of CT slices from a folder.
+def read_series(folder: Path, selector: Selector, name: str) -> StoredArray:
+    """Reads one scan of CT slices from a folder.
 
     Slices are put in order by their position. Values below -1024 HU, which fill the area outside the
     scan, become -1024. A stack that leans (tilted gantry) is resampled onto right angles.
 
     Args:
         folder: The folder; its subfolders are not searched.
-        uid: The SeriesInstanceUID of the series, or its ending; None where there is one.
+        selector: Series and acquisition, where there are several.
         name: Name of the scan in messages.
-
-    Returns:
-        Voxels (x, y, z) in HU: columns, rows, and slices along their normal.
 
     Raises:
         InputError: The series is not one regular stack of CT slices; `docs/reading.md` lists the reasons.
@@ -91,8 +103,10 @@ def read_series(folder: Path, uid: str | None, name: str) -> StoredArray:
     Warns:
         InputWarning: The stack was resampled onto right angles.
     """
-    slices = check_slices(read_headers(folder, uid, name), name)
-    chosen, planes = _one_a_position(order(slices), name)
+    found = find_slices(folder, selector, name)
+    if found.series.passed:
+        LOGGER.info("%s: passed over: %s", name, passed_over(found.series.passed))
+    chosen, planes = _one_a_position(found, name)
     stack = build_stack(chosen, name)
     check_shape((*chosen[0].shape, len(chosen)), name)
     hu = read_stack(chosen, name, planes)
@@ -112,113 +126,164 @@ def _on_grid(hu: NDArray[Any], affine: Affine) -> StoredArray:
     return StoredArray(hu, Grid((x, y, z), affine))
 
 
-def series_files(folder: Path, uid: str | None, name: str) -> list[Path]:
-    """The files of one series in the order of their positions; two at one position by name.
+def series_files(folder: Path, selector: Selector, name: str) -> list[Path]:
+    """The files of one scan in the order of their positions; two at one position by name.
 
     Args:
         folder: The folder.
-        uid: SeriesInstanceUID of the series, or its ending; None where there is one series.
+        selector: Series and acquisition, where there are several.
         name: Name of the scan in messages.
 
     Raises:
-        InputError: The folder does not hold one series of CT slices.
+        InputError: The folder does not hold one scan of CT slices.
     """
-    slices = check_slices(read_headers(folder, uid, name), name)
-    return [each.path for group in order(slices) for each in group]
+    return [each.path for group in find_slices(folder, selector, name).groups for each in group]
 
 
-def read_headers(
-    folder: Path, uid: str | None, name: str, keywords: Sequence[str] = ELEMENTS
-) -> list[Header]:
-    """The headers of the one series in a folder, or of the one that is named.
+@dataclass(frozen=True)
+class FoundSlices:
+    """The slices of one scan.
 
     Args:
-        folder: The folder. Its subfolders, hidden files, a DICOMDIR and files that are not DICOM are not
-            looked at.
-        uid: The SeriesInstanceUID, or its ending; None where there is one series.
+        groups: The slices in the order of their positions, those at one position together.
+        series: The headers of their series.
+        folder: The folder.
+    """
+
+    groups: list[list[Slice]]
+    series: SeriesHeaders
+    folder: Path
+
+
+def find_slices(
+    folder: Path, selector: Selector, name: str, keywords: Sequence[str] = ELEMENTS
+) -> FoundSlices:
+    """The slices of one scan in a folder, without their pixels.
+
+    Args:
+        folder: The folder.
+        selector: Series and acquisition, where there are several.
         name: Name of the scan in messages.
-        keywords: Elements to read, `ELEMENTS` among them.
+        keywords: Elements of the headers to read, `ELEMENTS` among them.
 
     Raises:
-        InputError: There is no such folder; it has no DICOM, or a DICOM file that cannot be read; it has
-            several series and none is named, or not the one that is named.
+        InputError: The folder does not hold one scan of CT slices, or not the one that is named.
     """
-    files = _dicom_files(folder, name)
-    if not files:
-        raise NotFoundError(
-            f"{name}: is a folder without DICOM files; give the folder that holds the slices themselves"
+    series = read_headers(folder, selector.uid, name, keywords)
+    slices = _without_scouts(series, name)
+    slices = _chosen(slices, selector.acquisition, series, folder, name)
+    check_alike(slices, name)
+    return FoundSlices(order(slices), series, folder)
+
+
+def _without_scouts(series: SeriesHeaders, name: str) -> list[Slice]:
+    """The slices of a series; scout views are passed over if they differ in size, or the rest is a stack."""
+    slices = [make_slice(header, name) for header in series.headers]
+    scouts = series.scouts
+    if not scouts:
+        return slices
+    size = ("Columns", "Rows", "PixelSpacing")
+    sizes = [{tuple(map(each.text, size)) for each in headers} for headers in (series.headers, scouts)]
+    groups = order(slices)
+    whole = len(groups) == len(slices) and is_regular([each for group in groups for each in group])
+    if not whole and sizes[0] & sizes[1]:
+        return slices + [make_slice(header, name) for header in scouts]
+    series.passed.setdefault("scout view across the slices", []).extend(each.path for each in scouts)
+    return slices
+
+
+def _chosen(
+    slices: list[Slice], acquisition: str, series: SeriesHeaders, folder: Path, name: str
+) -> list[Slice]:
+    """The slices of the only acquisition, or of the one that is named.
+
+    Raises:
+        InputError: There are several patients, studies, frames of reference or acquisitions, and none is
+            named; all slices have one position; or there is no acquisition of that name.
+    """
+    headers = [each.header for each in slices]
+    places = np.array([each.position for each in slices])
+    if len(slices) > 1 and (places == places[0]).all():
+        raise GridError(
+            f"{name}: all {len(slices)} slices have one ImagePositionPatient, {numbers(places[0])}, so"
+            " nobody can tell where each lies; export the series again with its positions"
         )
-    series: dict[str, list[Header]] = {}
-    for file in files:
-        header = read_header(file, name, keywords)
-        series.setdefault(header.text("SeriesInstanceUID"), []).append(header)
-    return series[_select(series, uid, folder, name)]
+    split = split_scans(slices)
+    if acquisition:
+        if acquisition not in split.scans:
+            split = split_scans(slices, copies=True)
+        values = {label(header.text(key)) for key in COUNTERS for header in headers if header.text(key)}
+        if len(split.scans) == 1 and values == {acquisition}:
+            acquisition = ""
+        if acquisition not in split.scans:
+            raise NotFoundError(
+                f"{name}: there is no acquisition {acquisition}; {_offered(split, series, folder)}"
+            )
+        slices = split.scans[acquisition]
+        check_identity([each.header for each in slices], "put each in a folder of its own", name)
+        return slices
+    apart = len(split.scans) > 1
+    each_whole = all(same_identity([each.header for each in scan]) for scan in split.scans.values())
+    remedy = _offered(split, series, folder) if apart and each_whole else "put each in a folder of its own"
+    check_identity(headers, remedy, name)
+    if apart:
+        first, second, *_ = split.scans.values()
+        double = [group for group in order(slices) if len(group) > 1]
+        what = f"the series holds {len(split.scans)} acquisitions"
+        where = f", such as {first[0].path.name} and {second[0].path.name}"
+        if double:
+            what = f"two slices lie at one position {_shared(double, *double[0][:2])}, so {what}"
+            where = ""
+        raise ConflictError(f"{name}: {what}, which {_joined(split.elements)} tells apart{where}; {remedy}")
+    return slices
 
 
-def _dicom_files(folder: Path, name: str) -> list[Path]:
-    try:
-        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-    except FileNotFoundError as error:
-        raise NotFoundError(f"{name}: there is no folder {folder}; check the path") from error
-    except OSError as error:
-        raise DamagedError(f"{name}: cannot be read ({one_line(error)}); check the folder") from error
-    files = [
-        Path(entry.path)
-        for entry in entries
-        if not entry.name.startswith(".") and entry.name.upper() != "DICOMDIR" and not entry.is_dir()
-    ]
-    return [file for file in files if is_dicom(file, name)]
+def _joined(elements: Sequence[str]) -> str:
+    return " and ".join(elements)
 
 
-def _select(series: Mapping[str, Sequence[Header]], uid: str | None, folder: Path, name: str) -> str:
-    if uid is None:
-        if len(series) == 1:
-            return next(iter(series))
-        raise ConflictError(
-            f"{name}: holds {len(series)} series: {_listed(series)}; put each in a folder of its own, or name"
-            f" one as {folder.name}#UID (the last {SHOWN_ENDING} characters do)"
-        )
-    if uid in series:
-        return uid
-    ending = [other for other in series if len(uid) >= SHORTEST_ENDING and other.endswith(uid)]
-    if len(ending) == 1:
-        return ending[0]
-    what = "two series end in" if ending else "there is no series"
-    raise NotFoundError(f"{name}: {what} {uid} in it; it holds {_listed(series)}: name one by its whole UID")
+def _offered(split: Split, series: SeriesHeaders, folder: Path) -> str:
+    """The names of the scans, as they can be copied."""
+    if len(split.scans) < 2:
+        return f"the series is one scan: name it as {folder}#{series.ending}, or give its folder"
+    shown = [f"@{each} ({count_files(scan)})" for each, scan in list(split.scans.items())[:SHOWN_SCANS]]
+    more = len(split.scans) - len(shown)
+    return f"name one as {folder}#{series.ending}{', '.join(shown)}{f' and {more} more' if more else ''}"
 
 
-def _listed(series: Mapping[str, Sequence[Header]]) -> str:
-    ordered = sorted(series.items(), key=lambda item: (-len(item[1]), item[0]))
-    shown = [_series_label(uid, headers) for uid, headers in ordered[:SHOWN_SERIES]]
-    more = len(ordered) - len(shown)
-    return ", ".join(shown) + (f" and {more} more" if more else "")
-
-
-def _series_label(uid: str, headers: Sequence[Header]) -> str:
-    header = headers[0]
-    number = header.text("SeriesNumber")
-    description = header.text("SeriesDescription")[:LONGEST_DESCRIPTION]
-    words = [f"number {number}" if number else "one", f"{description!r}" if description else ""]
-    files = f"{len(headers)} file{'s' if len(headers) > 1 else ''}"
-    ending = f"UID ..{uid[-SHOWN_ENDING:]}" if uid else "no UID"
-    return f"{' '.join(word for word in words if word)} ({files}, {ending})"
-
-
-def _one_a_position(groups: list[list[Slice]], name: str) -> tuple[list[Slice], dict[Slice, NDArray[Any]]]:
+def _one_a_position(found: FoundSlices, name: str) -> tuple[list[Slice], dict[Slice, NDArray[Any]]]:
     """One slice of each position, and the pixels of those that had to be compared.
 
     Raises:
         InputError: Two slices at one position are not the same.
     """
     planes: dict[Slice, NDArray[Any]] = {}
-    for group in groups:
+    for group in found.groups:
         first, *copies = group
         for other in copies:
             if first not in planes:
                 planes[first] = read_pixels(first, name)
             if not same_place(first, other) or not np.array_equal(planes[first], read_pixels(other, name)):
-                raise overlapping(groups, first, other, name)
-    return [group[0] for group in groups], planes
+                raise _overlapping(found, first, other, name)
+    return [group[0] for group in found.groups], planes
+
+
+def _overlapping(found: FoundSlices, a: Slice, b: Slice, name: str) -> ConflictError:
+    """The error for a series in which two different slices lie at one position."""
+    double = [group for group in found.groups if len(group) > 1]
+    split = split_scans([each for group in found.groups for each in group], copies=True)
+    remedy = "put each in a folder of its own"
+    if len(split.scans) > 1:
+        remedy = f"{_joined(split.elements)} tells them apart: {_offered(split, found.series, found.folder)}"
+    return ConflictError(
+        f"{name}: two different slices lie at one position {_shared(double, a, b)}, so the series holds"
+        f" several acquisitions; {remedy}"
+    )
+
+
+def _shared(double: Sequence[Sequence[Slice]], a: Slice, b: Slice) -> str:
+    count = f"{len(double)} position{'s' if len(double) > 1 else ''} in all"
+    return f"({a.path.name} and {b.path.name}; {count})"
 
 
 def _is_dicom_file(path: Path) -> bool:

@@ -12,19 +12,11 @@ from pydicom.dataset import FileDataset
 
 from mpfnl.errors import ConflictError, DamagedError, FormatError, GridError
 from mpfnl.volumes.dicom.headers import ELEMENTS, Header
-from mpfnl.volumes.dicom.series import read_headers, split_selector
-from mpfnl.volumes.dicom.slices import check_slices
-from mpfnl.volumes.dicom.stack import build_stack, order
+from mpfnl.volumes.dicom.series import Selector, find_slices, split_selector
+from mpfnl.volumes.dicom.stack import build_stack
 from mpfnl.volumes.fileio import one_line, scan_name
 
-IDENTITY = {
-    "StudyInstanceUID": "study",
-    "PatientID": "patient",
-    "FrameOfReferenceUID": "frame of reference",
-}
-"""Elements that all slices of a series share, and what they identify."""
-
-_IDENTIFIERS = ("SOPInstanceUID", "InstanceNumber", "MediaStorageSOPClassUID", "MediaStorageSOPInstanceUID")
+_IDENTIFIERS = ("SOPInstanceUID", "MediaStorageSOPInstanceUID")
 
 
 @dataclass(frozen=True)
@@ -69,7 +61,8 @@ def find_source(source: str | Path) -> SourceSeries:
     """Finds the slices behind a DICOM scan, one for each position, without their pixels.
 
     Args:
-        source: Folder of one series, or `FOLDER#UID`; the path that `mpfnl.volumes.read_volume` read.
+        source: Folder of one scan, `FOLDER#UID` or `FOLDER#UID@ACQUISITION`; the path that
+            `mpfnl.volumes.read_volume` read.
 
     Raises:
         InputError: The source is no DICOM series; it was resampled when it was read (tilted gantry); its
@@ -78,15 +71,14 @@ def find_source(source: str | Path) -> SourceSeries:
     """
     path = Path(source)
     name = scan_name(path)
-    folder, uid = split_selector(path)
-    if uid is None and not os.path.isdir(folder):
+    folder, selector = split_selector(path)
+    if selector is None and not os.path.isdir(folder):
         raise FormatError(
             f"{name}: is no DICOM series, so no series can be derived from it; give the scan as a DICOM"
             " folder, or write NIfTI (NAME.nii.gz)"
         )
-    headers = read_headers(folder, uid, name, (*ELEMENTS, *IDENTITY, *_IDENTIFIERS))
-    groups = order(check_slices(headers, name))
-    chosen = [group[0] for group in groups]  # of copies at one position the reader takes the first, too
+    found = find_slices(folder, selector or Selector(), name, (*ELEMENTS, *_IDENTIFIERS))
+    chosen = [group[0] for group in found.groups]  # of copies at one position the reader takes the first, too
     stack = build_stack(chosen, name)
     if stack.lean != (0.0, 0.0):
         raise GridError(
@@ -94,7 +86,7 @@ def find_source(source: str | Path) -> SourceSeries:
             " read and its slices cannot be written back one by one; write NIfTI (NAME.nii.gz)"
         )
     slices = tuple(_source_slice(each.header, name) for each in chosen)
-    _check_identity([each.header for each in chosen], slices, name)
+    _check_instances(slices, name)
     first = chosen[0]
     return SourceSeries(
         name=name,
@@ -145,14 +137,7 @@ def _source_slice(header: Header, name: str) -> SourceSlice:
     )
 
 
-def _check_identity(headers: Sequence[Header], slices: Sequence[SourceSlice], name: str) -> None:
-    for key, identified in IDENTITY.items():
-        for header in headers:
-            if header.text(key) != headers[0].text(key):
-                raise ConflictError(
-                    f"{name}: {headers[0].path.name} and {header.path.name} are not of one {identified}"
-                    f" ({key}); give a series of one study, or write NIfTI (NAME.nii.gz)"
-                )
+def _check_instances(slices: Sequence[SourceSlice], name: str) -> None:
     if len({each.sop_instance for each in slices}) < len(slices):
         raise ConflictError(
             f"{name}: two slices have the same SOPInstanceUID; export the series again, or write NIfTI"

@@ -4,38 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mpfnl.errors import ConflictError, GridError
-from mpfnl.volumes.dicom.slices import Slice
+from mpfnl.errors import GridError
+from mpfnl.volumes.dicom.rounding import distances_from_others, fit_line, last_unit, rounded_line
+from mpfnl.volumes.dicom.slices import LENGTH_TOLERANCE, Slice, orthonormal
+from mpfnl.volumes.fileio import numbers
 from mpfnl.volumes.grid import Affine, affine_from_lps
 from mpfnl.window import AIR_HU
 
 LENGTHWISE_TOLERANCE_MM = 0.05
-"""Largest distance of a slice from its regular place along the stack: half of a position's last digit where
-positions are rounded to 0.1 mm. Slices closer than this are at one position."""
+"""Largest distance of a slice from its regular place along the stack, where the table stops inexactly: what a
+rounding to 0.1 mm does, too. Slices closer than this are at one position."""
 
 LENGTHWISE_TOLERANCE = 0.01
 """The same as a fraction of the slice spacing; the larger of the two counts."""
 
 SIDEWAYS_TOLERANCE = 0.1
-"""Largest sideways distance of a slice from its regular place, in pixels."""
+"""Largest sideways distance of a slice from its regular place, in pixels; rounding of the positions comes on
+top."""
 
 STEEPEST_TILT_DEG = 45.0
 """A stack that leans further than this is no tilted gantry (30 degrees at most) but a wrong header."""
 
-SEPARATORS = (
-    "AcquisitionNumber",
-    "TemporalPositionIdentifier",
-    "ImageType",
-    "ConvolutionKernel",
-    "AcquisitionTime",
-    "ContentTime",
-)
-"""Elements that may tell the acquisitions in one series apart."""
+FEWEST_LONGER_GAPS = 4
+"""Gaps a unit longer than the others from which on their even spread is no accident."""
+
+_TINY = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,12 +43,16 @@ class Stack:
 
     Args:
         slices: The slices.
+        origin: The centre of the first slice's first pixel in mm (LPS+), by all slices' positions, (3,).
+        axes: The directions in which columns and rows are counted (LPS+), orthonormal, (2, 3).
         step: The distance between neighbours along the normal in mm.
         lean: Sideways distance of each slice from the one before, in mm along columns and rows; (0, 0)
             where the gantry was not tilted.
     """
 
     slices: tuple[Slice, ...]
+    origin: NDArray[np.float64]
+    axes: NDArray[np.float64]
     step: float
     lean: tuple[float, float]
 
@@ -64,15 +67,17 @@ class Stack:
         Args:
             first: The column and row of the first slice at which the grid begins.
         """
-        corner = self.slices[0]
-        columns = np.stack([corner.axes[0], corner.axes[1], corner.normal], axis=1)
-        spacing = np.array([*corner.spacing, self.step])
-        origin = corner.position + (columns * spacing)[:, :2] @ np.array(first)
+        columns = np.stack([*self.axes, np.cross(*self.axes)], axis=1)
+        spacing = np.array([*self.slices[0].spacing, self.step])
+        origin = self.origin + (columns * spacing)[:, :2] @ np.array(first)
         return affine_from_lps(origin, columns, spacing)
 
 
 def order(slices: Sequence[Slice]) -> list[list[Slice]]:
     """The slices in the order of the normal; those at one depth together, by file name.
+
+    Slices that lie at one depth only because their positions were rounded are put in the order of their
+    numbers.
 
     Args:
         slices: Slices of one orientation, in any order.
@@ -86,7 +91,26 @@ def order(slices: Sequence[Slice]) -> list[list[Slice]]:
             groups.append([])
             last = depths[index]
         groups[-1].append(slices[index])
+    if len(groups) < len(slices):
+        numbered = _rounded_together(groups)
+        if numbered is not None:
+            return [[each] for each in numbered]
     return groups
+
+
+def _rounded_together(groups: Sequence[Sequence[Slice]]) -> list[Slice] | None:
+    """The slices by their numbers, where these follow the depth and rounding explains all positions."""
+    slices = [each for group in groups for each in group]
+    counted = [(each.header.number("InstanceNumber"), each) for each in slices]
+    if any(number is None for number, _ in counted) or len({number for number, _ in counted}) < len(slices):
+        return None
+    numbered = [each for _, each in sorted(counted, key=lambda pair: pair[0] or 0.0)]
+    depths = _depths(numbered)
+    if depths[0] > depths[-1]:
+        numbered, depths = numbered[::-1], depths[::-1]
+    same = len({len(group) for group in groups}) == 1  # as many at each depth: rather two scans
+    agrees = _agrees_with_spacing if same else _explained_by_rounding
+    return numbered if (np.diff(depths) >= 0).all() and agrees(numbered, depths) else None
 
 
 def same_place(a: Slice, b: Slice) -> bool:
@@ -95,35 +119,20 @@ def same_place(a: Slice, b: Slice) -> bool:
     return bool((offset <= SIDEWAYS_TOLERANCE * np.array(a.spacing)).all())
 
 
-def overlapping(groups: Sequence[Sequence[Slice]], a: Slice, b: Slice, name: str) -> ConflictError:
-    """The error for a series in which two different slices lie at one position.
+def is_regular(slices: Sequence[Slice]) -> bool:
+    """Whether slices at different positions lie at equal distances; sideways they may lie anywhere.
 
     Args:
-        groups: All slices, those of one position together.
-        a: One of the two.
-        b: The other.
-        name: Name of the scan in messages.
+        slices: The slices in the order of the normal.
     """
-    double = sum(len(group) > 1 for group in groups)
-    separators = [keyword for keyword in SEPARATORS if _separates(groups, keyword)]
-    advice = f"{separators[0]} tells them apart: " if separators else ""
-    return ConflictError(
-        f"{name}: two different slices lie at one position ({a.path.name} and {b.path.name}; {double}"
-        f" position{'s' if double > 1 else ''} in all), so the series holds several acquisitions; {advice}put"
-        " each in a folder of its own"
-    )
-
-
-def _separates(groups: Sequence[Sequence[Slice]], keyword: str) -> bool:
-    """Whether an element has as many values as there are acquisitions, each once at most at a position."""
-    values = [[each.header.text(keyword) for each in group] for group in groups]
-    distinct = {value for group in values for value in group}
-    alone = all(len(set(group)) == len(group) for group in values)
-    return alone and len(distinct) == max(len(group) for group in groups)
+    return len(slices) > 1 and _is_regular(slices, _depths(slices))
 
 
 def build_stack(slices: Sequence[Slice], name: str) -> Stack:
     """The stack of slices at different positions.
+
+    Its line is that of least squares through all positions, so that the rounding of a single one matters
+    little.
 
     Args:
         slices: The slices in the order of the normal.
@@ -138,65 +147,149 @@ def build_stack(slices: Sequence[Slice], name: str) -> Stack:
             f"{name}: has one slice only ({slices[0].path.name}); give the whole series in one folder"
         )
     depths = _depths(slices)
-    step = float(depths[-1] - depths[0]) / (len(slices) - 1)
-    regular = depths[0] + step * np.arange(len(slices))
-    if np.abs(depths - regular).max() > _lengthwise(step):
+    if not _is_regular(slices, depths):
         raise _irregular(slices, depths, name)
-    lean = _lean(slices, name)
-    stack = Stack(tuple(slices), step, lean)
+    axes = _common_axes(slices)
+    normal = np.cross(*axes)
+    depth, step = fit_line(depths)
+    begin, lean = _lean(slices, axes, step, name)
+    origin = slices[0].position + (depth - depths[0]) * normal + begin @ axes
+    stack = Stack(tuple(slices), origin, axes, step, lean)
     if stack.tilt_deg > STEEPEST_TILT_DEG:
         raise GridError(
-            f"{name}: its slices lie {stack.tilt_deg:.0f} degrees off the line at right angles to them, too"
-            " far for a tilted gantry; export the series again"
+            f"{name}: its slices lie {stack.tilt_deg:.0f} degrees off the line at right angles to them"
+            " (ImagePositionPatient against ImageOrientationPatient), too far for a tilted gantry; export the"
+            " series again"
         )
     return stack
 
 
+def _common_axes(slices: Sequence[Slice]) -> NDArray[np.float64]:
+    """The directions that the slices share: the median of theirs, which may be rounded."""
+    return orthonormal(np.median([each.axes for each in slices], axis=0), slices[0].path.name)
+
+
 def _depths(slices: Sequence[Slice]) -> NDArray[np.float64]:
-    """Positions along the normal of the first slice in mm."""
-    return np.array([each.position for each in slices]) @ slices[0].normal
+    """Positions along the common normal in mm."""
+    return np.array([each.position for each in slices]) @ np.cross(*_common_axes(slices))
+
+
+def _is_regular(slices: Sequence[Slice], depths: NDArray[np.float64]) -> bool:
+    _, step = fit_line(depths)
+    if step <= 0:
+        return False
+    if distances_from_others(depths).max() <= _lengthwise(step):
+        return True
+    return _explained_by_rounding(slices, depths)
 
 
 def _lengthwise(step: float) -> float:
     return max(LENGTHWISE_TOLERANCE_MM, LENGTHWISE_TOLERANCE * step)
 
 
+def _position_unit(slices: Sequence[Slice]) -> float:
+    """The unit in mm to which the positions were rounded."""
+    return last_unit([text for each in slices for text in each.header.parts("ImagePositionPatient")])
+
+
+def _rounding(slices: Sequence[Slice], direction: NDArray[np.float64]) -> float:
+    """The largest change of a position along a direction if its numbers are off by half a unit, in mm."""
+    return _position_unit(slices) / 2 * float(np.abs(direction).sum())
+
+
+def _explained_by_rounding(slices: Sequence[Slice], depths: NDArray[np.float64]) -> bool:
+    """Whether equal distances, rounded, give these depths, and a missing slice would not.
+
+    Where slices lie less than two units apart, a gap of two may be a missing slice or rounding. It is
+    rounding if the spacing that the header states says so, or if the numbers of the slices have no gap and
+    there are several such gaps, evenly spread.
+    """
+    unit = _depth_unit(slices)
+    if not _are_rounded(depths, unit):
+        return False
+    gaps = np.diff(depths)
+    if gaps.max() <= 2 * gaps.min() - unit * (1 - _TINY) or _agrees_with_spacing(slices, depths):
+        return True  # where a slice is missing, the gap is two distances less one unit at least
+    longer = int((np.abs(gaps - np.median(gaps)) > unit / 2).sum())
+    counted = [each.header.number("InstanceNumber") for each in slices]
+    apart = {None if a is None or b is None else b - a for a, b in pairwise(counted)}
+    return longer >= FEWEST_LONGER_GAPS and len(apart) == 1 and None not in apart
+
+
+def _agrees_with_spacing(slices: Sequence[Slice], depths: NDArray[np.float64]) -> bool:
+    """Whether rounded equal distances explain the depths, and are those that the header states."""
+    unit = _depth_unit(slices)
+    _, step = fit_line(depths)
+    stated = [slices[0].header.number(each) for each in ("SpacingBetweenSlices", "SliceThickness")]
+    nearest = min((abs(abs(value) - step) for value in stated if value), default=np.inf)
+    return nearest <= unit / (len(slices) - 1) and _are_rounded(depths, unit)
+
+
+def _are_rounded(depths: NDArray[np.float64], unit: float) -> bool:
+    """Whether equal distances, rounded, give these depths: then two gaps differ by one unit at most."""
+    gaps = np.diff(depths)
+    return bool(gaps.max() - gaps.min() <= unit * (1 + _TINY)) and rounded_line(depths, unit)
+
+
+def _depth_unit(slices: Sequence[Slice]) -> float:
+    """The unit to which depths were rounded with their positions, in mm."""
+    return 2 * _rounding(slices, slices[0].normal)
+
+
 def _irregular(slices: Sequence[Slice], depths: NDArray[np.float64], name: str) -> GridError:
     gaps = np.diff(depths)
     usual = float(np.sort(gaps)[(len(gaps) - 1) // 2])
-    multiples = np.rint(gaps / usual)
     widest = int(np.argmax(gaps))
     pair = f"{slices[widest].path.name} and {slices[widest + 1].path.name}"
+    unit = _depth_unit(slices)
+    forgiven = _lengthwise(usual) if usual < 2 * unit else max(_lengthwise(usual), unit)
+    multiples = np.rint(gaps / usual)
     missing = int((multiples - 1).sum())
-    if (multiples >= 1).all() and missing and (np.abs(gaps - multiples * usual) <= _lengthwise(usual)).all():
+    if (multiples >= 1).all() and missing and (np.abs(gaps - multiples * usual) <= forgiven).all():
         what = "1 slice is" if missing == 1 else f"{missing} slices are"
         return GridError(
             f"{name}: {what} missing: slices lie {usual:g} mm apart, but {pair} {gaps[widest]:g} mm (at"
-            f" {depths[widest]:g} and {depths[widest + 1]:g} mm); copy the whole series"
+            f" {depths[widest]:g} and {depths[widest + 1]:g} mm, ImagePositionPatient); copy the whole series"
+        )
+    if _are_rounded(depths, unit):
+        return GridError(
+            f"{name}: its positions (ImagePositionPatient) are rounded to {unit:g} mm, too coarse for slices"
+            f" about {fit_line(depths)[1]:.2g} mm apart; export the series again with full positions"
         )
     return GridError(
-        f"{name}: its slices lie at unequal distances, from {gaps.min():g} to {gaps.max():g} mm (the widest"
-        f" between {pair}); give a series with equal distances"
+        f"{name}: its slices lie at unequal distances (ImagePositionPatient), from {gaps.min():g} to"
+        f" {gaps.max():g} mm (the widest between {pair}); give a series with equal distances"
     )
 
 
-def _lean(slices: Sequence[Slice], name: str) -> tuple[float, float]:
-    """The sideways step from slice to slice in mm; refuses slices that do not follow one line."""
-    first = slices[0]
-    offsets = (np.array([each.position for each in slices]) - first.position) @ first.axes.T
-    allowed = SIDEWAYS_TOLERANCE * np.array(first.spacing)
-    if (np.abs(offsets) <= allowed).all():
-        return 0.0, 0.0
-    step = offsets[-1] / (len(slices) - 1)
-    strays = np.abs(offsets - step * np.arange(len(slices))[:, None]).max(axis=1)
-    off = (np.abs(offsets - step * np.arange(len(slices))[:, None]) > allowed).any(axis=1)
-    if off.any():
-        worst = int(np.argmax(strays))
+def _lean(
+    slices: Sequence[Slice], axes: NDArray[np.float64], step: float, name: str
+) -> tuple[NDArray[np.float64], tuple[float, float]]:
+    """Where the line through the slices begins and its step, in mm along columns and rows.
+
+    A drift that rounding of positions and cosines explains is no tilt. Refuses slices that do not follow one
+    line.
+    """
+    count = len(slices)
+    offsets = (np.array([each.position for each in slices]) - slices[0].position) @ axes.T
+    pixels = SIDEWAYS_TOLERANCE * np.array(slices[0].spacing)
+    rounding = np.array([_rounding(slices, axis) for axis in axes])
+    lines = np.array([fit_line(offsets[:, axis]) for axis in range(2)])
+    strays = np.abs(offsets - lines[:, 0] - lines[:, 1] * np.arange(count)[:, None])
+    if (strays > pixels + rounding).any():
+        worst = int(np.argmax(strays.max(axis=1)))
+        stray = max(distances_from_others(offsets[:, axis])[worst] for axis in range(2))
         raise GridError(
-            f"{name}: {slices[worst].path.name} lies {strays[worst]:.2g} mm sideways of the line through the"
-            " other slices; put the slices of each field of view in a folder of their own"
+            f"{name}: {slices[worst].path.name} lies {stray:.2g} mm sideways of the line through the"
+            f" other slices (ImagePositionPatient {numbers(slices[worst].position)}); put the slices of each"
+            " field of view in a folder of their own"
         )
-    return float(step[0]), float(step[1])
+    drift = np.abs(lines[:, 1]) * (count - 1)
+    if count > 2:  # positions on a line were not moved by rounding
+        rounding = np.minimum(rounding, strays.max(axis=0))
+    if (drift <= pixels + 2 * rounding + LENGTH_TOLERANCE * step * (count - 1)).all():
+        return offsets.mean(axis=0), (0.0, 0.0)
+    return lines[:, 0], (float(lines[0, 1]), float(lines[1, 1]))
 
 
 def straighten(hu: NDArray[Any], stack: Stack) -> tuple[NDArray[Any], Affine]:

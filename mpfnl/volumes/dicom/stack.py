@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -208,12 +207,15 @@ def _explained_by_rounding(slices: Sequence[Slice], depths: NDArray[np.float64])
     if not _are_rounded(depths, unit):
         return False
     gaps = np.diff(depths)
+    counted = [each.header.number("InstanceNumber") for each in slices]
+    apart = np.abs(np.diff([np.nan if number is None else number for number in counted]))
+    evenly = bool((apart == apart[0]).all())
+    if not evenly and (np.abs(gaps * apart[0] - gaps[0] * apart) <= _TINY).all():
+        return False  # gaps in the numbers explain those in the positions, exactly
     if gaps.max() <= 2 * gaps.min() - unit * (1 - _TINY) or _agrees_with_spacing(slices, depths):
         return True  # where a slice is missing, the gap is two distances less one unit at least
     longer = int((np.abs(gaps - np.median(gaps)) > unit / 2).sum())
-    counted = [each.header.number("InstanceNumber") for each in slices]
-    apart = {None if a is None or b is None else b - a for a, b in pairwise(counted)}
-    return longer >= FEWEST_LONGER_GAPS and len(apart) == 1 and None not in apart
+    return longer >= FEWEST_LONGER_GAPS and evenly
 
 
 def _agrees_with_spacing(slices: Sequence[Slice], depths: NDArray[np.float64]) -> bool:

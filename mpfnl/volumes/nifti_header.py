@@ -100,6 +100,8 @@ def _parse(stream: IO[bytes] | Unpacked, name: str) -> RawHeader:
         kind = nib.Nifti2Header
     elif size == 348 and block[344:348] == b"ni1\0":
         raise FormatError(f"{name}: is one half of a .hdr/.img pair; convert it to one .nii.gz file")
+    elif size == 348 and block[344:348] == bytes(4):
+        raise FormatError(f"{name}: is in ANALYZE format, which does not tell left from right; {CONVERT}")
     else:
         raise FormatError(f"{name}: is not a NIfTI image; give a .nii or .nii.gz file in HU")
     return kind(block, check=False)

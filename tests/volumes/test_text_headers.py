@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
@@ -299,3 +301,102 @@ def test_labels_of_every_kind(tmp_path: Path) -> None:
         path = saved(tmp_path / "bad.nrrd", bad)
         with pytest.raises(IntensityError, match=r"bad\.nrrd.* 65535"):
             read_label_volume(path)
+
+
+@pytest.mark.parametrize("make", [nrrd, meta])
+def test_bytes_after_the_image(tmp_path: Path, refused: Refused, make: Callable[..., Path]) -> None:
+    """Fewer than a slice cannot be voxels; a slice more contradicts the header."""
+    raw = hu().tobytes(order="F")
+    path = make(tmp_path / ("a.nrrd" if make is nrrd else "a.mha"), data=raw + b"\r\n--boundary--\r\n")
+    assert np.array_equal(read_volume(path).data, itk_read(path)[0])
+    assert np.array_equal(read_volume(path).data, hu())
+    make(path, data=raw + raw[:60])
+    refused(path, DamagedError)
+
+
+def test_bytes_too_many_in_a_detached_file(tmp_path: Path, refused: Refused) -> None:
+    """They may lie before the voxels as well as after them."""
+    path = saved(tmp_path / "scan.mhd", hu())
+    file = content_files(path)[1]
+    file.write_bytes(file.read_bytes() + b"\n")
+    refused(path, DamagedError)
+
+
+@pytest.mark.parametrize("pack", [zlib.compress, gzip.compress])
+@pytest.mark.parametrize("after", [b"", b"\r\n--boundary--\r\n"])
+def test_packed_by_either(tmp_path: Path, pack: Callable[[bytes], bytes], after: bytes) -> None:
+    """MetaIO inflates zlib and gzip, and knows where to stop by CompressedDataSize."""
+    packed = pack(hu().tobytes(order="F"))
+    size = str(len(packed))
+    path = meta(tmp_path / "a.mha", packed + after, CompressedData="True", CompressedDataSize=size)
+    assert np.array_equal(read_volume(path).data, itk_read(path)[0])
+
+
+ORDERS = {
+    "True": ({"BinaryDataByteOrderMSB": "True"}, ">i2"),
+    "T": ({"BinaryDataByteOrderMSB": "T"}, ">i2"),
+    "1": ({"BinaryDataByteOrderMSB": "1"}, ">i2"),
+    "by element": ({"BinaryDataByteOrderMSB": "", "ElementByteOrderMSB": "True"}, ">i2"),
+    "both": ({"BinaryDataByteOrderMSB": "True", "ElementByteOrderMSB": "False"}, ">i2"),
+    "neither": ({"BinaryDataByteOrderMSB": ""}, "<i2"),
+    "no": ({"BinaryDataByteOrderMSB": "no"}, "<i2"),
+}
+
+
+@pytest.mark.parametrize("case", ORDERS)
+@pytest.mark.parametrize("packed", [False, True])
+def test_byte_orders(tmp_path: Path, case: str, packed: bool) -> None:
+    changed, dtype = ORDERS[case]
+    raw = hu().astype(dtype).tobytes(order="F")
+    data = gzip.compress(raw) if packed else raw
+    size = {"CompressedData": "True", "CompressedDataSize": str(len(data))} if packed else {}
+    path = meta(tmp_path / "a.mha", data, **changed, **size)
+    assert np.array_equal(read_volume(path).data, hu())
+    assert np.array_equal(itk_read(path)[0], hu())
+
+
+FOUR_AXES = {
+    "NDims": "4",
+    "DimSize": "6 5 4 1",
+    "ElementSpacing": "0.7 0.8 3 1",
+    "Offset": "1 2 3 0",
+    "TransformMatrix": "1 0 0 0 0 1 0 0 0 0 1 0 0 0 0 1",
+}
+SAME_SCAN: dict[str, dict[str, str]] = {
+    "one time point": FOUR_AXES,
+    "slope of one": {"ElementToIntensityFunctionSlope": "1.0", "ElementToIntensityFunctionOffset": "0.0"},
+    "binary by default": {"BinaryData": ""},
+    "lengths in MM": {"DistanceUnits": "MM"},
+    "rounded cosines": {"TransformMatrix": "0.998 0.052 -0.03 -0.053 0.998 -0.02 0.029 0.021 0.999"},
+}
+
+
+@pytest.mark.parametrize("case", SAME_SCAN)
+def test_metaimage_read(tmp_path: Path, case: str) -> None:
+    path = meta(tmp_path / "a.mha", **SAME_SCAN[case])
+    scan, image = read_volume(path), sitk.ReadImage(str(path))
+    assert np.array_equal(scan.data, sitk.GetArrayFromImage(image).T.reshape(SHAPE))
+    axes = image.GetDimension()
+    steps = (np.array(image.GetDirection()).reshape(axes, axes) * image.GetSpacing())[:3, :3]
+    np.testing.assert_allclose(scan.affine[:3, :3], LPS_TO_RAS[:3, :3] @ steps, atol=1e-6)
+
+
+SAME_NRRD: dict[str, dict[str, str]] = {
+    "one time point": {
+        "dimension": "4",
+        "sizes": "6 5 4 1",
+        "space_directions": "(0.7,0,0) (0,0.8,0) (0,0,3) none",
+        "kinds": "domain domain domain list",
+    },
+    "lengths in words": {"space_units": '"millimeter" "millimeter" "millimeter"'},
+}
+
+
+@pytest.mark.parametrize("case", SAME_NRRD)
+def test_nrrd_read(tmp_path: Path, case: str) -> None:
+    path = nrrd(tmp_path / "a.nrrd", **SAME_NRRD[case])
+    scan = read_volume(path)
+    assert np.array_equal(scan.data, sitk.GetArrayFromImage(sitk.ReadImage(str(path))).T.reshape(SHAPE))
+    np.testing.assert_allclose(
+        scan.affine, LPS_TO_RAS @ [[0.7, 0, 0, 1], [0, 0.8, 0, 2], [0, 0, 3, 3], [0, 0, 0, 1]]
+    )

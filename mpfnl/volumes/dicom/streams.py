@@ -37,6 +37,9 @@ _AS_LOSSLESS = {JPEGExtended12Bit: JPEGLosslessSV1}
 _FRAME_MARKERS = frozenset((*range(0xC0, 0xD0), 0xF7)) - {0xC4, 0xC8, 0xCC}
 """Second bytes of the markers that begin a frame: of JPEG (T.81, table B.1) and of JPEG-LS (T.87, C.1.1)."""
 
+_LOSSLESS_MARKERS = frozenset((0xC3, 0xC7, 0xCB, 0xCF, 0xF7))
+_LOSSY_BITS = 12  # the most that lossy JPEG packs (T.81, table B.2); GDCM writes 16 where it packs 12
+
 _SIZE_MARKER = b"\xff\x4f\xff\x51"
 """How a JPEG 2000 stream begins, whether or not it lies in a JP2 file (T.800, A.4 and A.5)."""
 
@@ -110,7 +113,8 @@ def _jpeg_frame(stream: bytes) -> StreamFrame | None:
             continue
         length, bits, rows, columns, samples = struct.unpack_from(">HBHHB", stream, place + 2)
         if marker in _FRAME_MARKERS:
-            return StreamFrame(rows, columns, samples, bits, False)
+            lossy = marker not in _LOSSLESS_MARKERS
+            return StreamFrame(rows, columns, samples, min(bits, _LOSSY_BITS) if lossy else bits, False)
         place += 2 + length
     return None
 

@@ -46,6 +46,7 @@ SCALES: list[tuple[Any, Any]] = [
     ("2.44140625e-2", -3),
     (10, -10240),
 ]
+IDENTITY = {"StudyInstanceUID": "1.2.3", "FrameOfReferenceUID": "1.2.4"}  # GDCM makes up what is missing
 GROUPS = 12
 IN_GROUP = 10
 
@@ -128,7 +129,7 @@ def test_as_pydicom_and_simpleitk(tmp_path: Path, make_series: MakeSeries, group
         scales = [SCALES[rng.integers(len(SCALES))]] * stored.shape[2]
         if rng.random() < 0.3:
             scales = [SCALES[rng.integers(len(SCALES))] for _ in scales]
-        elements: dict[str, Any] = {"BitsStored": bits, "HighBit": bits - 1}
+        elements: dict[str, Any] = {**IDENTITY, "BitsStored": bits, "HighBit": bits - 1}
         if rng.random() < 0.4:
             elements["PixelPaddingValue"] = int(stored.max())
             stored[rng.random(stored.shape) < 0.2] = stored.max()

@@ -68,7 +68,8 @@ def change(file: Path, pixels: bytes | None = None, syntax: UID | None = None, *
 
 
 def pack(file: Path, syntax: UID) -> None:
-    """Packs a file's pixels by GDCM."""
+    """Packs a file's pixels by GDCM, which must not make up what else the file lacks."""
+    whole = pydicom.dcmread(file)
     reader, packing, writer = gdcm.ImageReader(), gdcm.ImageChangeTransferSyntax(), gdcm.ImageWriter()
     reader.SetFileName(str(file))
     assert reader.Read()
@@ -79,6 +80,9 @@ def pack(file: Path, syntax: UID) -> None:
     writer.SetFile(reader.GetFile())
     writer.SetImage(packing.GetOutput())
     assert writer.Write()
+    whole["PixelData"] = pydicom.dcmread(file)["PixelData"]
+    whole.file_meta.TransferSyntaxUID = syntax
+    whole.save_as(file)
 
 
 def stream(file: Path) -> bytes:

@@ -35,7 +35,7 @@ from mpfnl.phases import Phase
 from mpfnl.prepare.cropping import body_mask
 from mpfnl.prepare.resampling import resample, to_image, to_voxels
 from mpfnl.volumes import read_volume
-from mpfnl.volumes.reading import read_label_volume
+from mpfnl.volumes.masks import read_label_volume
 
 MOVING = (Phase.NONCONTRAST, Phase.ARTERIAL)
 MOST_BEFORE, LEAST_AFTER = 0.6, 0.88

@@ -27,6 +27,7 @@ def evaluate(
     enhanced: list[str] | None = None,
     segment: Segment = "no",
     structure: str = "pancreas",
+    label: list[int] | None = None,
     nsd_tolerance: float = 3.0,
     truth: TruthName = "mask",
     phantom_weights: bool = False,
@@ -60,6 +61,8 @@ def evaluate(
         segment: Segmentation: no, fast (TotalSegmentator's 3 mm model) or full (1.5 mm); needs the extra
             segment.
         structure: Structure to segment, by TotalSegmentator's name.
+        label: Labels of the structure in the reference masks, such as 1 2 for pancreas and tumour together;
+            the manifest may name them for each file instead (pancreas.nii.gz#1+2).
         nsd_tolerance: Tolerance of the normalized surface distance in mm.
         truth: Masks to compare with: mask (those of the manifest) or reference-scan (the segmentation of the
             clean scan; for cohorts without masks).
@@ -81,13 +84,13 @@ def evaluate(
     from mpfnl.data.manifest import read_manifest
     from mpfnl.evaluation import EvaluateOptions
     from mpfnl.evaluation import evaluate as evaluate_cohort
-    from mpfnl.evaluation.overlap import OverlapOptions, Truth
+    from mpfnl.evaluation.overlap import OverlapOptions, Truth, name_labels
     from mpfnl.transforms import find_preset
     from mpfnl.transforms.seeds import Sharing as PhaseSharing
 
     if not nsd_tolerance >= 0:
         raise OptionError(f"--nsd-tolerance {nsd_tolerance}: give 0 mm or more")
-    cohort = read_manifest(manifest)
+    cohort = name_labels(read_manifest(manifest), structure, label or [])
     loaded, folders = load_models(models or [], device), method_folders(enhanced or [])
     options = EvaluateOptions(
         CohortSplit(split),

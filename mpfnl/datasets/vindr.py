@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mpfnl.data.csv_table import read_csv, turned_into_number
 from mpfnl.datasets.cohort import (
     Cohort,
     Exclusion,
@@ -108,8 +107,8 @@ def read_labels(path: Path) -> dict[str, _Series]:
     """Reads labels.csv: the phase of each series of each study; None stands for another phase.
 
     Raises:
-        FormatError: The file is not a CSV, a column or cell is missing, a UID cannot name a folder, or a
-            label is unknown.
+        FormatError: The file is not a CSV (see `read_csv`), a column or cell is missing, a UID cannot name a
+            folder, or a label is unknown.
         ConflictError: A series has two labels or two studies.
     """
     labels: dict[str, _Series] = {}
@@ -122,6 +121,11 @@ def read_labels(path: Path) -> dict[str, _Series]:
                 " the labels are Non-contrast, Aterial (or Arterial), Venous and Other"
             )
         for uid in (study, series):
+            if turned_into_number(uid):
+                raise FormatError(
+                    f"{path}: row {number} has the UID {uid!r}, a number that a spreadsheet rounded;"
+                    " download the file again, and open it with that column as text"
+                )
             if not re.fullmatch(r"\w[\w.-]*", uid):
                 raise FormatError(f"{path}: row {number} has the UID {uid!r}, which cannot name a folder")
         known = labels.setdefault(study, {})
@@ -137,27 +141,18 @@ def read_labels(path: Path) -> dict[str, _Series]:
 
 def _rows(path: Path) -> list[tuple[int, str, str, str]]:
     """Row number (the header's is 1), study, series and label."""
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-        rows = [
-            (n, [cell.strip() for cell in row])
-            for n, row in enumerate(csv.reader(io.StringIO(text, newline=""), strict=True), 1)
-        ]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise FormatError(f"{path}: is not a CSV in UTF-8 ({error}); download it again") from None
-    rows = [(n, row) for n, row in rows if any(row)]
-    header = rows[0][1] if rows else []
-    missing = [column for column in COLUMNS if column not in header]
+    table = read_csv(path, COLUMNS)
+    missing = [column for column in COLUMNS if column not in table.columns]
     if missing:
         raise FormatError(f"{path}: has no column {missing[0]}; its columns must be {', '.join(COLUMNS)}")
-    places = [header.index(column) for column in COLUMNS]
-    complete = []
-    for number, row in rows[1:]:
-        if len(row) != len(header) or not all(row[place] for place in places):
-            raise FormatError(f"{path}: row {number} is not complete; it needs {', '.join(COLUMNS)}")
-        study, series, label = (row[place] for place in places)
-        complete.append((number, study, series, label))
-    return complete
+    rows = []
+    for row in table.rows:
+        study, series, label = (row.cells[column] for column in COLUMNS)
+        empty = [column for column in COLUMNS if not row.cells[column]]
+        if empty:
+            raise FormatError(f"{path}: row {row.number} has no {empty[0]}; it needs {', '.join(COLUMNS)}")
+        rows.append((row.number, study, series, label))
+    return rows
 
 
 def _places(folder: Path, labels: Mapping[str, _Series]) -> dict[str, Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from mpfnl.data.manifest import Study, mask_column
+from mpfnl.data.manifest import Manifest, Study, mask_column
 from mpfnl.errors import InputError, NotFoundError, OptionError, SegmentationError
 from mpfnl.evaluation.cases import Case
 from mpfnl.evaluation.folder import REFERENCE, mask_file
@@ -21,6 +22,7 @@ from mpfnl.phases import Phase
 from mpfnl.segmentation.segmenter import Segmenter, check_scan
 from mpfnl.segmentation.weights import class_numbers
 from mpfnl.volumes import Volume, read_mask, read_volume, write_volume
+from mpfnl.volumes.masks import join_labels, split_labels
 from mpfnl.window import Window
 
 Mask: TypeAlias = NDArray[np.bool_]
@@ -33,7 +35,8 @@ class Truth(StrEnum):
     """The mask that a segmentation is compared with."""
 
     MASK = "mask"
-    """The study's reference mask: the manifest's `pancreas`, or the structure in its `labels`."""
+    """The study's reference mask: the manifest's `pancreas`, the structure in its `labels`, or a label that
+    the manifest names (`FILE#LABEL`)."""
 
     REFERENCE_SCAN = "reference-scan"
     """The same segmenter's mask of the clean scan; for cohorts without masks."""
@@ -172,6 +175,31 @@ class Segmentations:
         return replace(case, dsc=dice(predicted, truth), nsd=nsd, failure="" if predicted.any() else empty)
 
 
+def name_labels(manifest: Manifest, structure: str, labels: Sequence[int]) -> Manifest:
+    """The same cohort with the labels of a structure named behind its reference masks: `FILE#LABEL`.
+
+    Args:
+        manifest: The cohort.
+        structure: Structure by TotalSegmentator's name.
+        labels: Labels that make up the structure in the files; a file that names labels itself keeps them.
+
+    Raises:
+        OptionError: A label is below 1.
+    """
+    if any(label < 1 for label in labels):
+        raise OptionError(f"label {min(labels)}: labels are 1 or more; 0 is the background")
+
+    def named(study: Study) -> Study:
+        sources = {mask_source(study, structure, phase) for phase in study.phases}
+        masks = {
+            column: join_labels(path, labels) if path in sources and not split_labels(path)[1] else path
+            for column, path in study.masks.items()
+        }
+        return replace(study, masks=masks)
+
+    return replace(manifest, studies=tuple(named(study) for study in manifest))
+
+
 def mask_source(study: Study, structure: str, target: Phase) -> Path | None:
     """The file that may hold the reference mask of a structure; None if the manifest names none.
 
@@ -201,7 +229,8 @@ def reference_mask(study: Study, structure: str, like: Volume, target: Phase) ->
     path = mask_source(study, structure, target)
     if path is None:
         return None
-    if structure == PANCREAS and path == study.masks.get(mask_column(PANCREAS, target)):
+    _, labels = split_labels(path)
+    if labels or (structure == PANCREAS and path == study.masks.get(mask_column(PANCREAS, target))):
         return read_mask(path, like=like)
     numbers = class_numbers("total")
     if structure not in numbers:

@@ -22,6 +22,7 @@ from mpfnl.evaluation.methods import EvaluatedModel, Methods
 from mpfnl.evaluation.overlap import Segmentations
 from mpfnl.files import file_digest, write_text
 from mpfnl.inference.enhancement import EnhanceOptions
+from mpfnl.volumes.masks import join_labels, split_labels
 from mpfnl.volumes.scan import content_files
 
 LEFT_OUT = "left_out"
@@ -174,7 +175,8 @@ def _reason(study: Study, studies: Sequence[Study]) -> str:
 
 
 def _mask_digests(study: Study) -> dict[str, str]:
-    return {column: scan_digest(path) for column, path in study.masks.items()}
+    named = {column: split_labels(path) for column, path in study.masks.items()}
+    return {column: str(join_labels(scan_digest(file), labels)) for column, (file, labels) in named.items()}
 
 
 def _digests(study: Study) -> dict[str, str]:

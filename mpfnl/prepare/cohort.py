@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from mpfnl.data.manifest import Manifest, Quality, Study, write_manifest
+from mpfnl.data.manifest import MASK_COLUMNS, Manifest, Quality, Study, write_manifest
 from mpfnl.errors import ConflictError, FormatError, MissingExtraError, OptionError, OutputError
 from mpfnl.files import write_text
 from mpfnl.prepare.execution import Job, outcomes_here, outcomes_on_cluster
@@ -32,6 +32,7 @@ from mpfnl.prepare.record import (
 from mpfnl.prepare.review import Entry, write_index
 from mpfnl.prepare.settings import PrepareSettings
 from mpfnl.progress import track
+from mpfnl.volumes.masks import join_labels, split_labels
 
 
 @dataclass(frozen=True)
@@ -209,7 +210,12 @@ def _write_cohort(
 
 def _located(study: Study, output: Path, record: dict[str, Any]) -> Study:
     folder = output / STUDIES / study.study_id
-    return study.located(lambda column, _: folder / file_name(column), Quality(record["quality"]))
+
+    def place(column: str, path: Path) -> Path:
+        labels = split_labels(path)[1] if column in MASK_COLUMNS else ()
+        return join_labels(folder / file_name(column), labels)
+
+    return study.located(place, Quality(record["quality"]))
 
 
 def _write_table(path: Path, rows: Sequence[tuple[str, str]]) -> None:

@@ -13,6 +13,7 @@ from mpfnl.prepare.settings import PrepareSettings
 from mpfnl.segmentation import TotalSegmentatorSegmenter
 from mpfnl.volumes import Volume
 from mpfnl.volumes.grid import Box
+from mpfnl.volumes.hu_check import hu_fault
 from mpfnl.volumes.intensity import Voxels
 from mpfnl.window import BODY_HU
 
@@ -21,7 +22,6 @@ OPENING_MM = 6.0  # radius of the opening: thinner objects are the table, clothe
 LUNG_SLICE_CM2 = 30.0  # least connected dark area of a slice that shows the lungs
 ABOVE_LUNG_BASE_MM = 90.0  # the dome of the liver lies below this height above the lung base
 BELOW_LUNG_BASE_MM = 260.0  # distance from the lung base to the pelvic inlet
-CT_DARKEST_HU = -150.0  # every CT of a body shows fat or air darker than this
 COARSE_MM = 3.0  # voxel size on which the abdomen is located
 ORGANS = ("liver", "spleen", "pancreas", "kidney_left", "kidney_right", "stomach", "gallbladder", "duodenum")
 """Organs inside the box of `crop="segmentation"`."""
@@ -103,11 +103,8 @@ def find_body(hu: Voxels, spacing: Sequence[float]) -> NDArray[np.bool_]:
     Raises:
         IntensityError: The voxels are not HU of a body. The message holds the reason only, not the file.
     """
-    if float(hu.min()) > CT_DARKEST_HU:
-        raise IntensityError(
-            f"its darkest voxel has {float(hu.min()):g}, so it is no CT in HU (an MR scan, or the intercept"
-            " is missing); give HU"
-        )
+    if fault := hu_fault(hu):
+        raise IntensityError(fault)
     body = body_mask(hu, spacing)
     if not body.any():
         raise IntensityError(

@@ -14,6 +14,7 @@ from mpfnl.files import file_digest
 from mpfnl.phases import Phase
 from mpfnl.prepare.settings import PrepareSettings
 from mpfnl.volumes.fileio import scan_name
+from mpfnl.volumes.masks import split_labels
 from mpfnl.volumes.scan import content_files
 
 MANIFEST = "cohort.csv"
@@ -44,7 +45,7 @@ def study_key(study: Study, settings: PrepareSettings) -> str:
         InputError: A file cannot be read.
     """
     inputs = {phase.value: _content(study.file(phase), phase) for phase in study.phases}
-    inputs |= {column: _content(path) for column, path in study.masks.items()}
+    inputs |= {column: _content(split_labels(path)[0]) for column, path in study.masks.items()}
     plain = {"inputs": inputs, "settings": settings.to_json()}
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
@@ -86,7 +87,7 @@ def _version(name: str) -> str | None:
 def without_paths(study: Study, reason: str) -> str:
     """A message with each path of the study replaced by its column: folders may be named after patients."""
     columns = {str(study.file(phase).absolute()): phase.value for phase in study.phases}
-    columns |= {str(path.absolute()): column for column, path in study.masks.items()}
+    columns |= {str(split_labels(path)[0].absolute()): column for column, path in study.masks.items()}
     for path in sorted(columns, key=len, reverse=True):
         reason = reason.replace(path, f"<{columns[path]}>")
     return reason

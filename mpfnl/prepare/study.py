@@ -35,7 +35,7 @@ from mpfnl.prepare.settings import PrepareSettings
 from mpfnl.volumes import Volume, read_volume, write_volume
 from mpfnl.volumes.grid import Box, check_same_grid
 from mpfnl.volumes.intensity import as_int16
-from mpfnl.volumes.reading import read_label_volume
+from mpfnl.volumes.masks import read_label_volume, split_labels
 from mpfnl.window import AIR_HU
 
 REFERENCE = Phase.PORTAL_VENOUS
@@ -165,7 +165,8 @@ def _check_overlap(scan: Volume, moving: Image, grid: Image, study: Study) -> No
 
 
 def _mask(path: Path, like: Volume) -> Volume:
-    mask = read_label_volume(path).canonical()
+    file, _ = split_labels(path)  # the whole label map is kept, and the manifest names its labels again
+    mask = read_label_volume(file).canonical()
     check_same_grid(like, [mask])
     return mask
 

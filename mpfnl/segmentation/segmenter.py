@@ -11,16 +11,10 @@ from numpy.typing import NDArray
 from mpfnl.errors import InputError, SegmentationError
 from mpfnl.volumes import Volume
 from mpfnl.volumes.grid import check_affine
+from mpfnl.volumes.hu_check import hu_fault
 
 StructureMasks: TypeAlias = Mapping[str, NDArray[np.bool_]]
 """Mask (x, y, z) of each structure on the scan's grid; empty where the structure was not found."""
-
-DARKEST_HU = -50.0
-"""Upper bound of the darkest voxel: an abdominal scan in HU shows fat or air; values in [0, 1], grey values
-and detector numbers without their intercept do not fall below it."""
-
-BRIGHTEST_HU = 0.0
-"""Lower bound of the brightest voxel: an abdominal scan in HU shows soft tissue."""
 
 SPACING_MM = (0.1, 20.0)
 """Range of the voxel spacings of CT, with a wide margin."""
@@ -83,12 +77,8 @@ def check_scan(scan: Volume) -> None:
     """
     if not np.isfinite(scan.data).all():
         raise SegmentationError(f"{scan.name}: has voxels that are not finite; repair the scan")
-    lowest, highest = float(scan.data.min()), float(scan.data.max())
-    if lowest > DARKEST_HU or highest < BRIGHTEST_HU:
-        raise SegmentationError(
-            f"{scan.name}: its values lie in [{lowest:g}, {highest:g}], which is not HU of an abdomen"
-            " (no fat, no air, or no soft tissue); give the scan in HU"
-        )
+    if fault := hu_fault(scan.data):
+        raise SegmentationError(f"{scan.name}: {fault}")
     try:
         check_affine(scan.affine, scan.name)
     except InputError as error:

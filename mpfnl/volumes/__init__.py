@@ -12,7 +12,8 @@ from mpfnl.lazy import all_names, lazy_names
 if TYPE_CHECKING:
     from mpfnl.volumes.formats import register_format
     from mpfnl.volumes.grid import Grid
-    from mpfnl.volumes.reading import read_mask, read_volume
+    from mpfnl.volumes.masks import read_mask
+    from mpfnl.volumes.reading import read_volume
     from mpfnl.volumes.scan import Scan, open_scan
     from mpfnl.volumes.volume import Volume
     from mpfnl.volumes.writing import write_volume
@@ -22,7 +23,7 @@ _HOMES = {
     "Scan": "mpfnl.volumes.scan",
     "Volume": "mpfnl.volumes.volume",
     "open_scan": "mpfnl.volumes.scan",
-    "read_mask": "mpfnl.volumes.reading",
+    "read_mask": "mpfnl.volumes.masks",
     "read_volume": "mpfnl.volumes.reading",
     "register_format": "mpfnl.volumes.formats",
     "write_volume": "mpfnl.volumes.writing",

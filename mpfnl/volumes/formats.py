@@ -98,6 +98,9 @@ class StoredArray:
 class Format(ABC):
     """A file format: one instance a format, given to `register_format`."""
 
+    states_hu: ClassVar[bool] = False
+    """Whether the files state that their values are HU."""
+
     random_access: ClassVar[bool] = False
     """Whether some files of the format allow to read a box without the values before it."""
 

@@ -1,4 +1,4 @@
-"""From the values that a file stores to HU, and every check that HU must pass."""
+"""From the values that a file stores to HU, and the checks of single values."""
 
 from __future__ import annotations
 
@@ -11,9 +11,6 @@ from mpfnl.errors import IntensityError
 
 Voxels: TypeAlias = NDArray[Any]
 """A scan's voxels (x, y, z): int16 or int32 where they are whole numbers, else float32 or float64."""
-
-WINDOWED_LIMIT = 1.05
-"""Largest absolute value of a scan that was mapped to [0, 1] or [-1, 1] already, and so is not in HU."""
 
 
 def rescale(stored: NDArray[Any], slope: float, intercept: float, name: str) -> Voxels:
@@ -103,28 +100,6 @@ def check_bits(stored: np.dtype[Any], rescaled: bool, name: str) -> None:
     """
     if stored.itemsize == 1 and not rescaled:
         raise IntensityError(f"{name}: is stored in 8 bits, which cannot hold HU (a label map?); give HU")
-
-
-def looks_windowed(low: float, high: float) -> bool:
-    """Whether a scan with these extremes may have been mapped to [0, 1] or [-1, 1]."""
-    return max(abs(low), abs(high)) <= WINDOWED_LIMIT
-
-
-def check_hu(low: float, high: float, name: str) -> None:
-    """Refuses a scan that was windowed already.
-
-    Args:
-        low: Lowest value of the scan.
-        high: Highest value of the scan.
-        name: Name of the scan in messages.
-
-    Raises:
-        IntensityError: All values lie within `WINDOWED_LIMIT` of 0.
-    """
-    if looks_windowed(low, high):
-        raise IntensityError(
-            f"{name}: its values lie in [{low:.3g}, {high:.3g}], so it is windowed already; give HU"
-        )
 
 
 def _whole(stored: NDArray[Any], slope: int, intercept: int, name: str) -> Voxels:

@@ -15,13 +15,12 @@ from mpfnl.volumes.dicom.series import DicomFormat
 from mpfnl.volumes.fileio import check_file, scan_name
 from mpfnl.volumes.formats import REGISTERED, Format, StoredValues
 from mpfnl.volumes.grid import Box, Grid, OnGrid
+from mpfnl.volumes.hu_check import HuSample, hu_fault
 from mpfnl.volumes.intensity import (
     Voxels,
     check_bits,
     check_finite,
-    check_hu,
     count_not_finite,
-    looks_windowed,
     rescale,
     storage_dtype,
 )
@@ -94,7 +93,7 @@ def open_scan(
     into memory.
 
     Args:
-        source: A path as for `read_volume`; or a volume in memory, which is not checked.
+        source: A path as for `read_volume`; or a volume in memory, whose values are checked too.
         phase: Contrast phase, named in messages.
         visit: Function that receives the whole scan, slab by slab.
         canonical: Whether axes are turned to right, anterior and superior (RAS+); a file whose slices run
@@ -118,7 +117,7 @@ def open_scan(
     """
     if isinstance(source, Volume):
         volume = source.canonical() if canonical else source
-        _show(volume, visit)
+        _check_volume(volume, phase or source.phase, visit)
         return volume
     path = Path(source)
     name = scan_name(path, phase)
@@ -139,7 +138,7 @@ def open_scan(
 def open_random_access(path: Path, phase: Phase | None = None) -> Scan | None:
     """Opens a scan, in canonical order, of which boxes are read without the rest of its file.
 
-    The header and the middle slice are checked, and the whole scan only where that slice looks windowed.
+    The header and the middle slice are checked, and the whole scan only where that slice is not HU.
 
     Args:
         path: A path as for `read_volume`.
@@ -165,7 +164,7 @@ def open_random_access(path: Path, phase: Phase | None = None) -> Scan | None:
     z = scan.grid.shape[2] // 2
     try:
         middle = scan.read(scan.grid.slab(z, z + 1))
-        if looks_windowed(float(middle.min()), float(middle.max())):
+        if hu_fault(middle):
             _survey(values, name, None)
     finally:
         scan.close()
@@ -292,7 +291,10 @@ def load_scan(values: StoredValues, path: Path, phase: Phase | None) -> Volume:
     """
     volume = load_values(values, path, phase)
     check_bits(values.dtype, _rescaled(values), volume.name)
-    check_hu(float(volume.data.min()), float(volume.data.max()), volume.name)
+    file_format = find_format(path)
+    sample = HuSample(volume.shape, stated=file_format is not None and file_format.states_hu)
+    sample.add(0, volume.data)
+    sample.check(volume.name)
     return volume
 
 
@@ -357,7 +359,7 @@ def _survey(values: StoredValues, name: str, visit: Visit | None) -> np.dtype[An
     Each slab's type holds its values as they are, so the widest of all holds all, as it would for the whole.
     """
     dtypes: set[np.dtype[Any]] = set()
-    low, high, bad = np.inf, -np.inf, 0
+    sample, bad = HuSample(values.grid.shape), 0
     for start, stop in _slabs(values.grid, values.dtype.itemsize):
         stored = values.read(values.grid.slab(start, stop))
         check_bits(stored.dtype, _rescaled(values), name)
@@ -365,13 +367,29 @@ def _survey(values: StoredValues, name: str, visit: Visit | None) -> np.dtype[An
         if not bad:
             voxels = rescale(stored, values.slope, values.intercept, name)
             dtypes.add(voxels.dtype)
-            low, high = min(low, float(voxels.min())), max(high, float(voxels.max()))
+            sample.add(start, voxels)
             if visit is not None:
                 visit(start, voxels, values.grid.shape[2])
     values.finish()
     check_finite(bad, name)
-    check_hu(low, high, name)
+    sample.check(name)
     return np.result_type(*dtypes)
+
+
+def _check_volume(volume: Volume, phase: Phase | None, visit: Visit | None) -> None:
+    """Checks the values of a volume in memory as those of a file, and shows it."""
+    name = scan_name(volume.path, phase)
+    check_bits(volume.dtype, False, name)
+    sample = HuSample(volume.shape)
+    bad = 0
+    for start, stop in _slabs(volume.grid, volume.dtype.itemsize):
+        slab = volume.read(volume.grid.slab(start, stop))
+        bad += count_not_finite(slab) if slab.dtype.kind == "f" else 0
+        if not bad:
+            sample.add(start, slab)
+    check_finite(bad, name)
+    sample.check(name)
+    _show(volume, visit)
 
 
 def _show(volume: Volume, visit: Visit | None) -> None:

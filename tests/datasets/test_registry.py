@@ -16,7 +16,7 @@ from mpfnl.errors import OptionError
 from mpfnl.phantoms import PhantomConfig, write_cohort
 from mpfnl.phases import PHASES
 from mpfnl.volumes import read_volume
-from mpfnl.volumes.reading import read_label_volume
+from mpfnl.volumes.masks import read_label_volume
 
 TINY = PhantomConfig(
     in_plane_mm=(6.0, 7.0), slice_mm=(8.0, 9.0), coverage_mm=(130.0, 140.0), depth_fraction=0.8

@@ -24,7 +24,7 @@ from mpfnl.metrics.phase_leak import (
 from mpfnl.metrics.phase_leak import organ_drift as organ_drift_in_a_window
 from mpfnl.phases import Phase
 from mpfnl.volumes import read_volume
-from mpfnl.volumes.reading import read_label_volume
+from mpfnl.volumes.masks import read_label_volume
 from mpfnl.window import ABDOMEN, Window
 
 NC, ARTERIAL = Phase.NONCONTRAST, Phase.ARTERIAL

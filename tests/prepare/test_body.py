@@ -15,7 +15,7 @@ from mpfnl.phantoms.labels import NUMBERS
 from mpfnl.phases import Phase
 from mpfnl.prepare.cropping import abdomen_box, body_mask, box_around, find_body, lung_base
 from mpfnl.volumes import Volume, read_volume
-from mpfnl.volumes.reading import read_label_volume
+from mpfnl.volumes.masks import read_label_volume
 
 LUNGS = (10, 11, 12, 13, 14)  # of TotalSegmentator's labels
 ABDOMEN = (1, 2, 3, 4, 6, 7)  # spleen, kidneys, gallbladder, stomach, pancreas

@@ -114,7 +114,7 @@ def test_the_crop_keeps_the_body_and_its_place(tmp_path: Path) -> None:
 
 
 def test_masks_come_along(tmp_path: Path) -> None:
-    from mpfnl.volumes.reading import read_label_volume
+    from mpfnl.volumes.masks import read_label_volume
 
     study = raw_study(tmp_path, 0)
     out = tmp_path / "out"
@@ -135,7 +135,7 @@ def test_registration_brings_a_shifted_phase_back(tmp_path: Path) -> None:
     mask = np.zeros(SHAPE, np.uint8)
     mask[15:22, 12:18, 9:14] = 7
     write_scan(study.masks["arterial_labels"], mask, moved)
-    from mpfnl.volumes.reading import read_label_volume
+    from mpfnl.volumes.masks import read_label_volume
 
     def dice(folder: str, settings: PrepareSettings) -> float:
         prepared(study, tmp_path / folder, settings)

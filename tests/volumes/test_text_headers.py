@@ -17,7 +17,7 @@ from scipy.spatial.transform import Rotation
 
 from mpfnl.errors import DamagedError, FormatError, GridError, InputError, IntensityError, NotFoundError
 from mpfnl.volumes import Volume, read_mask, read_volume
-from mpfnl.volumes.reading import read_label_volume
+from mpfnl.volumes.masks import read_label_volume
 from mpfnl.volumes.scan import content_files
 
 Refused: TypeAlias = Callable[..., str]

@@ -6,14 +6,16 @@ import csv
 import io
 import os
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
+from mpfnl.data.csv_table import read_csv, turned_into_number
 from mpfnl.data.manifest.study import MASK_COLUMNS, Manifest, Quality, Split, Study
-from mpfnl.errors import ConflictError, DamagedError, FormatError, InputError, NotFoundError
+from mpfnl.errors import ConflictError, FormatError, InputError, NotFoundError
 from mpfnl.files import atomic_file
 from mpfnl.phases import PHASES, Phase
+from mpfnl.volumes.masks import mask_exists, split_labels
 from mpfnl.volumes.scan import scan_exists
 
 PHASE_COLUMNS = tuple(phase.value for phase in PHASES)
@@ -23,14 +25,16 @@ FILE_COLUMNS = (*PHASE_COLUMNS, *OPTIONAL_PHASES, *MASK_COLUMNS)
 QUALITY = "quality"
 COLUMNS = (*REQUIRED, *OPTIONAL_PHASES, *MASK_COLUMNS, QUALITY)
 IDENTIFIERS = ("study_id", "patient_id")
+MISSING = ("NA", "N/A", "NAN", "NONE", "NULL")
+"""Marks for an empty cell of R, pandas and others, in any case."""
 
 
 def read_manifest(path: str | Path, check_files: bool = True) -> Manifest:
     r"""Reads a manifest and checks it.
 
     Args:
-        path: CSV in UTF-8 with commas. The first row names the columns, in any order; paths are relative to
-            the CSV.
+        path: CSV as `read_csv` understands it. The first row names the columns, in any order; paths are
+            relative to the CSV, with slashes or Windows' backslashes. A mask may be `FILE#LABEL`.
         check_files: Whether every file must exist.
 
     Returns:
@@ -38,7 +42,8 @@ def read_manifest(path: str | Path, check_files: bool = True) -> Manifest:
 
     Raises:
         NotFoundError: The manifest or a file in it does not exist.
-        FormatError: The file is not a CSV or has no studies; a column is missing or unknown; a cell is empty;
+        FormatError: The file is not a CSV or has no studies; a column is missing, unknown or there twice; a
+            cell is empty;
             an identifier cannot name a folder; a split or quality is unknown; a file is empty.
         ConflictError: A study appears twice, or a patient is in two splits.
 
@@ -53,17 +58,19 @@ def read_manifest(path: str | Path, check_files: bool = True) -> Manifest:
     '2.nii'
     """
     path = Path(path)
-    (_, header), *rows = _read_rows(path)
-    _check_columns(path, header)
-    if not rows:
+    table = read_csv(path, REQUIRED, COLUMNS)
+    _check_columns(path, table.columns)
+    if not table.rows:
         raise FormatError(f"{path}: has no studies; add one row a study")
     problems: list[InputError] = []
     studies: list[tuple[int, Study]] = []
-    for number, cells in rows:
-        faults = _check_row(header, cells)
-        problems += [FormatError(f"row {number}, {fault}") for fault in faults]
+    for row in table.rows:
+        cells = _filled(path.parent, row.cells)
+        short = f" ({row.count} cells for {len(table.columns)} columns)" if row.count < len(REQUIRED) else ""
+        faults = _check_row(cells, short)
+        problems += [FormatError(f"row {row.number}, {fault}") for fault in faults]
         if not faults:
-            studies.append((number, _study(path.parent, dict(zip(header, cells, strict=True)))))
+            studies.append((row.number, _study(path.parent, cells)))
     problems += _conflicts(studies)
     if check_files:
         problems += [problem for number, study in studies for problem in _file_problems(number, study)]
@@ -104,7 +111,7 @@ def write_manifest(path: str | Path, studies: Iterable[Study]) -> Manifest:
     problems: list[InputError] = [
         FormatError(f"row {number}, {fault}")
         for number, cells in enumerate(rows, 2)
-        for fault in _check_row(columns, cells)
+        for fault in _check_row(dict(zip(columns, cells, strict=True)))
     ]
     _raise_first(path, [*problems, *_conflicts(list(enumerate(manifest, 2)))])
     text = io.StringIO(newline="")
@@ -114,31 +121,7 @@ def write_manifest(path: str | Path, studies: Iterable[Study]) -> Manifest:
     return manifest
 
 
-def _read_rows(path: Path) -> list[tuple[int, list[str]]]:
-    """The rows that are not empty, numbered as in a spreadsheet; the header is the first."""
-    if path.is_dir():
-        raise FormatError(f"{path}: is a folder; give the manifest's CSV file")
-    if not path.exists():
-        raise NotFoundError(f"{path}: there is no such manifest; check the path")
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-        rows = list(enumerate(csv.reader(io.StringIO(text, newline=""), strict=True), 1))
-    except UnicodeDecodeError as error:
-        raise FormatError(f"{path}: is not text in UTF-8; save it as CSV in UTF-8") from error
-    except csv.Error as error:
-        raise FormatError(f"{path}: is not a CSV ({error}); save it as CSV with commas") from error
-    except OSError as error:
-        raise DamagedError(f"{path}: cannot be read ({error.strerror}); check the file") from error
-    stripped = [(number, [cell.strip() for cell in cells]) for number, cells in rows]
-    filled = [(number, cells) for number, cells in stripped if any(cells)]
-    if not filled:
-        raise FormatError(f"{path}: is empty; its first row must be {','.join(REQUIRED)}")
-    return filled
-
-
 def _check_columns(path: Path, header: Sequence[str]) -> None:
-    if len(header) == 1 and any(mark in header[0] for mark in ";\t"):
-        raise FormatError(f"{path}: its columns are not separated by commas; save it as CSV with commas")
     problems: list[str] = []
     for column in header:
         if column not in COLUMNS:
@@ -146,25 +129,41 @@ def _check_columns(path: Path, header: Sequence[str]) -> None:
             advice = f"did you mean {near[0]}?" if near else f"the columns are {', '.join(COLUMNS)}"
             problems.append(f"unknown column {column!r}; {advice}")
     problems += [f"column {column} is missing; add it" for column in REQUIRED if column not in header]
-    problems += [f"column {column} appears twice; keep one" for column in COLUMNS if header.count(column) > 1]
     _raise_first(path, [FormatError(problem) for problem in problems])
 
 
-def _check_row(header: Sequence[str], cells: Sequence[str]) -> list[str]:
-    if len(cells) != len(header):
-        return [f"study {cells[0]!r}: it has {len(cells)} cells instead of {len(header)}; check the commas"]
-    row = dict(zip(header, cells, strict=True))
+def _filled(folder: Path, row: Mapping[str, str]) -> dict[str, str]:
+    """The cells of a row, with splits and qualities in lower case and no marks for a missing file."""
+    cells = dict(row)
+    for column in FILE_COLUMNS:
+        cell = cells.get(column, "")
+        if cell.upper() in MISSING and not os.path.lexists(folder / cell):
+            cells[column] = ""
+    for column in ("split", QUALITY):
+        if column in cells:
+            cells[column] = cells[column].lower()
+    if cells.get(QUALITY, "").upper() in MISSING:
+        cells[QUALITY] = ""
+    return cells
+
+
+def _check_row(row: Mapping[str, str], short: str = "") -> list[str]:
     study = f"study {row['study_id']!r}"
     problems = []
     for column in REQUIRED:
         if not row[column]:
             name = f"{Phase(column).label} phase's file" if column in PHASE_COLUMNS else column
-            problems.append(f"{study}: its {name} is empty; fill in column {column}")
+            problems.append(f"{study}: its {name} is empty{short}; fill in column {column}")
     problems += [
         f"{study}: its {column} {row[column]!r} cannot name a folder; use no '/', no '\\' and no control"
         " character, nor '.' or '..' alone"
         for column in IDENTIFIERS
         if not _names_a_folder(row[column])
+    ]
+    problems += [
+        f"{study}: its {column} {row[column]!r} is a number that a spreadsheet made of it; enter it as text"
+        for column in IDENTIFIERS
+        if turned_into_number(row[column])
     ]
     if row["split"] and row["split"] not in tuple(Split):
         problems.append(f"{study}: unknown split {row['split']!r}; use {', '.join(Split)}")
@@ -183,7 +182,7 @@ def _names_a_folder(identifier: str) -> bool:
 
 
 def _study(folder: Path, row: dict[str, str]) -> Study:
-    files = {column: folder / cell for column, cell in row.items() if column in FILE_COLUMNS and cell}
+    files = {column: _place(folder, column, row[column]) for column in FILE_COLUMNS if row.get(column)}
     return Study(
         study_id=row["study_id"],
         patient_id=row["patient_id"],
@@ -192,6 +191,21 @@ def _study(folder: Path, row: dict[str, str]) -> Study:
         masks={column: files[column] for column in MASK_COLUMNS if column in files},
         quality=Quality(row[QUALITY]) if row.get(QUALITY) else None,
     )
+
+
+def _place(folder: Path, column: str, cell: str) -> Path:
+    """The file of a cell: as it stands, or where nothing lies there, as the name was before it was copied.
+
+    Windows writes backslashes, and quotes around a copied path; macOS and Linux store accents in two ways.
+    """
+    exists = mask_exists if column in MASK_COLUMNS else scan_exists
+    bare = cell[1:-1] if len(cell) > 2 and cell[0] == cell[-1] == '"' else cell
+    slashes = bare.replace("\\", "/")
+    forms = [unicodedata.normalize(form, slashes) for form in ("NFC", "NFD")]
+    names = list(dict.fromkeys([cell, bare, slashes, *forms]))
+    if len(names) == 1:
+        return folder / cell
+    return next((folder / name for name in names if exists(folder / name)), folder / slashes)
 
 
 def _conflicts(studies: Sequence[tuple[int, Study]]) -> list[InputError]:
@@ -221,10 +235,11 @@ def _file_problems(number: int, study: Study) -> Iterator[InputError]:
     for column, path in files.items():
         scan = f"{column} reference" if column in study.masks else f"{Phase(column).label} phase"
         name = f"row {number}, study {study.study_id!r}, {scan}"
-        if not scan_exists(path):
-            yield NotFoundError(f"{name}: there is no file {path}; correct column {column}")
-        elif path.is_file() and path.stat().st_size == 0:
-            yield FormatError(f"{name}: the file {path} is empty; copy or convert it again")
+        file = split_labels(path)[0] if column in study.masks else path
+        if not scan_exists(file):
+            yield NotFoundError(f"{name}: there is no file {file}; correct column {column}")
+        elif file.is_file() and file.stat().st_size == 0:
+            yield FormatError(f"{name}: the file {file} is empty; copy or convert it again")
 
 
 def _cell(folder: Path, study: Study, column: str) -> str:

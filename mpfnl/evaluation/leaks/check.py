@@ -19,7 +19,7 @@ from mpfnl.metrics.phase_leak import LeakRule, OrganZones, organ_drift, organ_zo
 from mpfnl.phases import Phase
 from mpfnl.volumes import Volume, read_volume
 from mpfnl.volumes.grid import check_same_grid
-from mpfnl.volumes.reading import read_label_volume
+from mpfnl.volumes.masks import read_label_volume, split_labels
 from mpfnl.window import Window
 
 ORGANS: dict[str, int] = {
@@ -105,7 +105,8 @@ def read_organs(study: Study, target: Phase) -> dict[str, NDArray[np.bool_]]:
     column = mask_column(LABELS, target)
     if column not in study.masks:
         raise NotFoundError(f"the manifest names no label map; name one in the column {column}")
-    labels = read_label_volume(study.masks[column]).canonical()
+    file, _ = split_labels(study.masks[column])  # a label named there is that of another structure
+    labels = read_label_volume(file).canonical()
     check_same_grid(read_volume(study.file(target), target).canonical(), [labels])
     return {name: np.asarray(labels.data == number) for name, number in ORGANS.items()}
 

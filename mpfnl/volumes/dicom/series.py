@@ -47,6 +47,8 @@ class Selector:
 class DicomFormat(Format):
     """A folder with one scan in CT slices, or one scan of a folder that holds several."""
 
+    states_hu = True
+
     def matches(self, path: Path) -> bool:
         """Whether the path is a folder, names a series, or is a DICOM file."""
         return split_selector(path)[1] is not None or os.path.isdir(path) or _is_dicom_file(path)

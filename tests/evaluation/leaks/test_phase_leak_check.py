@@ -23,7 +23,7 @@ from mpfnl.phantoms import write_cohort
 from mpfnl.phantoms.config import SMALL
 from mpfnl.phases import PHASES, Phase
 from mpfnl.volumes import Volume, read_volume, write_volume
-from mpfnl.volumes.reading import read_label_volume
+from mpfnl.volumes.masks import read_label_volume
 from mpfnl.window import ABDOMEN
 
 PV = Phase.PORTAL_VENOUS

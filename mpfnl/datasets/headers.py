@@ -1,7 +1,8 @@
-"""Facts from the headers of a DICOM series by which it is picked, from two of its files."""
+"""Facts from the headers of a DICOM series by which it is picked."""
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,20 +11,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mpfnl.volumes.dicom.headers import Header, read_header
+from mpfnl.volumes.dicom.folder import dicom_files, what_else
+from mpfnl.volumes.dicom.headers import Header, check_whole, read_any_header
 
-ELEMENTS = (
-    "Modality",
-    "ImageType",
-    "ConvolutionKernel",
-    "PatientID",
-    "ImageOrientationPatient",
-    "ImagePositionPatient",
-    "InstanceNumber",
-    "SpacingBetweenSlices",
-    "SliceThickness",
-)
-"""Keywords of the elements from which a series is picked."""
+SAMPLE = 5
+"""Files of a series whose headers are read; all where these do not tell the slice spacing."""
+
+ROUNDING_MM = 0.1
+"""Largest distance of a slice from the line through two others where positions are rounded to 0.1 mm: half of
+the last digit of its own, and as much of the line's."""
 
 SHARP_NAMES = ("LUNG", "BONE", "EDGE", "ULTRA", "CHEST", "SHARP", "YA", "YB")
 _SIEMENS = re.compile(r"^[BHIQU][A-Z]?(\d\d)")
@@ -89,34 +85,58 @@ def sharp_kernel(kernel: str) -> bool:
 
 
 def series_files(folder: Path) -> list[Path]:
-    """The DICOM files of a series' folder, by name; none where there is no such folder."""
-    if not folder.is_dir():
-        return []
-    return sorted(
-        path for path in folder.iterdir() if path.suffix.lower() == ".dcm" and not path.name.startswith(".")
-    )
+    """The DICOM files of a series' folder, by name; none where there is no such folder.
+
+    Which files count is what `mpfnl.volumes.read_volume` says.
+
+    Raises:
+        DamagedError: The folder cannot be read.
+    """
+    return dicom_files(folder, str(folder))[0] if folder.is_dir() else []
 
 
 def read_series_header(files: Sequence[Path]) -> SeriesHeader:
-    """Reads the headers of the first and the last of a series' files.
+    """Reads the headers of some of a series' files, or of all where some do not tell the slice spacing.
+
+    Localizers, reports and other files beside the slices do not count.
 
     Args:
         files: All files of the series, at least one.
 
     Raises:
-        DamagedError: One of the two is no readable DICOM image.
+        DamagedError: One of those that are read is no readable DICOM image.
     """
-    first = read_header(files[0], str(files[0].parent), ELEMENTS)
-    last = read_header(files[-1], str(files[-1].parent), ELEMENTS) if len(files) > 1 else first
+    last = len(files) - 1
+    sample = sorted({round(last * part / (SAMPLE - 1)) for part in range(SAMPLE)})
+    headers = [_read(files[index]) for index in sample]
+    slices = _slices(headers)
+    spacing = _neighbours(slices) if len(sample) == len(files) else _sampled(slices, len(files))
+    if spacing is None and len(sample) < len(files):
+        headers = [_read(file) for file in files]
+        slices = _slices(headers)
+        spacing = _neighbours(slices)
+    first = slices[0]
     return SeriesHeader(
-        slices=len(files),
+        slices=len(files) - len(headers) + len(slices),
         modality=first.text("Modality").upper(),
         image_type=tuple(part.upper() for part in first.parts("ImageType")),
-        axial=_axial(first) and _axial(last),
-        spacing=_spacing(first, last),
+        axial=all(map(_axial, slices)),
+        spacing=spacing or _stated(first),
         kernel=next(iter(first.parts("ConvolutionKernel")), ""),
         patient=first.text("PatientID"),
     )
+
+
+def _read(file: Path) -> Header:
+    return read_any_header(file, str(file.parent))
+
+
+def _slices(headers: Sequence[Header]) -> Sequence[Header]:
+    """The headers of slices; all where none is one."""
+    slices = [header for header in headers if what_else(header) is None]
+    for header in slices:
+        check_whole(header, str(header.path.parent))
+    return slices or headers
 
 
 def _normal(header: Header) -> NDArray[np.float64] | None:
@@ -129,18 +149,45 @@ def _axial(header: Header) -> bool:
     return normal is not None and abs(float(normal[2])) > 0.8  # gantries tilt by up to 30 degrees
 
 
-def _spacing(first: Header, last: Header) -> float | None:
-    """From two slices' positions and numbers, else SpacingBetweenSlices, else SliceThickness."""
-    normal = _normal(first)
-    begin, end = (header.numbers("ImagePositionPatient", 3) for header in (first, last))
-    numbers = [header.number("InstanceNumber") for header in (first, last)]
-    if normal is not None and begin is not None and end is not None and None not in numbers:
-        apart = abs(float(np.dot(begin - end, normal)))
-        count = abs((numbers[0] or 0) - (numbers[1] or 0))
-        if count and apart:
-            return apart / count
-    for keyword in ("SpacingBetweenSlices", "SliceThickness"):
-        value = first.number(keyword)
-        if value:
-            return abs(value)
-    return None
+def _depths(headers: Sequence[Header]) -> NDArray[np.float64] | None:
+    """The positions along the normal of the first slice in mm; None where one is missing."""
+    normal = _normal(headers[0])
+    positions = [header.numbers("ImagePositionPatient", 3) for header in headers]
+    known = [position for position in positions if position is not None]
+    return None if normal is None or len(known) < len(headers) else np.asarray(np.stack(known) @ normal)
+
+
+def _sampled(headers: Sequence[Header], files: int) -> float | None:
+    """The distance between neighbours, from the positions and numbers of some slices of a series.
+
+    It is clear where the numbers have no common step other than 1, are no more than there are files, and go
+    along with the positions.
+    """
+    depths = _depths(headers)
+    stated = [header.number("InstanceNumber") for header in headers]
+    numbers = np.array([number for number in stated if number is not None])
+    if depths is None or len(numbers) < max(len(headers), 3):
+        return None
+    apart = numbers - numbers.min()
+    if math.gcd(*apart.astype(int).tolist()) != 1 or apart.max() >= files:
+        return None
+    low, high = int(apart.argmin()), int(apart.argmax())
+    step = float(depths[high] - depths[low]) / apart[high]
+    on_line = np.abs(depths - depths[low] - step * apart) <= ROUNDING_MM
+    return abs(step) if on_line.all() and abs(step) > ROUNDING_MM else None
+
+
+def _neighbours(headers: Sequence[Header]) -> float | None:
+    """The distance between neighbours from the positions of all slices, whether or not some are missing."""
+    depths = _depths(headers)
+    if depths is None:
+        return None
+    gaps = np.diff(np.sort(depths))
+    gaps = gaps[gaps > ROUNDING_MM]
+    return float(gaps.sum() / np.rint(gaps / np.median(gaps)).sum()) if gaps.size else None
+
+
+def _stated(header: Header) -> float | None:
+    """SpacingBetweenSlices, else SliceThickness."""
+    values = (header.number(keyword) for keyword in ("SpacingBetweenSlices", "SliceThickness"))
+    return next((abs(value) for value in values if value), None)

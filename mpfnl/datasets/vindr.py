@@ -218,11 +218,9 @@ def _header(folder: Path) -> SeriesHeader | str:
     """The header of a series, or the fault of its folder."""
     if not folder.is_dir():
         return "folder missing"
-    files = series_files(folder)
-    if not files:
-        return "folder empty"
     try:
-        return read_series_header(files)
+        files = series_files(folder)
+        return read_series_header(files) if files else "folder empty"
     except InputError:
         return "DICOM unreadable"
 

@@ -65,7 +65,7 @@ def read_headers(folder: Path, uid: str, name: str, keywords: Sequence[str] = EL
             which series it belongs; it has several series of CT and none is named, or not the one that is
             named.
     """
-    files, passed = _dicom_files(folder, name)
+    files, passed = dicom_files(folder, name)
     if not files:
         raise NotFoundError(
             f"{name}: is a folder without DICOM files; give the folder that holds the slices themselves"
@@ -118,7 +118,16 @@ def _counted(passed: Passed) -> str:
     return ", ".join(f"{what} ({count_files(files)})" for what, files in sorted(passed.items()))
 
 
-def _dicom_files(folder: Path, name: str) -> tuple[list[Path], Passed]:
+def dicom_files(folder: Path, name: str) -> tuple[list[Path], Passed]:
+    """The DICOM files of a folder by name, whatever their suffix, and those that are passed over.
+
+    Args:
+        folder: The folder. Its subfolders and hidden files are not looked at.
+        name: Name of the scan in messages.
+
+    Raises:
+        InputError: There is no such folder, or it cannot be read.
+    """
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except FileNotFoundError as error:

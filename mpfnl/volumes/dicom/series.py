@@ -21,7 +21,7 @@ from mpfnl.volumes.dicom.headers import ELEMENTS, is_dicom
 from mpfnl.volumes.dicom.identity import check_identity, same_identity
 from mpfnl.volumes.dicom.pixels import read_pixels, read_stack
 from mpfnl.volumes.dicom.slices import Slice, check_alike, count_files, make_slice
-from mpfnl.volumes.dicom.stack import build_stack, is_regular, order, same_place, straighten
+from mpfnl.volumes.dicom.stack import build_stack, coarse_unit, is_regular, order, same_place, straighten
 from mpfnl.volumes.fileio import check_shape, numbers
 from mpfnl.volumes.formats import Format, StoredArray
 from mpfnl.volumes.grid import Affine, Grid
@@ -277,6 +277,13 @@ def _overlapping(found: FoundSlices, a: Slice, b: Slice, name: str) -> ConflictE
     remedy = "put each in a folder of its own"
     if len(split.scans) > 1:
         remedy = f"{_joined(split.elements)} tells them apart: {_offered(split, found.series, found.folder)}"
+    unit = coarse_unit([each for group in found.groups for each in group])
+    if unit is not None and len(split.scans) == 1:
+        return ConflictError(
+            f"{name}: two different slices lie at one position {_shared(double, a, b)}: the series holds"
+            f" several acquisitions, or its positions (ImagePositionPatient) are rounded to {unit:.2g} mm; export the"
+            " series again with full positions"
+        )
     return ConflictError(
         f"{name}: two different slices lie at one position {_shared(double, a, b)}, so the series holds"
         f" several acquisitions; {remedy}"

@@ -99,17 +99,38 @@ def order(slices: Sequence[Slice]) -> list[list[Slice]]:
 
 def _rounded_together(groups: Sequence[Sequence[Slice]]) -> list[Slice] | None:
     """The slices by their numbers, where these follow the depth and rounding explains all positions."""
-    slices = [each for group in groups for each in group]
-    counted = [(each.header.number("InstanceNumber"), each) for each in slices]
-    if any(number is None for number, _ in counted) or len({number for number, _ in counted}) < len(slices):
+    numbered = _by_number([each for group in groups for each in group])
+    if numbered is None:
         return None
-    numbered = [each for _, each in sorted(counted, key=lambda pair: pair[0] or 0.0)]
+    same = len({len(group) for group in groups}) == 1  # as many at each depth: rather two scans
+    agrees = _agrees_with_spacing if same else _explained_by_rounding
+    return numbered if agrees(numbered, _depths(numbered)) else None
+
+
+def _by_number(slices: Sequence[Slice]) -> list[Slice] | None:
+    """The slices by their InstanceNumbers, upwards; None where these do not follow the depth."""
+    counted = {each.header.number("InstanceNumber"): each for each in slices}
+    if None in counted or len(counted) < len(slices):
+        return None
+    numbered = [each for _, each in sorted(counted.items(), key=lambda item: item[0] or 0.0)]
     depths = _depths(numbered)
     if depths[0] > depths[-1]:
         numbered, depths = numbered[::-1], depths[::-1]
-    same = len({len(group) for group in groups}) == 1  # as many at each depth: rather two scans
-    agrees = _agrees_with_spacing if same else _explained_by_rounding
-    return numbered if (np.diff(depths) >= 0).all() and agrees(numbered, depths) else None
+    return numbered if (np.diff(depths) >= 0).all() else None
+
+
+def coarse_unit(slices: Sequence[Slice]) -> float | None:
+    """The unit in mm to which depths may be rounded so coarsely that slices seem to lie at one position.
+
+    Args:
+        slices: The slices, of which some lie at one position.
+
+    Returns:
+        The unit; None where rounding of equal distances does not give these positions.
+    """
+    numbered = _by_number(slices)
+    unit = _depth_unit(slices)
+    return None if numbered is None or not _are_rounded(_depths(numbered), unit) else unit
 
 
 def same_place(a: Slice, b: Slice) -> bool:
@@ -207,15 +228,20 @@ def _explained_by_rounding(slices: Sequence[Slice], depths: NDArray[np.float64])
     if not _are_rounded(depths, unit):
         return False
     gaps = np.diff(depths)
-    counted = [each.header.number("InstanceNumber") for each in slices]
-    apart = np.abs(np.diff([np.nan if number is None else number for number in counted]))
+    apart = _apart_by_number(slices)
     evenly = bool((apart == apart[0]).all())
     if not evenly and (np.abs(gaps * apart[0] - gaps[0] * apart) <= _TINY).all():
         return False  # gaps in the numbers explain those in the positions, exactly
     if gaps.max() <= 2 * gaps.min() - unit * (1 - _TINY) or _agrees_with_spacing(slices, depths):
         return True  # where a slice is missing, the gap is two distances less one unit at least
-    longer = int((np.abs(gaps - np.median(gaps)) > unit / 2).sum())
+    longer = int((gaps > gaps.min() + unit / 2).sum())
     return longer >= FEWEST_LONGER_GAPS and evenly
+
+
+def _apart_by_number(slices: Sequence[Slice]) -> NDArray[np.float64]:
+    """The distance between neighbours' InstanceNumbers, (n - 1,); NaN where one has none."""
+    counted = [each.header.number("InstanceNumber") for each in slices]
+    return np.abs(np.diff([np.nan if number is None else number for number in counted]))
 
 
 def _agrees_with_spacing(slices: Sequence[Slice], depths: NDArray[np.float64]) -> bool:
@@ -245,6 +271,13 @@ def _irregular(slices: Sequence[Slice], depths: NDArray[np.float64], name: str) 
     pair = f"{slices[widest].path.name} and {slices[widest + 1].path.name}"
     unit = _depth_unit(slices)
     forgiven = _lengthwise(usual) if usual < 2 * unit else max(_lengthwise(usual), unit)
+    apart = _apart_by_number(slices)
+    if _are_rounded(depths, unit) and (apart == apart[0]).all():
+        return GridError(
+            f"{name}: its positions (ImagePositionPatient) are rounded to {unit:.2g} mm, too coarse to tell"
+            f" slices {fit_line(depths)[1]:.2g} mm apart from a series that lacks some; export it again with full"
+            " positions"
+        )
     multiples = np.rint(gaps / usual)
     missing = int((multiples - 1).sum())
     if (multiples >= 1).all() and missing and (np.abs(gaps - multiples * usual) <= forgiven).all():
@@ -252,11 +285,6 @@ def _irregular(slices: Sequence[Slice], depths: NDArray[np.float64], name: str) 
         return GridError(
             f"{name}: {what} missing: slices lie {usual:g} mm apart, but {pair} {gaps[widest]:g} mm (at"
             f" {depths[widest]:g} and {depths[widest + 1]:g} mm, ImagePositionPatient); copy the whole series"
-        )
-    if _are_rounded(depths, unit):
-        return GridError(
-            f"{name}: its positions (ImagePositionPatient) are rounded to {unit:g} mm, too coarse for slices"
-            f" about {fit_line(depths)[1]:.2g} mm apart; export the series again with full positions"
         )
     return GridError(
         f"{name}: its slices lie at unequal distances (ImagePositionPatient), from {gaps.min():g} to"
@@ -287,8 +315,8 @@ def _lean(
             " field of view in a folder of their own"
         )
     drift = np.abs(lines[:, 1]) * (count - 1)
-    if count > 2:  # positions on a line were not moved by rounding
-        rounding = np.minimum(rounding, strays.max(axis=0))
+    if count > 2:
+        rounding[strays.max(axis=0) < _TINY] = 0  # positions on a line were not moved by rounding
     if (drift <= pixels + 2 * rounding + LENGTH_TOLERANCE * step * (count - 1)).all():
         return offsets.mean(axis=0), (0.0, 0.0)
     return lines[:, 0], (float(lines[0, 1]), float(lines[1, 1]))

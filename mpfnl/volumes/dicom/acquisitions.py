@@ -71,6 +71,20 @@ def split_scans(slices: Sequence[Slice], *, copies: bool = False) -> Split:
     return Split((), {"": list(slices)}) if found is None else _split_each(*found, copies)
 
 
+def numbered_scan(slices: Sequence[Slice], name: str) -> list[Slice]:
+    """The slices of one acquisition of a scan that several make up; none where there is none of this name.
+
+    Args:
+        slices: The slices of a series.
+        name: AcquisitionNumber or TemporalPositionIdentifier, as `label` writes it.
+    """
+    for element in COUNTERS:
+        named = [each for each in slices if label(each.header.text(element)) == name]
+        if named:
+            return named
+    return []
+
+
 def _split_each(element: str, parts: Parts, copies: bool) -> Split:
     """The scans of each part, which may hold several themselves."""
     elements = {element: None}

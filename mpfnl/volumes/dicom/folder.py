@@ -148,9 +148,13 @@ def _select(series: Mapping[str, Sequence[Header]], uid: str, folder: Path, name
         if len(candidates) == 1:
             return candidates[0]
         listed = {each: _slices(series[each]) or series[each] for each in candidates}
-        what = "series" if with_slices else "series, none of CT"
+        if not with_slices:
+            raise FormatError(
+                f"{name}: holds {len(listed)} series, none of them with slices of CT: {_listed(listed)};"
+                " give a series of CT slices"
+            )
         raise ConflictError(
-            f"{name}: holds {len(listed)} {what}: {_listed(listed)}; put each in a folder of its own, or name"
+            f"{name}: holds {len(listed)} series: {_listed(listed)}; put each in a folder of its own, or name"
             f" one as {folder.name}#UID (the last {SHOWN_ENDING} characters do)"
         )
     if uid in series:

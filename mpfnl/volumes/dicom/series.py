@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpfnl.errors import ConflictError, DamagedError, FormatError, GridError, InputWarning, NotFoundError
-from mpfnl.volumes.dicom.acquisitions import COUNTERS, Split, label, split_scans
+from mpfnl.volumes.dicom.acquisitions import Split, numbered_scan, split_scans
 from mpfnl.volumes.dicom.folder import SeriesHeaders, passed_over, read_headers
 from mpfnl.volumes.dicom.headers import ELEMENTS, is_dicom
 from mpfnl.volumes.dicom.identity import check_identity, same_identity
@@ -214,14 +214,12 @@ def _chosen(
     if acquisition:
         if acquisition not in split.scans:
             split = split_scans(slices, copies=True)
-        values = {label(header.text(key)) for key in COUNTERS for header in headers if header.text(key)}
-        if len(split.scans) == 1 and values == {acquisition}:
-            acquisition = ""
-        if acquisition not in split.scans:
+        named = split.scans.get(acquisition) or numbered_scan(slices, acquisition)
+        if not named:
             raise NotFoundError(
                 f"{name}: there is no acquisition {acquisition}; {_offered(split, series, folder)}"
             )
-        slices = split.scans[acquisition]
+        slices = named
         check_identity([each.header for each in slices], "put each in a folder of its own", name)
         return slices
     apart = len(split.scans) > 1
@@ -236,7 +234,7 @@ def _chosen(
         if double:
             what = f"two slices lie at one position {_shared(double, *double[0][:2])}, so {what}"
             where = ""
-        raise ConflictError(f"{name}: {what}, which {_joined(split.elements)} tells apart{where}; {remedy}")
+        raise ConflictError(f"{name}: {what}, which differ in {_joined(split.elements)}{where}; {remedy}")
     return slices
 
 
@@ -276,13 +274,13 @@ def _overlapping(found: FoundSlices, a: Slice, b: Slice, name: str) -> ConflictE
     split = split_scans([each for group in found.groups for each in group], copies=True)
     remedy = "put each in a folder of its own"
     if len(split.scans) > 1:
-        remedy = f"{_joined(split.elements)} tells them apart: {_offered(split, found.series, found.folder)}"
+        remedy = f"they differ in {_joined(split.elements)}: {_offered(split, found.series, found.folder)}"
     unit = coarse_unit([each for group in found.groups for each in group])
     if unit is not None and len(split.scans) == 1:
         return ConflictError(
             f"{name}: two different slices lie at one position {_shared(double, a, b)}: the series holds"
-            f" several acquisitions, or its positions (ImagePositionPatient) are rounded to {unit:.2g} mm; export the"
-            " series again with full positions"
+            f" several acquisitions, or its positions (ImagePositionPatient) are rounded to {unit:.2g} mm;"
+            " export it again with full positions"
         )
     return ConflictError(
         f"{name}: two different slices lie at one position {_shared(double, a, b)}, so the series holds"

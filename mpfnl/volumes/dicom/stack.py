@@ -275,8 +275,8 @@ def _irregular(slices: Sequence[Slice], depths: NDArray[np.float64], name: str) 
     if _are_rounded(depths, unit) and (apart == apart[0]).all():
         return GridError(
             f"{name}: its positions (ImagePositionPatient) are rounded to {unit:.2g} mm, too coarse to tell"
-            f" slices {fit_line(depths)[1]:.2g} mm apart from a series that lacks some; export it again with full"
-            " positions"
+            f" slices {fit_line(depths)[1]:.2g} mm apart from a series that lacks some; export it again with"
+            " full positions"
         )
     multiples = np.rint(gaps / usual)
     missing = int((multiples - 1).sum())

@@ -63,7 +63,7 @@ def split_scans(slices: Sequence[Slice], *, copies: bool = False) -> Split:
         parts = _by_value(slices, element)
         if len(parts) > 1:
             return _split_each(element, parts, copies)
-    groups = _by_place(slices)
+    groups = by_place(slices)
     if all(len(group) == 1 for group in groups):
         found = _apart(slices)
     else:
@@ -122,7 +122,7 @@ def _number(value: str, element: str) -> float:
     return number // 10000 * 3600 + number // 100 % 100 * 60 + number % 100
 
 
-def _by_place(slices: Sequence[Slice]) -> list[list[Slice]]:
+def by_place(slices: Sequence[Slice]) -> list[list[Slice]]:
     """The slices of each orientation and depth together."""
     return [group for kind in group_alike(slices, same_orientation) for group in order(kind)]
 
@@ -131,14 +131,14 @@ def _is_scan(slices: Sequence[Slice]) -> bool:
     """Whether slices lie one by one at equal distances; one slice does."""
     if len(slices) == 1:
         return True
-    groups = _by_place(slices)
+    groups = by_place(slices)
     alike = len(group_alike(slices, same_orientation)) == 1
     return alike and len(groups) == len(slices) and is_regular([each for group in groups for each in group])
 
 
 def _apart(slices: Sequence[Slice]) -> tuple[str, Parts] | None:
     """Scans whose slices lie at different positions: they alternate, or do not continue each other."""
-    ranked = [each for group in _by_place(slices) for each in group]
+    ranked = [each for group in by_place(slices) for each in group]
     whole = _is_scan(ranked)
     for element in (*COUNTERS, *TIMES):
         parts = _by_value(ranked, element)
@@ -179,7 +179,7 @@ def _overlapping(
 
 
 def _at_own_places(slices: Sequence[Slice]) -> bool:
-    return all(len(group) == 1 for group in _by_place(slices))
+    return all(len(group) == 1 for group in by_place(slices))
 
 
 def _merged(parts: Parts, starts: Sequence[int]) -> Parts:

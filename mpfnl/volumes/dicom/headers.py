@@ -114,11 +114,13 @@ class Header:
         values: Text of each value of the elements that the file has, by keyword. A sequence that has items
             has the value "items".
         pixels: The place of the pixel data; None where there are none, or not to their end.
+        fault: What is wrong with the pixel data, in words; empty where nothing is.
     """
 
     path: Path
     values: Mapping[str, tuple[str, ...]] = field(repr=False)
     pixels: PixelPlace | None
+    fault: str = ""
 
     @property
     def whole(self) -> bool:
@@ -205,11 +207,12 @@ def read_any_header(path: Path, name: str, keywords: Sequence[str] = ELEMENTS) -
         except OSError:
             raise
         except Exception as error:  # pydicom raises errors of many kinds on damaged bytes
-            raise _damaged(path, name) from error
+            raise _damaged(path, "cut off or damaged", name) from error
         try:
-            return Header(path, values, _place(file, data, length))
-        except ValueError:
-            return Header(path, values, None)
+            place = _place(file, data, length)
+        except ValueError as error:
+            return Header(path, values, None, str(error))
+        return Header(path, values, place, "" if place else "without PixelData, or cut off before them")
 
 
 def check_whole(header: Header, name: str) -> None:
@@ -223,13 +226,13 @@ def check_whole(header: Header, name: str) -> None:
         DamagedError: The file is cut off, or no image.
     """
     if not header.whole:
-        raise _damaged(header.path, name)
+        raise _damaged(header.path, header.fault, name)
 
 
-def _damaged(path: Path, name: str) -> DamagedError:
+def _damaged(path: Path, fault: str, name: str) -> DamagedError:
     return DamagedError(
-        f"{name}: {path.name} is no readable DICOM image (cut off, damaged, or without pixels); copy it"
-        " again, or take it out of the folder"
+        f"{name}: {path.name} is no readable DICOM image ({fault}); copy it again, or take it out of the"
+        " folder"
     )
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpfnl.errors import ConflictError, DamagedError, FormatError, GridError, InputWarning, NotFoundError
-from mpfnl.volumes.dicom.acquisitions import Split, numbered_scan, split_scans
+from mpfnl.volumes.dicom.acquisitions import Split, by_place, numbered_scan, split_scans
 from mpfnl.volumes.dicom.folder import SeriesHeaders, passed_over, read_headers
 from mpfnl.volumes.dicom.headers import ELEMENTS, is_dicom
 from mpfnl.volumes.dicom.identity import check_identity, same_identity
@@ -228,13 +228,16 @@ def _chosen(
     check_identity(headers, remedy, name)
     if apart:
         first, second, *_ = split.scans.values()
-        double = [group for group in order(slices) if len(group) > 1]
+        double = [group for group in by_place(slices) if len(group) > 1]
         what = f"the series holds {len(split.scans)} acquisitions"
         where = f", such as {first[0].path.name} and {second[0].path.name}"
         if double:
             what = f"two slices lie at one position {_shared(double, *double[0][:2])}, so {what}"
             where = ""
         raise ConflictError(f"{name}: {what}, which differ in {_joined(split.elements)}{where}; {remedy}")
+    counted = {header.text("AcquisitionNumber") for header in headers}
+    if len(counted) > 1:
+        LOGGER.info("%s: %d acquisitions continue each other, and are one scan", name, len(counted))
     return slices
 
 

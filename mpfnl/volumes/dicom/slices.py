@@ -100,7 +100,7 @@ def make_slice(header: Header, name: str) -> Slice:
     return Slice(
         header=header,
         position=_element(header, "ImagePositionPatient", 3, "position", name),
-        axes=orthonormal(orientation.reshape(2, 3), name),
+        axes=_orthonormal(orientation.reshape(2, 3), name),
         spacing=(float(spacing[1]), float(spacing[0])),  # DICOM tells the distance between rows first
         shape=(columns, rows),
         slope=slope,
@@ -129,7 +129,7 @@ def is_localizer(header: Header) -> bool:
     return any(word.upper() in SCOUTS for word in header.parts("ImageType"))
 
 
-def orthonormal(axes: NDArray[np.float64], name: str) -> NDArray[np.float64]:
+def _orthonormal(axes: NDArray[np.float64], name: str) -> NDArray[np.float64]:
     """Two directions (2, 3) at right angles and of length 1; the first keeps its direction.
 
     Args:
@@ -145,7 +145,12 @@ def orthonormal(axes: NDArray[np.float64], name: str) -> NDArray[np.float64]:
             f"{name} has an orientation that is no rotation, ImageOrientationPatient {numbers(axes)}; export"
             " it again"
         )
-    first = axes[0] / lengths[0]
+    return straightened(axes)
+
+
+def straightened(axes: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Two directions (2, 3), neither 0 nor the same, at right angles and of length 1."""
+    first = axes[0] / np.linalg.norm(axes[0])
     second = axes[1] - (axes[1] @ first) * first
     return np.stack([first, second / np.linalg.norm(second)])
 

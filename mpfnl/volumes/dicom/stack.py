@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from mpfnl.errors import GridError
 from mpfnl.volumes.dicom.rounding import distances_from_others, fit_line, last_unit, rounded_line
-from mpfnl.volumes.dicom.slices import LENGTH_TOLERANCE, Slice, orthonormal
+from mpfnl.volumes.dicom.slices import COSINE_UNIT, LENGTH_TOLERANCE, Slice, straightened
 from mpfnl.volumes.fileio import numbers
 from mpfnl.volumes.grid import Affine, affine_from_lps
 from mpfnl.window import AIR_HU
@@ -186,7 +186,8 @@ def build_stack(slices: Sequence[Slice], name: str) -> Stack:
 
 def _common_axes(slices: Sequence[Slice]) -> NDArray[np.float64]:
     """The directions that the slices share: the median of theirs, which may be rounded."""
-    return orthonormal(np.median([each.axes for each in slices], axis=0), slices[0].path.name)
+    axes = np.median([each.axes for each in slices], axis=0)
+    return straightened(axes if np.abs(axes - slices[0].axes).max() <= COSINE_UNIT else slices[0].axes)
 
 
 def _depths(slices: Sequence[Slice]) -> NDArray[np.float64]:

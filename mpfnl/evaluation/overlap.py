@@ -190,9 +190,9 @@ def name_labels(manifest: Manifest, structure: str, labels: Sequence[int]) -> Ma
         raise OptionError(f"label {min(labels)}: labels are 1 or more; 0 is the background")
 
     def named(study: Study) -> Study:
-        sources = {mask_source(study, structure, phase) for phase in study.phases}
+        columns = {_source_column(study, structure, phase) for phase in study.phases}
         masks = {
-            column: join_labels(path, labels) if path in sources and not split_labels(path)[1] else path
+            column: join_labels(path, labels) if column in columns and not split_labels(path)[1] else path
             for column, path in study.masks.items()
         }
         return replace(study, masks=masks)
@@ -208,8 +208,13 @@ def mask_source(study: Study, structure: str, target: Phase) -> Path | None:
         structure: Structure by TotalSegmentator's name.
         target: Phase of the mask's grid.
     """
-    own = study.masks.get(mask_column(PANCREAS, target)) if structure == PANCREAS else None
-    return own or study.masks.get(mask_column(LABELS, target))
+    return study.masks.get(_source_column(study, structure, target))
+
+
+def _source_column(study: Study, structure: str, target: Phase) -> str:
+    """The manifest column of the file that may hold the reference mask of a structure."""
+    own = mask_column(PANCREAS, target)
+    return own if structure == PANCREAS and own in study.masks else mask_column(LABELS, target)
 
 
 def reference_mask(study: Study, structure: str, like: Volume, target: Phase) -> Mask | None:
@@ -230,7 +235,7 @@ def reference_mask(study: Study, structure: str, like: Volume, target: Phase) ->
     if path is None:
         return None
     _, labels = split_labels(path)
-    if labels or (structure == PANCREAS and path == study.masks.get(mask_column(PANCREAS, target))):
+    if labels or _source_column(study, structure, target) == mask_column(PANCREAS, target):
         return read_mask(path, like=like)
     numbers = class_numbers("total")
     if structure not in numbers:

@@ -122,7 +122,7 @@ class HuSample:
         if _without_fat_and_air(values) or _floored(values, low, high):
             return (
                 f"{found}, and it has neither fat nor air below {DARK_HU:g} HU, so it is no CT in HU (MR,"
-                " grey values, or no rescale intercept); give CT in HU"
+                " grey values, masked by 0, or no rescale intercept); give CT in HU"
             )
         if float(np.quantile(values, 0.99)) < BODY_LIMIT_HU:
             return (

@@ -136,7 +136,8 @@ def dicom_files(folder: Path, name: str) -> tuple[list[Path], Passed]:
         raise DamagedError(f"{name}: cannot be read ({one_line(error)}); check the folder") from error
     paths = [Path(entry.path) for entry in entries if not entry.name.startswith(".") and not entry.is_dir()]
     files = [path for path in paths if path.name.upper() != "DICOMDIR" and is_dicom(path, name)]
-    others = [path for path in paths if path not in set(files)]
+    known = set(files)
+    others = [path for path in paths if path not in known]
     return files, {"not a DICOM image": others} if others else {}
 
 

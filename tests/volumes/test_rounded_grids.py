@@ -81,8 +81,8 @@ def test_cosines_with_few_digits(
     wide = Grid(WIDE, scan.affine)
     for file in (path, tmp_path / "out.nii"):
         itk = itk_grid(file, WIDE)
-        assert same_grid(wide, itk)
-        assert same_grid(wide.canonical(), itk.canonical())
+        assert same_grid(wide, itk) == (wide.offset_mm(itk) < 0.5 * min(spacing))
+        assert same_grid(wide.canonical(), itk.canonical()) == same_grid(wide, itk)
         np.testing.assert_allclose(itk.affine, wide.right_angled().affine, atol=3e-4 * max(spacing))
     if digits >= 3:
         far = Grid(WIDE, affine_of(true, spacing, (-200.0, 31.5, -700.25)))
@@ -200,3 +200,49 @@ def test_a_mask_that_an_itk_program_wrote(tmp_path: Path) -> None:
     )
     for like in (scan, scan.canonical()):
         assert read_mask(tmp_path / "mask.nii.gz", like=like).all()
+
+
+def right_angles(axes: np.ndarray, way: str) -> np.ndarray:
+    """Axes at right angles of axes with few digits, as programs make them."""
+    x, y, z = (axes / np.linalg.norm(axes, axis=0)).T
+    if way == "as they are":
+        return np.stack([x, y, z], axis=1)
+    if way == "nearest":  # NIfTI's qform
+        left, _, right = np.linalg.svd(axes)
+        return left @ right
+    normal = np.cross(x, y)
+    normal /= np.linalg.norm(normal)
+    if way == "rows":
+        return np.stack([x, np.cross(normal, x), normal], axis=1)
+    return np.stack([np.cross(y, normal), y, normal], axis=1)  # ITK's reader of DICOM
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    angles=angles,
+    spacing=spacings,
+    directions=directions,
+    ways=st.tuples(*2 * [st.sampled_from(["as they are", "nearest", "rows", "columns"])]),
+    stretch=st.sampled_from([1.0, 1.002]),
+)
+def test_right_angles_in_any_way(
+    angles: tuple[float, ...],
+    spacing: tuple[float, ...],
+    directions: tuple[int, ...],
+    ways: tuple[str, str],
+    stretch: float,
+) -> None:
+    """One series of three-digit cosines, read from DICOM by one program and from NIfTI by another."""
+    axes = Rotation.from_euler("xyz", angles, degrees=True).as_matrix()
+    axes[:, :2] = np.round(axes[:, :2], 3)
+    a, b = (
+        Grid(WIDE, affine_of(right_angles(axes, way) * directions, edges, (-200.0, -150.0, -700.0)))
+        for way, edges in zip(ways, (spacing, np.multiply(spacing, [1, 1, stretch])), strict=True)
+    )
+    near = a.offset_mm(b) < 0.5 * min(spacing)
+    longer = (WIDE[2] - 1) * spacing[2] * (stretch - 1)
+    assert same_grid(a, b) == (near and longer < 0.1 * min(spacing))
+    assert same_grid(a.canonical(), b.canonical()) == same_grid(a, b)
+    moved = b.affine.copy()
+    moved[:3, 3] += 0.3 * min(spacing) * axes[:, 2]
+    assert not same_grid(a, Grid(WIDE, moved))

@@ -397,6 +397,6 @@ def test_nrrd_read(tmp_path: Path, case: str) -> None:
     path = nrrd(tmp_path / "a.nrrd", **SAME_NRRD[case])
     scan = read_volume(path)
     assert np.array_equal(scan.data, sitk.GetArrayFromImage(sitk.ReadImage(str(path))).T.reshape(SHAPE))
-    np.testing.assert_allclose(
-        scan.affine, LPS_TO_RAS @ [[0.7, 0, 0, 1], [0, 0.8, 0, 2], [0, 0, 3, 3], [0, 0, 0, 1]]
-    )
+    affine = np.diag([0.7, 0.8, 3.0, 1.0])
+    affine[:3, 3] = 1, 2, 3
+    np.testing.assert_allclose(scan.affine, LPS_TO_RAS @ affine)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import sys
 import threading
@@ -46,6 +47,7 @@ TRAINER_COMMANDS = {
     "test": "Score a checkpoint on whole test volumes; the same options.",
     "predict": "Write a checkpoint's test volumes as NIfTI into predictions/; the same options.",
 }
+VERBOSE = "--verbose"
 RESUMABLE = ("ablate", "demo", "evaluate", "phantom", "prepare")
 INCOMPLETE = 1
 BAD_INPUT = 2
@@ -64,9 +66,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         cannot be used; 130 when interrupted. Ended by SIGTERM
         it leaves with status 143.
     """
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    words = [word for word in given if word != VERBOSE]
     try:
-        with _ended_by_sigterm():
+        with _ended_by_sigterm(), _told(VERBOSE in given):
             return _dispatch(words)
     except IncompleteError as error:
         print(f"mpfnl: {error}", file=sys.stderr)
@@ -97,6 +100,23 @@ def _ended_by_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+@contextmanager
+def _told(verbose: bool) -> Iterator[None]:
+    """Tells on the standard error what readers of scans passed over, if it is asked for."""
+    logger = logging.getLogger("mpfnl.volumes")
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("mpfnl: %(message)s"))
+    before = logger.level
+    if verbose:
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)
+
+
 def _dispatch(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help"):
         print(_help())
@@ -124,6 +144,7 @@ def _help() -> str:
         "usage: mpfnl COMMAND ...\n\n"
         "Multiphase abdominal CT enhancement: degraded phases in, one better portal venous scan out.\n\n"
         f"commands:\n{rows}\n\n"
-        "mpfnl COMMAND --help tells a command's options; mpfnl --version the version.\n"
+        "mpfnl COMMAND --help tells a command's options; mpfnl --version the version. With --verbose a\n"
+        "command also tells which files in a DICOM folder it passed over.\n"
         "Research only: an enhanced scan must not be used for diagnosis."
     )

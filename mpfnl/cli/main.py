@@ -14,7 +14,7 @@ from mpfnl.cli.commands import demo, manifest, phantom
 from mpfnl.cli.degradation import degrade
 from mpfnl.cli.enhancement import enhance
 from mpfnl.cli.evaluation import evaluate
-from mpfnl.cli.parsing import Command
+from mpfnl.cli.parsing import VERBOSE, Command
 from mpfnl.cli.preparation import prepare
 from mpfnl.datasets.registry import dataset_names
 from mpfnl.errors import IncompleteError, MpfnlError
@@ -47,7 +47,6 @@ TRAINER_COMMANDS = {
     "test": "Score a checkpoint on whole test volumes; the same options.",
     "predict": "Write a checkpoint's test volumes as NIfTI into predictions/; the same options.",
 }
-VERBOSE = "--verbose"
 RESUMABLE = ("ablate", "demo", "evaluate", "phantom", "prepare")
 INCOMPLETE = 1
 BAD_INPUT = 2

@@ -19,6 +19,8 @@ from jsonargparse import ArgumentParser, Namespace
 from mpfnl.cli.degradation import preset_names
 from mpfnl.phases import Phase
 
+VERBOSE = "--verbose"
+
 
 class _HelpFormatter(argparse.HelpFormatter):
     """Says a default where there is one, and nothing of Python types."""
@@ -79,6 +81,8 @@ class Command:
         hints |= {name: Literal[tuple(values())] for name, values in self.choices.items()}
         for parameter in inspect.signature(self.function).parameters.values():
             _add(parser, parameter, hints[parameter.name], texts[parameter.name])
+        text = "Tell also which files in a DICOM folder were passed over."
+        parser.add_argument(VERBOSE, action="store_true", help=text)  # `mpfnl.cli.main` sees to it
         if self._takes_phases:
             for phase in Phase:
                 text = f"{phase.label.capitalize()} scan; short for --phase {phase}=FILE."

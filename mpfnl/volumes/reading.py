@@ -19,7 +19,8 @@ def read_volume(path: str | Path, phase: Phase | None = None) -> Volume:
 
     Args:
         path: A NIfTI (.nii, .nii.gz), NRRD (.nrrd, .nhdr) or MetaImage (.mha, .mhd) file; a folder with the
-            slices of one DICOM series; or `FOLDER#UID`, the series with this SeriesInstanceUID in a folder.
+            slices of one DICOM series; `FOLDER#UID`, the series with this SeriesInstanceUID in a folder; or
+            `FOLDER#UID@ACQUISITION`, one of several scans in that series.
         phase: Contrast phase, named in messages.
 
     Returns:

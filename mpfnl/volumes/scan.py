@@ -314,8 +314,8 @@ def scan_exists(path: str | Path) -> bool:
     """Whether something lies where a path points, without reading it.
 
     Args:
-        path: A file, a folder, or `FOLDER#UID` for one DICOM series of a folder. Whether the folder holds
-            that series is checked when it is read.
+        path: A file, a folder, or `FOLDER#UID` or `FOLDER#UID@ACQUISITION` for one DICOM scan of a folder.
+            Whether the folder holds that scan is checked when it is read.
     """
     path = Path(path)
     file_format = find_format(path)

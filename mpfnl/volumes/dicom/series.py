@@ -227,22 +227,22 @@ def _chosen(
     remedy = _offered(split, series, folder) if apart and each_whole else "put each in a folder of its own"
     check_identity(headers, remedy, name)
     if apart:
-        first, second, *_ = split.scans.values()
         double = [group for group in by_place(slices) if len(group) > 1]
-        what = f"the series holds {len(split.scans)} acquisitions"
-        where = f", such as {first[0].path.name} and {second[0].path.name}"
+        what = f"{len(split.scans)} acquisitions, which differ in {' and '.join(split.elements)}"
         if double:
-            what = f"two slices lie at one position {_shared(double, *double[0][:2])}, so {what}"
-            where = ""
-        raise ConflictError(f"{name}: {what}, which differ in {_joined(split.elements)}{where}; {remedy}")
+            a, b, *_ = double[0]
+            raise ConflictError(
+                f"{name}: two slices lie at one position {_pair(a, b, double)}, so the series holds {what};"
+                f" {remedy}"
+            )
+        (a, *_), (b, *_), *_ = split.scans.values()
+        raise ConflictError(
+            f"{name}: the series holds {what}, such as {a.path.name} and {b.path.name}; {remedy}"
+        )
     counted = {header.text("AcquisitionNumber") for header in headers}
     if len(counted) > 1:
         LOGGER.info("%s: %d acquisitions continue each other, and are one scan", name, len(counted))
     return slices
-
-
-def _joined(elements: Sequence[str]) -> str:
-    return " and ".join(elements)
 
 
 def _offered(split: Split, series: SeriesHeaders, folder: Path) -> str:
@@ -277,23 +277,22 @@ def _overlapping(found: FoundSlices, a: Slice, b: Slice, name: str) -> ConflictE
     split = split_scans([each for group in found.groups for each in group], copies=True)
     remedy = "put each in a folder of its own"
     if len(split.scans) > 1:
-        remedy = f"they differ in {_joined(split.elements)}: {_offered(split, found.series, found.folder)}"
+        remedy = (
+            f"they differ in {' and '.join(split.elements)}: {_offered(split, found.series, found.folder)}"
+        )
     unit = coarse_unit([each for group in found.groups for each in group])
+    where = f"two different slices lie at one position {_pair(a, b, double)}"
     if unit is not None and len(split.scans) == 1:
         return ConflictError(
-            f"{name}: two different slices lie at one position {_shared(double, a, b)}: the series holds"
-            f" several acquisitions, or its positions (ImagePositionPatient) are rounded to {unit:.2g} mm;"
-            " export it again with full positions"
+            f"{name}: {where}: the series holds several acquisitions, or its positions (ImagePositionPatient)"
+            f" are rounded to {unit:.2g} mm; export it again with full positions"
         )
-    return ConflictError(
-        f"{name}: two different slices lie at one position {_shared(double, a, b)}, so the series holds"
-        f" several acquisitions; {remedy}"
-    )
+    return ConflictError(f"{name}: {where}, so the series holds several acquisitions; {remedy}")
 
 
-def _shared(double: Sequence[Sequence[Slice]], a: Slice, b: Slice) -> str:
-    count = f"{len(double)} position{'s' if len(double) > 1 else ''} in all"
-    return f"({a.path.name} and {b.path.name}; {count})"
+def _pair(a: Slice, b: Slice, double: Sequence[object]) -> str:
+    count = f"{len(double)} position{'s' if len(double) > 1 else ''}"
+    return f"({a.path.name} and {b.path.name}; {count} in all)"
 
 
 def _is_dicom_file(path: Path) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mpfnl.data.manifest import Study
 from mpfnl.errors import ConflictError, FormatError
-from mpfnl.evaluation.folder import CASE_TABLE, REFERENCE, read_table, write_table
+from mpfnl.evaluation.folder import CASE_TABLE, REFERENCE, number, read_table, write_table
 from mpfnl.metrics.registry import image_metrics
 
 
@@ -86,7 +86,7 @@ def read_cases(path: Path) -> list[Case]:
 
 def _case(path: Path, line: int, row: dict[str, str]) -> Case:
     try:
-        values = {column: float(row[column] or "nan") for column in [*image_columns(), "dsc", "nsd"]}
+        values = {column: number(row[column]) for column in [*image_columns(), "dsc", "nsd"]}
     except (TypeError, ValueError):
         raise FormatError(f"{path}: line {line} has a metric that is no number; delete that line") from None
     return Case(

@@ -7,6 +7,7 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from mpfnl.data.csv_table import read_csv
 from mpfnl.errors import FormatError
 from mpfnl.files import write_text
 from mpfnl.phases import Phase
@@ -82,16 +83,29 @@ def write_table(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, 
 def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     """Reads the rows of a CSV that `write_table` wrote; none if there is no file.
 
+    A spreadsheet may have saved it again.
+
     Raises:
-        FormatError: The file has other columns.
+        FormatError: The file has other columns, or cannot be read; see `read_csv`.
     """
     if not path.exists():
         return []
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        if reader.fieldnames != list(columns):
-            raise FormatError(
-                f"{path}: has other columns than an evaluation of this version writes; delete it,"
-                " or choose another output folder"
-            )
-        return list(reader)
+    table = read_csv(path, columns)
+    if table.columns != tuple(columns):
+        raise FormatError(
+            f"{path}: has other columns than an evaluation of this version writes; delete it,"
+            " or choose another output folder"
+        )
+    return [dict(row.cells) for row in table.rows]
+
+
+def number(cell: str) -> float:
+    """The number in a cell, perhaps with a spreadsheet's decimal comma; NaN for an empty one.
+
+    Raises:
+        ValueError: The cell holds no number.
+
+    >>> number("0,25")
+    0.25
+    """
+    return float(cell.replace(",", ".", 1) or "nan")

@@ -96,8 +96,8 @@ class HuSample:
         Raises:
             IntensityError: The values are none of CT in HU; the message tells what was found.
         """
-        if self.fault:
-            raise IntensityError(f"{name}: {self.fault}")
+        if fault := self.fault:
+            raise IntensityError(f"{name}: {fault}")
 
     @property
     def fault(self) -> str:

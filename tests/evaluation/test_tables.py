@@ -385,3 +385,17 @@ def test_changes_of_shares_are_percentage_points() -> None:
     assert notation.change(-0.028) == "−2.80"
     assert notation.change(-0.00001) == "0.00"
     assert notation.change_ends(ConfidenceInterval(-0.0035, 0.061)) == ("−0.35", "6.10")
+
+
+def test_cases_that_a_spreadsheet_saved_again(tmp_path: Path) -> None:
+    """With the semicolons and decimal commas of its locale, and without the empty cells at a row's end."""
+    cases = [
+        Case("s1", "p1", "reference", math.nan, math.nan, 0.5, 0.25),
+        Case("s1", "p1", "PFNL3D", 31.5, 0.875, 0.75, 0.5, failure="empty; no voxel"),
+    ]
+    write_cases(tmp_path / "cases.csv", cases)
+    with (tmp_path / "cases.csv").open(newline="") as file:
+        rows = [[cell.replace(".", ",") for cell in row] for row in csv.reader(file)]
+    with (tmp_path / "cases.csv").open("w", newline="", encoding="utf-8-sig") as file:
+        csv.writer(file, delimiter=";").writerows([row[:-1] if not row[-1] else row for row in rows])
+    assert repr(read_cases(tmp_path / "cases.csv")) == repr(cases)

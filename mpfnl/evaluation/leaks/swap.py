@@ -14,7 +14,7 @@ from scipy.ndimage import gaussian_filter
 
 from mpfnl.data.manifest import Study
 from mpfnl.errors import InputError
-from mpfnl.evaluation.folder import SWAP_TABLE, degraded_file, read_table, write_table
+from mpfnl.evaluation.folder import SWAP_TABLE, degraded_file, number, read_table, write_table
 from mpfnl.evaluation.leaks.check import OrganMasks, read_organs
 from mpfnl.evaluation.methods import EvaluatedModel
 from mpfnl.inference.enhancement import EnhanceOptions, Enhancer, enhance_study
@@ -213,8 +213,8 @@ def _read(path: Path) -> list[SwapCase]:
                 Phase(cells["swapped"]),
                 Phase(cells["by"]),
                 cells["region"],
-                float(cells["given_hu"]),
-                float(cells["rms_hu"]),
+                number(cells["given_hu"]),
+                number(cells["rms_hu"]),
             ),
         )
         for cells in read_table(path, COLUMNS)

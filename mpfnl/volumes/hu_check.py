@@ -65,7 +65,7 @@ class HuSample:
     >>> sample = HuSample((20, 20, 20))
     >>> sample.add(0, np.random.default_rng(0).uniform(0, 1, (20, 20, 20)))
     >>> sample.fault
-    'its values lie in [0, 1]: it was scaled or normalized already; give HU'
+    'its values lie in [0, 1]: normalized or windowed already; give HU'
     """
 
     def __init__(self, shape: Sequence[int], stated: bool = False) -> None:
@@ -111,7 +111,7 @@ class HuSample:
         low, high = self._low, self._high
         found = f"its darkest voxel has {low:.5g}, its median is {float(np.median(values)):.5g}"
         if max(abs(low), abs(high)) <= SCALED_LIMIT or _normalized(values):
-            return f"its values lie in [{low:.3g}, {high:.3g}]: it was scaled or normalized already; give HU"
+            return f"its values lie in [{low:.3g}, {high:.3g}]: normalized or windowed already; give HU"
         if values.size < self._least:
             return ""
         if _offset(values):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import struct
 import threading
@@ -145,8 +146,11 @@ class Header:
 
     def number(self, keyword: str) -> float | None:
         """The only number of an element; None where there is none."""
-        values = self.numbers(keyword, 1)
-        return None if values is None else float(values[0])
+        try:
+            (value,) = map(float, self.parts(keyword))
+        except ValueError:
+            return None
+        return value if math.isfinite(value) else None
 
 
 def is_dicom(path: Path, name: str) -> bool:

@@ -73,27 +73,30 @@ def read_pixels(each: Slice, name: str) -> NDArray[Any]:
     numbers = each.stored.numbers(words, label)
     hu = _rescaled(numbers, each.slope, each.intercept)
     padding = each.stored.is_padding(words, numbers) if each.stored.padding_is_apart else None
-    if padding is None and hu.max() > HIGHEST_HU:
+    highest = hu.max()
+    if padding is None and highest > HIGHEST_HU:
         padding = each.stored.is_padding(words, numbers)
         padding = None if padding is None else padding & (hu > HIGHEST_HU)
     if padding is not None:
         hu[padding] = AIR_HU
-    if hu.max() > BEYOND_ANY_HU:
+    if highest > BEYOND_ANY_HU:
         hu[_surround(hu)] = AIR_HU
     return _narrowed(np.maximum(hu, AIR_HU, out=hu)).T
 
 
 def _rescaled(numbers: NDArray[Any], slope: float, intercept: float) -> NDArray[Any]:
-    """Numbers times the slope plus the intercept, in a type that holds each of them: int32 or float64."""
+    """Numbers times the slope plus the intercept; int16, int32 or float64, which holds each step."""
     if slope.is_integer() and intercept.is_integer():
-        limits = np.iinfo(numbers.dtype)
-        ends = [int(end) * int(slope) + int(intercept) for end in (limits.min, limits.max)]
-        if max(map(abs, ends)) <= np.iinfo(np.int32).max:
-            hu = numbers.astype(np.int32)
-            if slope != 1:
-                hu *= int(slope)
-            hu += int(intercept)
-            return hu
+        factor, term = int(slope), int(intercept)
+        ends = [int(numbers.min()), int(numbers.max())]
+        products = [end * factor for end in ends]
+        steps = [*ends, *products, term, *(product + term for product in products)]
+        for dtype in (np.int16, np.int32):
+            if np.iinfo(dtype).min <= min(steps) and max(steps) <= np.iinfo(dtype).max:
+                hu = numbers.astype(dtype)
+                hu *= factor
+                hu += term
+                return hu
     return numbers * slope + intercept  # float64 holds each number of 32 bits
 
 
@@ -116,6 +119,8 @@ def _surround(hu: NDArray[Any]) -> NDArray[np.bool_]:
 
 def _narrowed(hu: NDArray[Any]) -> NDArray[Any]:
     """The same HU in the number type of `read_stack`."""
+    if hu.dtype == np.int16:
+        return hu
     if hu.dtype.kind == "f":
         rounded = np.rint(hu)
         if not np.array_equal(rounded, hu) or rounded.max() > np.iinfo(np.int32).max:

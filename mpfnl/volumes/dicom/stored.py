@@ -90,10 +90,10 @@ class StoredNumbers:
         return self.padding is not None and not any(map(self._fits, self.padding))
 
     def _aligned(self, words: NDArray[Any], end: int, bits: int) -> NDArray[Any]:
-        bits = min(bits, end)
-        up, down = self.allocated - end, self.allocated - bits
         numbers = words.view(self.word)
-        return numbers if up == down == 0 else (numbers << up) >> down
+        if bits == end == self.stored and self._fits(int(numbers.min())) and self._fits(int(numbers.max())):
+            return numbers  # nothing else lies in the words
+        return (numbers << self.allocated - end) >> self.allocated - min(bits, end)
 
     def _fits(self, number: int) -> bool:
         lowest = -(1 << self.stored - 1) if self.signed else 0

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import IO
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +34,7 @@ from pydicom.uid import (
 from pydicom.valuerep import EXPLICIT_VR_LENGTH_32, TEXT_VR_DELIMS
 
 from mpfnl.errors import DamagedError
-from mpfnl.volumes.fileio import open_file
+from mpfnl.volumes.fileio import open_file, readable
 
 SUFFIXES = (".dcm", ".dicom", ".ima")
 MAGIC_END = 132  # the preamble of 128 bytes and "DICM" (PS3.10, 7.1)
@@ -203,7 +203,7 @@ def read_any_header(path: Path, name: str, keywords: Sequence[str] = ELEMENTS) -
     Raises:
         DamagedError: The file is unreadable.
     """
-    with open_file(path, f"{name}: {path.name}") as file:
+    with readable(f"{name}: {path.name}"), path.open("rb") as file:
         try:
             with tolerant():
                 data, length = _read_elements(file, keywords)
@@ -240,12 +240,13 @@ def _damaged(path: Path, fault: str, name: str) -> DamagedError:
     )
 
 
-def read_pixel_data(header: Header, name: str) -> bytes:
+def read_pixel_data(header: Header, name: str, space: NDArray[np.uint8] | None = None) -> memoryview:
     """The pixel data of a file as they lie in it: packed ones with their items, to the end of the file.
 
     Args:
         header: Header of a file with pixel data.
         name: Name of the scan in messages.
+        space: Memory for them, where they fit into it.
 
     Raises:
         DamagedError: The file cannot be read any more, or has become shorter.
@@ -253,11 +254,15 @@ def read_pixel_data(header: Header, name: str) -> bytes:
     place = header.pixels
     if place is None:
         raise ValueError(f"{header.path} has no pixel data")
-    with open_file(header.path, f"{name}: {header.path.name}") as file:
+    with readable(f"{name}: {header.path.name}"), header.path.open("rb") as file:
         if place.syntax == DeflatedExplicitVRLittleEndian:
-            return _inflated_pixels(file)
+            return memoryview(_inflated_pixels(file))
         file.seek(place.offset)
-        content = file.read(-1 if place.length is None else place.length)
+        if space is None or place.length is None or place.length > len(space):
+            content = memoryview(file.read(-1 if place.length is None else place.length))
+        else:
+            content = memoryview(space.data)[: place.length]
+            content = content[: file.readinto(content)]
     if len(content) < (place.length or 0):
         raise DamagedError(f"{name}: {header.path.name} is cut off in its pixels; copy it again")
     return content
@@ -271,7 +276,7 @@ def tolerant() -> Iterator[None]:
         yield
 
 
-def _read_elements(file: IO[bytes], keywords: Sequence[str]) -> tuple[FileDataset, int | None]:
+def _read_elements(file: BinaryIO, keywords: Sequence[str]) -> tuple[FileDataset, int | None]:
     """The elements before the pixel data, at which the file then stands, and the length that these state.
 
     The length is None where there are no pixel data.
@@ -290,7 +295,7 @@ def _read_elements(file: IO[bytes], keywords: Sequence[str]) -> tuple[FileDatase
     return data, found[0] if found else None
 
 
-def _place(file: IO[bytes], data: FileDataset, length: int | None) -> PixelPlace | None:
+def _place(file: BinaryIO, data: FileDataset, length: int | None) -> PixelPlace | None:
     """The place of the pixel data, before whose element the file stands.
 
     Raises:
@@ -323,7 +328,7 @@ def _plain_syntax(implicit: bool, little: bool) -> UID:
     return ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
 
 
-def _inflated_pixels(file: IO[bytes]) -> bytes:
+def _inflated_pixels(file: BinaryIO) -> bytes:
     """The pixel data of a deflated file (PS3.5, A.5).
 
     Raises:
@@ -339,7 +344,7 @@ def _inflated_pixels(file: IO[bytes]) -> bytes:
     return value
 
 
-def _check_fragments(file: IO[bytes], size: int) -> None:
+def _check_fragments(file: BinaryIO, size: int) -> None:
     """Walks over the items of packed pixel data (PS3.5, A.4)."""
     while len(start := file.read(8)) == 8 and start[:4] == ITEM:
         length = int.from_bytes(start[4:], "little")

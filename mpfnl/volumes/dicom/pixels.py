@@ -12,6 +12,7 @@ from pydicom.uid import RLELossless, UncompressedTransferSyntaxes
 from mpfnl.errors import DamagedError, FormatError
 from mpfnl.volumes.dicom.headers import ITEM, PixelPlace, read_pixel_data
 from mpfnl.volumes.dicom.slices import Slice
+from mpfnl.volumes.dicom.stored import WORDS
 from mpfnl.volumes.dicom.streams import PLUGINS, StreamFrame, decode_stream, describe_stream, first_frame
 from mpfnl.volumes.fileio import by
 from mpfnl.volumes.itk import silent
@@ -43,23 +44,33 @@ def read_stack(
     """
     known = known or {}
     hu = np.empty((*slices[0].shape, len(slices)), np.int16, order="F")
+    space = np.empty(hu[:, :, 0].size * max(WORDS) // 8, np.uint8)
     for index, each in enumerate(slices):
-        plane = known[each] if each in known else read_pixels(each, name)
+        out = hu[:, :, index] if hu.dtype == np.int16 else None
+        plane = known[each] if each in known else read_pixels(each, name, space, out)
         dtype = np.result_type(hu, plane)
         if dtype != hu.dtype:
             wider = np.empty(hu.shape, dtype, order="F")
             wider[:, :, :index] = hu[:, :, :index]
             hu = wider
-        hu[:, :, index] = plane
+        if not np.may_share_memory(hu, plane):
+            hu[:, :, index] = plane
     return hu
 
 
-def read_pixels(each: Slice, name: str) -> NDArray[Any]:
+def read_pixels(
+    each: Slice,
+    name: str,
+    space: NDArray[np.uint8] | None = None,
+    out: NDArray[np.int16] | None = None,
+) -> NDArray[Any]:
     """The pixels of a slice in HU.
 
     Args:
         each: The slice.
         name: Name of the scan in messages.
+        space: Memory for the pixel data of the file.
+        out: Memory for the result, (x, y), where int16 holds it.
 
     Returns:
         Pixels (x, y): columns, then rows; number types as in `read_stack`.
@@ -69,9 +80,9 @@ def read_pixels(each: Slice, name: str) -> NDArray[Any]:
         FormatError: They are packed in a way that cannot be read, or contradict the header.
     """
     label = f"{name}: {each.path.name}"
-    words = _words(each, name, label)
+    words = _words(each, read_pixel_data(each.header, name, space), label)
     numbers = each.stored.numbers(words, label)
-    hu = _rescaled(numbers, each.slope, each.intercept)
+    hu = _rescaled(numbers, each.slope, each.intercept, None if out is None else out.T)
     padding = each.stored.is_padding(words, numbers) if each.stored.padding_is_apart else None
     highest = hu.max()
     if padding is None and highest > HIGHEST_HU:
@@ -84,7 +95,9 @@ def read_pixels(each: Slice, name: str) -> NDArray[Any]:
     return _narrowed(np.maximum(hu, AIR_HU, out=hu)).T
 
 
-def _rescaled(numbers: NDArray[Any], slope: float, intercept: float) -> NDArray[Any]:
+def _rescaled(
+    numbers: NDArray[Any], slope: float, intercept: float, out: NDArray[np.int16] | None
+) -> NDArray[Any]:
     """Numbers times the slope plus the intercept; int16, int32 or float64, which holds each step."""
     if slope.is_integer() and intercept.is_integer():
         factor, term = int(slope), int(intercept)
@@ -93,8 +106,10 @@ def _rescaled(numbers: NDArray[Any], slope: float, intercept: float) -> NDArray[
         steps = [*ends, *products, term, *(product + term for product in products)]
         for dtype in (np.int16, np.int32):
             if np.iinfo(dtype).min <= min(steps) and max(steps) <= np.iinfo(dtype).max:
-                hu = numbers.astype(dtype)
-                hu *= factor
+                hu = out if out is not None and dtype == np.int16 else np.empty(numbers.shape, dtype)
+                np.copyto(hu, numbers, casting="unsafe")
+                if factor != 1:
+                    hu *= factor
                 hu += term
                 return hu
     return numbers * slope + intercept  # float64 holds each number of 32 bits
@@ -131,15 +146,14 @@ def _narrowed(hu: NDArray[Any]) -> NDArray[Any]:
     return hu.astype(np.int16 if fits else np.int32)
 
 
-def _words(each: Slice, name: str, label: str) -> NDArray[Any]:
+def _words(each: Slice, content: memoryview, label: str) -> NDArray[Any]:
     """The words of a slice (rows, columns)."""
     place = each.header.pixels
     if place is None:
         raise DamagedError(f"{label} has no pixels; copy the series again")
-    content = read_pixel_data(each.header, name)
     packed = place.syntax in PLUGINS
-    if content.startswith(ITEM) and (packed or place.length is None):
-        return _unpacked(each, content, place, label)
+    if content[: len(ITEM)] == ITEM and (packed or place.length is None):
+        return _unpacked(each, bytes(content), place, label)
     if packed:
         raise FormatError(
             f"{label} has pixels that are not packed, but says that they are ({place.syntax.name}); export"
@@ -150,15 +164,14 @@ def _words(each: Slice, name: str, label: str) -> NDArray[Any]:
     return _plain(each, content, place, label)
 
 
-def _plain(each: Slice, content: bytes, place: PixelPlace, label: str) -> NDArray[Any]:
+def _plain(each: Slice, content: memoryview, place: PixelPlace, label: str) -> NDArray[Any]:
     """Words that are not packed.
 
     Bytes after the last word are padding (PS3.5, 8.1.1, note) where they are zeros or too few for another row
     and another column; else the header's number of rows or columns is wrong.
     """
     columns, rows = each.shape
-    order = "<" if place.syntax.is_little_endian else ">"
-    word = each.stored.word.newbyteorder(order)
+    word = each.stored.word.newbyteorder("<" if place.syntax.is_little_endian else ">")
     needed = columns * rows * word.itemsize
     rest = content[needed:]
     if len(content) < needed or (len(rest) >= min(each.shape) * word.itemsize and any(rest)):

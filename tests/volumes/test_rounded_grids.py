@@ -83,7 +83,8 @@ def test_cosines_with_few_digits(
         itk = itk_grid(file, WIDE)
         assert same_grid(wide, itk) == (wide.offset_mm(itk) < 0.5 * min(spacing))
         assert same_grid(wide.canonical(), itk.canonical()) == same_grid(wide, itk)
-        np.testing.assert_allclose(itk.affine, wide.right_angled().affine, atol=3e-4 * max(spacing))
+        # nifti1_io.c takes a^2 below 1e-7 for 0, which turns a grid by twice that a at most.
+        np.testing.assert_allclose(itk.affine, wide.right_angled().affine, atol=7e-4 * max(spacing))
     if digits >= 3:
         far = Grid(WIDE, affine_of(true, spacing, (-200.0, 31.5, -700.25)))
         bound = 2 * 3**0.5 * 0.5 * 10.0**-digits * sum(np.multiply(WIDE, spacing))

@@ -126,6 +126,22 @@ class Unpacked:
             self._member = zlib.decompressobj(_GZIP)
 
 
+def guess_content(block: bytes) -> str:
+    """What a file that is no image is, and what to do; empty where unknown.
+
+    Args:
+        block: First bytes of the file.
+    """
+    begin = block.lstrip()[:100].lower()
+    if begin.startswith(b"version https://git-lfs"):
+        return "is a Git LFS pointer, not the file itself; fetch the file with git lfs pull"
+    if begin.startswith((b"<!doctype", b"<html", b"<?xml")):
+        return "is a web page, perhaps of a failed download; download the file again"
+    if begin.startswith(b"pk\3\4"):
+        return "is a ZIP archive; unpack it"
+    return ""
+
+
 def one_line(error: Exception) -> str:
     """An error's message without line breaks."""
     return " ".join(str(error).split()) or type(error).__name__

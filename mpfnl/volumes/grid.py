@@ -319,26 +319,29 @@ def check_same_grid(reference: OnGrid, others: Sequence[OnGrid]) -> None:
         )
 
 
-def check_affine(affine: Affine, name: str) -> None:
+def check_affine(affine: Affine, name: str, field: str = "affine") -> None:
     """Refuses an affine that is not finite, has a zero spacing, or is sheared more than rounding explains.
 
     Args:
         affine: Voxel indices to mm, (4, 4).
         name: Name of the file in messages.
+        field: Name of the affine in the file's format.
 
     Raises:
         GridError: The affine is one of these.
     """
     if not np.isfinite(affine).all():
-        raise GridError(f"{name}: its affine has values that are not finite; {CONVERT}")
+        raise GridError(f"{name}: its {field} has values that are not finite; {CONVERT}")
     grid = Grid((1, 1, 1), affine)
     if not all(edge > 0 for edge in grid.spacing):
-        raise GridError(f"{name}: its voxel spacing is {numbers(grid.spacing)} mm, not positive; {CONVERT}")
+        raise GridError(
+            f"{name}: its voxel spacing is {numbers(grid.spacing)} mm in its {field}, not positive; {CONVERT}"
+        )
     cosine, a, b = grid.shear
     if abs(cosine) > ROUNDED_PRODUCT:
         angle = float(np.degrees(np.arccos(np.clip(cosine, -1.0, 1.0))))
         raise GridError(
-            f"{name}: its affine is sheared: {angle:.2f} degrees between {'xyz'[a]} and {'xyz'[b]}"
+            f"{name}: its {field} is sheared: {angle:.2f} degrees between {'xyz'[a]} and {'xyz'[b]}"
             " instead of 90 (a tilted gantry?); give the folder of its DICOM slices, which are put at right"
             " angles on reading, or resample it to a grid with right angles"
         )

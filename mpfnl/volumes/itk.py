@@ -25,7 +25,16 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from mpfnl.errors import DamagedError, FormatError, GridError, IntensityError, NotFoundError
-from mpfnl.volumes.fileio import Unpacked, check_file, check_shape, cut_off, numbers, one_line, open_file
+from mpfnl.volumes.fileio import (
+    Unpacked,
+    check_file,
+    check_shape,
+    cut_off,
+    guess_content,
+    numbers,
+    one_line,
+    open_file,
+)
 from mpfnl.volumes.formats import Format, StoredArray
 from mpfnl.volumes.grid import CONVERT, SPACING_TOLERANCE, Grid, affine_from_lps, check_affine
 
@@ -134,7 +143,8 @@ class NrrdFormat(ItkFormat):
     def parse(self, path: Path, block: bytes, name: str) -> TextHeader:
         """The text header; see `ItkFormat.parse`."""
         if not re.match(rb"NRRD000\d\r?\n", block):
-            raise FormatError(f"{name}: is not a NRRD image; give a scan in HU")
+            what = guess_content(block) or "is not a NRRD image; give a scan in HU"
+            raise FormatError(f"{name}: {what}")
         blank = re.search(rb"\n\r?\n", block)
         lines = (block[: blank.start()] if blank else block).decode("latin-1").splitlines()[1:]
         fields = _fields((line for line in lines if not line.startswith("#")), ": ")
@@ -167,7 +177,8 @@ class MetaImageFormat(ItkFormat):
         if last is None or "ndims" not in fields:
             if "ndims" in fields:
                 raise DamagedError(f"{name}: is cut off in its header; copy or convert it again")
-            raise FormatError(f"{name}: is not a MetaImage; copy or convert it again")
+            what = guess_content(block) or "is not a MetaImage; copy or convert it again"
+            raise FormatError(f"{name}: {what}")
         for keys in (("transformmatrix", "rotation", "orientation"), ("offset", "position", "origin")):
             _check_there(fields, (next((key for key in keys if key in fields), keys[0]),), name)
         _check_there(fields, ("elementspacing",), name)

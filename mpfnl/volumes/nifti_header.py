@@ -15,7 +15,7 @@ import nibabel as nib
 import numpy as np
 
 from mpfnl.errors import DamagedError, FormatError, GridError, IntensityError
-from mpfnl.volumes.fileio import GZIP_MAGIC, Unpacked, by, check_shape, cut_off, numbers
+from mpfnl.volumes.fileio import GZIP_MAGIC, Unpacked, by, check_shape, cut_off, guess_content, numbers
 from mpfnl.volumes.grid import (
     CONVERT,
     ROUNDED_PRODUCT,
@@ -103,7 +103,8 @@ def _parse(stream: IO[bytes] | Unpacked, name: str) -> RawHeader:
     elif size == 348 and block[344:348] == bytes(4):
         raise FormatError(f"{name}: is in ANALYZE format, which does not tell left from right; {CONVERT}")
     else:
-        raise FormatError(f"{name}: is not a NIfTI image; give a .nii or .nii.gz file in HU")
+        what = guess_content(block) or "is not a NIfTI image; give a .nii or .nii.gz file in HU"
+        raise FormatError(f"{name}: {what}")
     return kind(block, check=False)
 
 
@@ -132,14 +133,19 @@ def _offset(header: RawHeader, size: int, count_bytes: Callable[[], int], name: 
 def _dtype(header: RawHeader, name: str) -> np.dtype[Any]:
     axes = int(header["dim"][0])
     if not 1 <= axes <= 7:
-        raise GridError(f"{name}: its header gives an impossible number of axes ({axes}); convert it again")
+        raise GridError(
+            f"{name}: its header gives an impossible number of axes (dim[0] {axes}); convert it again"
+        )
     shape = [int(size) for size in header["dim"][1 : 1 + axes]]
     shape[3:] = [size or 1 for size in shape[3:]]  # as nifti1_io.c
     check_shape(shape, name)
     try:
         dtype: np.dtype[Any] = header.get_data_dtype()
     except (KeyError, nib.spatialimages.HeaderDataError) as error:
-        raise FormatError(f"{name}: its number type is unknown; convert it again") from error
+        code = int(header["datatype"])
+        raise FormatError(
+            f"{name}: its number type (datatype {code}) is unknown; convert it again"
+        ) from error
     if dtype.kind not in "iuf":
         kind = {"c": "complex", "V": "colour (RGB)"}.get(dtype.kind, str(dtype))
         raise FormatError(f"{name}: holds {kind} values ({by(shape)}); give one real number a voxel, in HU")
@@ -158,21 +164,23 @@ def _affine(header: RawHeader, name: str) -> tuple[Affine, int]:
         raise GridError(f"{name}: its lengths are in {unit}; give a scan with its spacing in mm")
     pixdim = np.asarray(header["pixdim"][1:4], dtype=np.float64)
     if not (np.isfinite(pixdim).all() and (pixdim > 0).all()):
-        raise GridError(f"{name}: its voxel spacing is {numbers(pixdim)} mm, not positive; {CONVERT}")
+        raise GridError(
+            f"{name}: its voxel spacing is {numbers(pixdim)} mm (pixdim), not positive; {CONVERT}"
+        )
     space, other = int(header["sform_code"]), int(header["qform_code"])
-    affine = np.asarray(header.get_sform(), dtype=np.float64)
+    affine, field = np.asarray(header.get_sform(), dtype=np.float64), "sform"
     if space <= 0 and other <= 0:
         raise GridError(f"{name}: has no orientation (neither sform nor qform is set); {CONVERT}")
     if other > 0 and (space <= 0 or not _gives_a_place(affine)):
-        affine, space = _qform(header, name), other
+        affine, space, field = _qform(header, name), other, "qform"
     if not affine[:3].any():
         raise GridError(f"{name}: has no orientation (its sform is empty, its qform not set); {CONVERT}")
-    check_affine(affine, name)
+    check_affine(affine, name, field)
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     if (np.abs(spacing - pixdim) > SPACING_TOLERANCE_MM + SPACING_TOLERANCE * pixdim).any():
         raise GridError(
             f"{name}: its header gives two voxel spacings, {numbers(pixdim)} mm (pixdim) and"
-            f" {numbers(spacing)} mm (affine); {CONVERT}"
+            f" {numbers(spacing)} mm ({field}); {CONVERT}"
         )
     return affine, space if space in SPACES else OTHER_SPACE
 
@@ -209,5 +217,5 @@ def _scaling(header: RawHeader, name: str) -> tuple[float, float]:
     if slope == 0 or not np.isfinite(slope):
         return 1.0, 0.0
     if not np.isfinite(intercept):
-        raise IntensityError(f"{name}: its rescale intercept is {intercept}; convert it again")
+        raise IntensityError(f"{name}: its rescale intercept (scl_inter) is {intercept}; convert it again")
     return slope, intercept

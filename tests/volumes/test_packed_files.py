@@ -108,6 +108,20 @@ def test_damaged(tmp_path: Path, refused: Refused, name: str, case: str) -> None
     refused(write(tmp_path / name, DAMAGED[case]), DamagedError)
 
 
+@pytest.mark.parametrize("name", ["scan.nii.gz", "scan.nii", "scan.nrrd", "scan.mha"])
+@pytest.mark.parametrize(
+    ("content", "remedy"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n", "git lfs pull"),
+        (b"\n<!DOCTYPE html><html><body>404 Not Found</body></html>", "download"),
+        (b"PK\x03\x04" + bytes(600), "unpack"),
+    ],
+)
+def test_what_came_instead(tmp_path: Path, refused: Refused, name: str, content: bytes, remedy: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    assert remedy in refused(tmp_path / name, FormatError)
+
+
 def test_packed_twice(tmp_path: Path, refused: Refused) -> None:
     path = write(tmp_path / "scan.nii.gz", lambda raw: gzip.compress(gzip.compress(raw)))
     assert "twice" in refused(path, FormatError)

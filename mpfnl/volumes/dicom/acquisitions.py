@@ -100,7 +100,8 @@ def _split_each(element: str, parts: Parts, copies: bool) -> Split:
 
 def label(value: str) -> str:
     """An element's value as it is typed after an @."""
-    return re.sub(r"[^\w.]+", "-", value, flags=re.ASCII).strip("-") or UNLABELLED
+    plain = re.sub(r"^(\d+)\.0*$", r"\1", value)
+    return re.sub(r"[^\w.]+", "-", plain, flags=re.ASCII).strip("-") or UNLABELLED
 
 
 def _by_value(slices: Sequence[Slice], element: str) -> Parts:

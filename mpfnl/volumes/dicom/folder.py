@@ -143,7 +143,7 @@ def dicom_files(folder: Path, name: str) -> tuple[list[Path], Passed]:
 
 def _select(series: Mapping[str, Sequence[Header]], uid: str, folder: Path, name: str) -> str:
     if not uid:
-        stacks = [each for each, headers in series.items() if _is_stack(each, headers)]
+        stacks = _stacks(series)
         with_slices = [each for each, headers in series.items() if _slices(headers)]
         candidates = stacks or with_slices or list(series)
         if len(candidates) == 1:
@@ -171,8 +171,20 @@ def _slices(headers: Sequence[Header]) -> list[Header]:
     return [header for header in headers if what_else(header) is None]
 
 
+def _stacks(series: Mapping[str, Sequence[Header]]) -> list[str]:
+    """The series that may be scans; not one of a few images that lie across the slices of a larger one."""
+    stacks = [each for each, headers in series.items() if _is_stack(each, headers)]
+    slices = {each: _slices(series[each]) for each in stacks}
+    largest = max(stacks, key=lambda each: len(slices[each]), default="")
+    return [
+        each
+        for each in stacks
+        if not each or each == largest or not _without_scouts([*slices[largest], *slices[each]])[1]
+    ]
+
+
 def _is_stack(uid: str, headers: Sequence[Header]) -> bool:
-    """Whether a series may be a scan: slices at several positions, or nobody can tell.
+    """Whether a series may be a scan: slices of one direction at several positions, or nobody can tell.
 
     A single image, or images at one position (a bolus tracked over time), are none. Slices of no series may
     belong to any.
@@ -180,25 +192,31 @@ def _is_stack(uid: str, headers: Sequence[Header]) -> bool:
     slices = _slices(headers)
     if not slices or not uid or any(header.text("SOPClassUID") in MULTI_FRAME for header in slices):
         return bool(slices)
-    return len({header.text("ImagePositionPatient") for header in slices}) > 1
+    kinds = _directions(slices) or [slices]
+    return any(len({header.text("ImagePositionPatient") for header in kind}) > 1 for kind in kinds)
 
 
-def _without_scouts(headers: list[Header]) -> tuple[list[Header], list[Header]]:
-    """The headers without the few of images that lie across all others, and those."""
+def _directions(headers: Sequence[Header]) -> list[list[Header]]:
+    """The headers whose images lie about in one direction together; none where one does not say so."""
     kinds: dict[tuple[float, ...], list[Header]] = {}
     for header in headers:
         axes = header.numbers("ImageOrientationPatient", 6)
         if axes is None:
-            return headers, []
+            return []
         normal = np.cross(axes[:3], axes[3:])
         near = [kind for kind in kinds if abs(normal @ kind) > np.cos(np.radians(SCOUT_ANGLE_DEG))]
         kinds.setdefault(near[0] if near else tuple(normal.tolist()), []).append(header)
-    largest = max(kinds.values(), key=len)
-    scouts = [header for kind in kinds.values() if kind is not largest for header in kind]
-    few = all(len(kind) <= SCOUT_FILES for kind in kinds.values() if kind is not largest)
-    if len(largest) <= SCOUT_FILES or not few:
+    return list(kinds.values())
+
+
+def _without_scouts(headers: list[Header]) -> tuple[list[Header], list[Header]]:
+    """The headers without the few of images that lie across all others, and those."""
+    kinds = _directions(headers)
+    largest = max(kinds, key=len, default=[])
+    others = [kind for kind in kinds if kind is not largest]
+    if len(largest) <= SCOUT_FILES or any(len(kind) > SCOUT_FILES for kind in others):
         return headers, []
-    return largest, scouts
+    return largest, [header for kind in others for header in kind]
 
 
 def _ending(uid: str, series: Mapping[str, object]) -> str:

@@ -216,7 +216,7 @@ def read_any_header(path: Path, name: str, keywords: Sequence[str] = ELEMENTS) -
             place = _place(file, data, length)
         except ValueError as error:
             return Header(path, values, None, str(error))
-        return Header(path, values, place, "" if place else "without PixelData, or cut off before them")
+        return Header(path, values, place)
 
 
 def check_whole(header: Header, name: str) -> None:
@@ -279,15 +279,14 @@ def tolerant() -> Iterator[None]:
 def _read_elements(file: BinaryIO, keywords: Sequence[str]) -> tuple[FileDataset, int | None]:
     """The elements before the pixel data, at which the file then stands, and the length that these state.
 
-    The length is None where there are no pixel data.
+    The length is None where there are no pixel data, and -1 where they are no whole numbers.
     """
     found: list[int] = []
 
     def at_pixels(tag: BaseTag, vr: str | None, length: int) -> bool:
         if tag not in _PIXELS:
             return False
-        if tag == _PIXEL_DATA:
-            found.append(length)
+        found.append(length if tag == _PIXEL_DATA else -1)
         return True
 
     tags: list[BaseTag | int] = [_tag(keyword) for keyword in keywords]
@@ -295,14 +294,16 @@ def _read_elements(file: BinaryIO, keywords: Sequence[str]) -> tuple[FileDataset
     return data, found[0] if found else None
 
 
-def _place(file: BinaryIO, data: FileDataset, length: int | None) -> PixelPlace | None:
+def _place(file: BinaryIO, data: FileDataset, length: int | None) -> PixelPlace:
     """The place of the pixel data, before whose element the file stands.
 
     Raises:
-        ValueError: The file ends before its pixel data do.
+        ValueError: There are none, or the file ends before they do.
     """
     if length is None:
-        return None
+        raise ValueError("without PixelData, or cut off before them")
+    if length < 0:
+        raise ValueError("its pixels are in floating point, which CT does not have")
     implicit, little = data.original_encoding
     syntax = data.file_meta.get("TransferSyntaxUID") or _plain_syntax(bool(implicit), bool(little))
     size = os.fstat(file.fileno()).st_size

@@ -83,13 +83,9 @@ def read_pixels(
     words = _words(each, read_pixel_data(each.header, name, space), label)
     numbers = each.stored.numbers(words, label)
     hu = _rescaled(numbers, each.slope, each.intercept, None if out is None else out.T)
-    padding = each.stored.is_padding(words, numbers) if each.stored.padding_is_apart else None
     highest = hu.max()
-    if padding is None and highest > HIGHEST_HU:
-        padding = each.stored.is_padding(words, numbers)
-        padding = None if padding is None else padding & (hu > HIGHEST_HU)
-    if padding is not None:
-        hu[padding] = AIR_HU
+    if highest > HIGHEST_HU or each.stored.padding_is_apart:
+        hu[each.stored.is_padding(words, numbers, hu > HIGHEST_HU)] = AIR_HU
     if highest > BEYOND_ANY_HU:
         hu[_surround(hu)] = AIR_HU
     return _narrowed(np.maximum(hu, AIR_HU, out=hu)).T

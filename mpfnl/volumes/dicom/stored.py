@@ -24,6 +24,7 @@ class StoredNumbers:
         stored: BitsStored, the bits of a number.
         high: HighBit, the place of a number's highest bit.
         signed: Whether the numbers are signed (two's complement).
+        sign_stated: Whether the header says so.
         padding: The first and the last number that stand for padding (PS3.3, C.7.5.1.1.2); None where the
             header names none. The first is the larger one where the range goes over the end of the scale.
     """
@@ -32,6 +33,7 @@ class StoredNumbers:
     stored: int
     high: int
     signed: bool
+    sign_stated: bool
     padding: tuple[int, int] | None
 
     @property
@@ -57,6 +59,11 @@ class StoredNumbers:
                 f" {below} bits below; export the series again"
             )
         numbers = self._aligned(words, self.high + 1, self.stored)
+        if not self.sign_stated and int(numbers.max()) >> self.stored - 1:
+            raise FormatError(
+                f"{name} does not say whether its pixels are signed (PixelRepresentation), and some are"
+                " negative if they are; export the series again"
+            )
         if below < 0:
             wide = self._aligned(words, self.stored, self.stored)
             if not np.array_equal(numbers, wide):
@@ -66,8 +73,10 @@ class StoredNumbers:
                 )
         return numbers
 
-    def is_padding(self, words: NDArray[Any], numbers: NDArray[Any]) -> NDArray[np.bool_] | None:
-        """Which of the words are padding; None where the header names none.
+    def is_padding(
+        self, words: NDArray[Any], numbers: NDArray[Any], beyond: NDArray[np.bool_]
+    ) -> NDArray[np.bool_]:
+        """Which of the words are padding for sure: beyond the usual scale, or by bits that no number has.
 
         A padding value that a number cannot have, as -2000 where 12 bits are unsigned, is looked for in the
         whole words.
@@ -75,19 +84,22 @@ class StoredNumbers:
         Args:
             words: Words.
             numbers: The numbers in them.
+            beyond: Whether a number is beyond the scale, and so no pixel of the patient.
         """
         if self.padding is None:
-            return None
+            return np.zeros_like(beyond)
         first, last = self.padding
-        values = words.view(self.word) if self.padding_is_apart else numbers
-        if first <= last:
-            return np.asarray((values >= first) & (values <= last))
-        return np.asarray((values >= first) | (values <= last))
+        values = numbers
+        if self.padding_is_apart:
+            values = words.view(self.word)
+            beyond = beyond | (values != numbers)
+        above, below = values >= first, values <= last
+        return np.asarray(beyond & (above & below if first <= last else above | below))
 
     @property
     def padding_is_apart(self) -> bool:
-        """Whether padding is told by bits that no number has, and so cannot be a pixel of the patient."""
-        return self.padding is not None and not any(map(self._fits, self.padding))
+        """Whether padding is told by bits that no number has."""
+        return self.padding is not None and not all(map(self._fits, self.padding))
 
     def _aligned(self, words: NDArray[Any], end: int, bits: int) -> NDArray[Any]:
         numbers = words.view(self.word)
@@ -124,12 +136,9 @@ def stored_numbers(header: Header, name: str) -> StoredNumbers:
             " impossible; export the series again"
         )
     sign = _whole(header, "PixelRepresentation")
-    if sign not in (0, 1):
-        raise FormatError(
-            f"{name} does not say whether its pixels are signed (PixelRepresentation); export the series"
-            " again"
-        )
-    return StoredNumbers(allocated, stored, high, bool(sign), _padding(header, allocated, bool(sign)))
+    signed = sign == 1
+    padding = _padding(header, allocated, signed)
+    return StoredNumbers(allocated, stored, high, signed, sign in (0, 1), padding)
 
 
 def _whole(header: Header, keyword: str) -> int | None:

@@ -192,6 +192,17 @@ def test_padding_that_its_bits_do_not_hold(tmp_path: Path, make_series: MakeSeri
     assert np.array_equal(read_hu(tmp_path), np.where(outside, -1024, stored.astype(int) - 1024))
 
 
+def test_a_range_that_begins_within_the_bits(tmp_path: Path, make_series: MakeSeries) -> None:
+    """As above, from 3000 on: numbers up to 3071 HU could be a patient, words beyond 12 bits could not."""
+    rng = np.random.default_rng(3)
+    stored = rng.integers(0, 4096, (9, 7, 4)).astype(np.uint16)
+    outside = rng.random(stored.shape) < 0.3
+    words = np.where(outside, 63536, stored).astype(np.uint16)
+    padding = {"PixelPaddingValue": 3000, "PixelPaddingRangeLimit": 65000}
+    make_series(tmp_path, words, BitsStored=12, HighBit=11, **padding)
+    assert np.array_equal(read_hu(tmp_path), np.where(outside, -1024, stored.astype(int) - 1024))
+
+
 def test_a_surround_that_nothing_names(tmp_path: Path, make_series: MakeSeries) -> None:
     """-2000 around the field of view, written as 63536 without a PixelPaddingValue; metal inside is kept."""
     stored = np.random.default_rng(3).integers(0, 3000, (12, 11, 4)).astype(np.uint16)
@@ -243,7 +254,7 @@ def test_a_high_bit_within_the_numbers(tmp_path: Path, make_series: MakeSeries, 
 
 @pytest.mark.parametrize(
     "elements",
-    [{"BitsStored": 17}, {"HighBit": 16}, {"BitsAllocated": 12}, {"PixelRepresentation": 2}],
+    [{"BitsStored": 17}, {"BitsStored": 0, "HighBit": 20}, {"HighBit": 16}, {"BitsAllocated": 12}],
 )
 def test_impossible_bits(
     tmp_path: Path, make_series: MakeSeries, stored: np.ndarray, refused: Refused, elements: dict[str, int]
@@ -251,6 +262,28 @@ def test_impossible_bits(
     for file in make_series(tmp_path, stored):
         change(file, **elements)
     assert "000.dcm" in refused(tmp_path, FormatError)
+
+
+def test_a_sign_that_is_not_stated(
+    tmp_path: Path, make_series: MakeSeries, stored: np.ndarray, refused: Refused
+) -> None:
+    """PixelRepresentation is missing: numbers that are the same either way are read."""
+    make_series(tmp_path / "same", stored, PixelRepresentation=None)
+    assert np.array_equal(read_hu(tmp_path / "same"), stored.astype(int) - 1024)
+    stored[3, 3, 2] = 40000
+    make_series(tmp_path / "other", stored, PixelRepresentation=None)
+    assert "002.dcm" in refused(tmp_path / "other", FormatError)
+
+
+def test_pixels_in_floating_point(
+    tmp_path: Path, make_series: MakeSeries, stored: np.ndarray, refused: Refused
+) -> None:
+    for file in make_series(tmp_path, stored):
+        data = pydicom.dcmread(file)
+        del data.PixelData
+        data.add_new("FloatPixelData", "OF", stored[:, :, 0].T.astype("<f4").tobytes())
+        data.save_as(file)
+    assert "floating" in refused(tmp_path, DamagedError)
 
 
 @pytest.mark.parametrize("dtype", [np.int32, np.uint32])

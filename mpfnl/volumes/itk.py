@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import re
-import threading
 import zlib
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
@@ -37,6 +36,7 @@ from mpfnl.volumes.fileio import (
 )
 from mpfnl.volumes.formats import Format, StoredArray
 from mpfnl.volumes.grid import CONVERT, SPACING_TOLERANCE, Grid, affine_from_lps, check_affine
+from mpfnl.volumes.quiet import quiet_errors
 
 LONGEST_HEADER = 1 << 20
 """Bytes within which a text header must end."""
@@ -50,8 +50,6 @@ _DTYPES = {
 _MM = {"", "mm", "millimeter", "millimeters", "millimetre", "millimetres"}
 _ELEMENTS = "MET_(U?(CHAR|SHORT|INT|LONG|LONG_LONG)|FLOAT|DOUBLE)(_ARRAY)?"
 _SPACES = "(right|left)-anterior-superior|left-posterior-superior|ras|las|lps"
-_STDERR = 2
-_one_at_a_time = threading.RLock()
 
 
 @dataclass(frozen=True)
@@ -201,36 +199,14 @@ class MetaImageFormat(ItkFormat):
 
 @contextmanager
 def silent() -> Iterator[None]:
-    """Keeps ITK and the decoders under it from writing to the standard error.
-
-    ITK's warnings have a switch; OpenJPEG's complaints have none and go straight to the file descriptor,
-    which is therefore pointed away meanwhile. Both belong to the whole process: one thread at a time.
-    """
-    with _one_at_a_time:
+    """Keeps ITK and the libraries under it from writing to the standard error; one thread at a time."""
+    with quiet_errors():
         shown = sitk.ProcessObject.GetGlobalWarningDisplay()
         sitk.ProcessObject.SetGlobalWarningDisplay(False)
         try:
-            with _descriptor_away(_STDERR):
-                yield
+            yield
         finally:
             sitk.ProcessObject.SetGlobalWarningDisplay(shown)
-
-
-@contextmanager
-def _descriptor_away(descriptor: int) -> Iterator[None]:
-    try:
-        copy = os.dup(descriptor)
-    except OSError:  # closed already: nothing can come out
-        yield
-        return
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, descriptor)
-        yield
-    finally:
-        os.dup2(copy, descriptor)
-        os.close(nowhere)
-        os.close(copy)
 
 
 def _fields(lines: Iterator[str] | list[str], separator: str) -> dict[str, str]:

@@ -15,7 +15,7 @@ from mpfnl.volumes.dicom.slices import Slice
 from mpfnl.volumes.dicom.stored import WORDS
 from mpfnl.volumes.dicom.streams import PLUGINS, StreamFrame, decode_stream, describe_stream, first_frame
 from mpfnl.volumes.fileio import by
-from mpfnl.volumes.itk import silent
+from mpfnl.volumes.quiet import quiet_errors
 from mpfnl.window import AIR_HU
 
 HIGHEST_HU = 3071
@@ -196,7 +196,7 @@ def _unpacked(each: Slice, content: bytes, place: PixelPlace, label: str) -> NDA
         else:
             frame = describe_stream(stream)
         _check_frame(frame, each, label)
-        with silent():
+        with quiet_errors():
             words = decode_stream(stream, place.syntax, rows, columns, frame)
     except FormatError:
         raise

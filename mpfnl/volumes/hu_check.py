@@ -63,7 +63,7 @@ class HuSample:
     >>> sample.fault
     ''
     >>> sample = HuSample((20, 20, 20))
-    >>> sample.add(0, np.random.default_rng(0).uniform(0, 1, (20, 20, 20)))
+    >>> sample.add(0, np.linspace(0, 1, 8000).reshape(20, 20, 20))
     >>> sample.fault
     'its values lie in [0, 1]: normalized or windowed already; give HU'
     """

@@ -78,8 +78,8 @@ class Study:
         patient_id: Patient name; all studies of a patient are in one split.
         split: Split of the patient.
         scans: File or DICOM folder of each phase that the study has.
-        masks: Mask files by manifest column: `pancreas` and `labels` lie on the portal venous scan,
-            `arterial_pancreas` and the like on the phase in their name.
+        masks: Masks by manifest column, files or `FILE#LABEL`: `pancreas` and `labels` lie on the portal
+            venous scan, `arterial_pancreas` and the like on the phase in their name.
         quality: Verdict of the preparation; None for a study that was not prepared.
 
     Raises:

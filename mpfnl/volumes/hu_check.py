@@ -41,6 +41,9 @@ fill less than 1 % of an abdomen and are always outnumbered by cancellous bone, 
 LEAST_OFFSET_SHARE = 0.1
 """Least share in `OFFSET_TISSUE`, of the voxels above -500, in a scan without its intercept."""
 
+LEAST_SPREAD = 10.0
+"""Least range of displaced tissue, its extreme tenths left out; the noise of CT alone makes it wider."""
+
 PARTIAL_AIR = (-900.0, -150.0)
 """Range of lung and of the voxels between air and skin; the lowest value may be padding and is left out."""
 
@@ -151,11 +154,14 @@ def _normalized(values: NDArray[np.float64]) -> bool:
 
 def _offset(values: NDArray[np.float64]) -> bool:
     inside = max(1, int((values > -500).sum()))
-    tissue = _count(values, OFFSET_TISSUE)
+    found = values[(values >= OFFSET_TISSUE[0]) & (values < OFFSET_TISSUE[1])]
+    tissue = found.size
     between = _count(values, (300.0, OFFSET_TISSUE[0]))
     air = _count(values[values > values.min()], PARTIAL_AIR)
     displaced = tissue >= LEAST_OFFSET_SHARE * inside and tissue >= 2 * between
-    return displaced and air < LEAST_PARTIAL_AIR * values.size
+    if not displaced or np.subtract(*np.quantile(found, [0.9, 0.1])) <= LEAST_SPREAD:
+        return False
+    return air < LEAST_PARTIAL_AIR * values.size
 
 
 def _without_fat_and_air(values: NDArray[np.float64]) -> bool:

@@ -271,7 +271,6 @@ def _irregular(slices: Sequence[Slice], depths: NDArray[np.float64], name: str) 
     widest = int(np.argmax(gaps))
     pair = f"{slices[widest].path.name} and {slices[widest + 1].path.name}"
     unit = _depth_unit(slices)
-    forgiven = _lengthwise(usual) if usual < 2 * unit else max(_lengthwise(usual), unit)
     apart = _apart_by_number(slices)
     if _are_rounded(depths, unit) and (apart == apart[0]).all():
         return GridError(
@@ -281,6 +280,10 @@ def _irregular(slices: Sequence[Slice], depths: NDArray[np.float64], name: str) 
         )
     multiples = np.rint(gaps / usual)
     missing = int((multiples - 1).sum())
+    rounding = (
+        unit * (1 + multiples) if usual >= 2 * unit else 0 * multiples
+    )  # of a gap, and of the usual one
+    forgiven = np.maximum(_lengthwise(usual), rounding)
     if (multiples >= 1).all() and missing and (np.abs(gaps - multiples * usual) <= forgiven).all():
         what = "1 slice is" if missing == 1 else f"{missing} slices are"
         return GridError(

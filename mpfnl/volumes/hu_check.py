@@ -30,6 +30,9 @@ DARK_HU = -30.0
 WIDE_HU = 300.0
 """Range of values that no soft tissue without fat and air spans, its noise included."""
 
+LEAST_VALUES = 32
+"""Fewest different values of a scan; a made-up one of a few tissues without noise has less."""
+
 LEAST_FLOOR_SHARE = 0.05
 """Least share of voxels at the lowest value of grey values that were clipped, or masked by 0: noise, which
 every scan has, piles up at a limit only."""
@@ -167,15 +170,16 @@ def _offset(values: NDArray[np.float64]) -> bool:
 def _without_fat_and_air(values: NDArray[np.float64]) -> bool:
     low, high = np.quantile(values, [0.005, 0.995])
     dark = int((values < DARK_HU).sum())
-    return bool(high - low > WIDE_HU and dark < 0.002 * values.size)
+    none = high - low > WIDE_HU and dark < 0.002 * values.size
+    return bool(none and np.unique(values).size >= LEAST_VALUES)
 
 
 def _floored(values: NDArray[np.float64], low: float, high: float) -> bool:
-    """Whether the lowest value is a limit at or above 0, or both ends are those of 8 bits."""
-    if low < 0 or high - low <= NORMALIZED_LIMIT:
+    """Whether the lowest value is a limit at 0 or 1, or both ends are those of 8 bits."""
+    if not 0 <= low <= 1 or high - low <= NORMALIZED_LIMIT:
         return False
     piled = np.count_nonzero(values == low) >= LEAST_FLOOR_SHARE * values.size
-    return bool(piled) or (low <= 1 and 253 <= high <= 255)
+    return bool(piled) or 253 <= high <= 255
 
 
 def _count(values: NDArray[np.float64], bounds: tuple[float, float]) -> int:

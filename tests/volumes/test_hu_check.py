@@ -152,6 +152,8 @@ def test_a_constant_is_no_reason_to_refuse() -> None:
     hu = 60 + 70 * np.random.default_rng(0).standard_normal((30, 26, 20))
     hu[:5], hu[20:24] = -1000, 900  # a made-up scan with an insert
     assert hu_fault(hu) == ""
+    hu[:10], hu[10:20], hu[20:] = 50, 250, 850  # made-up tissues
+    assert hu_fault(hu) == ""
 
 
 def test_slabs_are_checked_as_the_whole() -> None:

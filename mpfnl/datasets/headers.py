@@ -183,8 +183,11 @@ def _neighbours(headers: Sequence[Header]) -> float | None:
     if depths is None:
         return None
     gaps = np.diff(np.sort(depths))
-    gaps = gaps[gaps > ROUNDING_MM]
-    return float(gaps.sum() / np.rint(gaps / np.median(gaps)).sum()) if gaps.size else None
+    gaps = np.sort(gaps[gaps > ROUNDING_MM])
+    if not gaps.size:
+        return None
+    usual = gaps[(len(gaps) - 1) // 2]
+    return float(gaps.sum() / np.rint(gaps / usual).sum())
 
 
 def _stated(header: Header) -> float | None:

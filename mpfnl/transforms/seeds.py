@@ -102,3 +102,8 @@ def checked_run_seed(seed: int) -> int:
 
 def _number(name: str) -> int:
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little")
+
+
+def noise_seed(draws: Draws) -> int:
+    """A seed for noise, which belongs to each scan alone."""
+    return int(draws.own.integers(2**31))

@@ -15,8 +15,7 @@ from torch import Tensor
 
 from mpfnl.errors import ConflictError, FormatError
 from mpfnl.transforms.degradation.random_field import MAX_SEED
-from mpfnl.transforms.degradation.stage import noise_seed
-from mpfnl.transforms.seeds import Draws
+from mpfnl.transforms.seeds import Draws, noise_seed
 
 Triple: TypeAlias = tuple[float, float, float]
 Json: TypeAlias = dict[str, Any]

@@ -38,10 +38,9 @@ from mpfnl.transforms.degradation.stage import (
     chance,
     check_probabilities,
     check_ranges,
-    noise_seed,
     uniform,
 )
-from mpfnl.transforms.seeds import Draws
+from mpfnl.transforms.seeds import Draws, noise_seed
 
 FULL_DOSE_SD_HU = 66 / math.sqrt(3)
 """Noise of the full dose in HU. Measured: quarter dose minus full dose has 66 HU, sqrt(4 - 1) times that."""

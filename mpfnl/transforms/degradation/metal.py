@@ -14,8 +14,8 @@ from torch import Tensor
 from mpfnl.shapes import SpatialVolume
 from mpfnl.transforms.degradation.base import MOST_HU, MOST_MM, Degradation, check, checked_seed, require
 from mpfnl.transforms.degradation.low_dose_map import MU_WATER_PER_MM
-from mpfnl.transforms.degradation.metal_scene import IMPLANT_HU, TITANIUM_PER_MM, Scene
-from mpfnl.transforms.degradation.parallel_beam import Floats, Pair, ParallelBeam, Singles
+from mpfnl.transforms.degradation.metal_scene import IMPLANT_HU, TITANIUM_PER_MM, Implant, Scene
+from mpfnl.transforms.degradation.parallel_beam import Floats, ParallelBeam, Singles
 from mpfnl.transforms.degradation.random_field import normal_field
 from mpfnl.transforms.degradation.stage import (
     Range,
@@ -23,10 +23,9 @@ from mpfnl.transforms.degradation.stage import (
     chance,
     check_probabilities,
     check_ranges,
-    noise_seed,
     uniform,
 )
-from mpfnl.transforms.seeds import Draws
+from mpfnl.transforms.seeds import Draws, noise_seed
 from mpfnl.window import BODY_HU
 
 # Ratio of the standard deviations of the attenuation of water and titanium (NIST) over a 120 kV spectrum
@@ -39,31 +38,6 @@ _NO_STREAKS = 1e-3  # streaks weaker than this, against their peak in the metal,
 _FLAT = 1e-30  # the square of streaks that are none
 _LEAST_MM = 0.01
 _MOST_LENGTH_MM = 2000.0
-
-
-@dataclass(frozen=True)
-class Implant:
-    """A metal rod along z with an elliptic section: a screw, a pin, the shaft of a hip.
-
-    Args:
-        position: Centre of the rod along x, y, z, as fractions of the box around the body, 0 to 1.
-        radius_mm: Half the width along x and along y in mm.
-        length_mm: Length along z in mm.
-    """
-
-    position: tuple[float, float, float]
-    radius_mm: Pair
-    length_mm: float
-
-    def __post_init__(self) -> None:
-        if len(self.position) != 3 or not all(0 <= fraction <= 1 for fraction in self.position):
-            raise ValueError(f"an implant's position is three fractions from 0 to 1, got {self.position}")
-        if len(self.radius_mm) != 2 or not all(0 < radius < math.inf for radius in self.radius_mm):
-            raise ValueError(f"an implant's radius_mm is two positive numbers, got {self.radius_mm}")
-        if not 0 < self.length_mm < math.inf:
-            raise ValueError(f"an implant's length_mm is a positive number, got {self.length_mm}")
-        object.__setattr__(self, "position", tuple(self.position))
-        object.__setattr__(self, "radius_mm", tuple(self.radius_mm))
 
 
 def metal_streaks(

@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +13,6 @@ from numpy.typing import NDArray
 from mpfnl.transforms.degradation.low_dose_map import MU_WATER_PER_MM
 from mpfnl.transforms.degradation.parallel_beam import Ellipse, Floats, Pair, ParallelBeam, Singles
 from mpfnl.window import AIR_HU
-
-if TYPE_CHECKING:
-    from mpfnl.transforms.degradation.metal import Implant
 
 IMPLANT_HU = 3071.0
 """HU of the metal: the largest value of a CT of 12 bits."""
@@ -31,6 +27,31 @@ _FEWEST_ANGLES = 360
 _BODY_SHARE = 0.01  # a plane with less body, against the fullest, lies outside the body's box
 _BLOOMING = (TITANIUM_PER_MM / MU_WATER_PER_MM * 1000 - 1000 - AIR_HU) / (IMPLANT_HU - AIR_HU)
 _FAINT = 0.01  # a smaller share of metal in a pixel is ripple of the reconstruction
+
+
+@dataclass(frozen=True)
+class Implant:
+    """A metal rod along z with an elliptic section: a screw, a pin, the shaft of a hip.
+
+    Args:
+        position: Centre of the rod along x, y, z, as fractions of the box around the body, 0 to 1.
+        radius_mm: Half the width along x and along y in mm.
+        length_mm: Length along z in mm.
+    """
+
+    position: tuple[float, float, float]
+    radius_mm: Pair
+    length_mm: float
+
+    def __post_init__(self) -> None:
+        if len(self.position) != 3 or not all(0 <= fraction <= 1 for fraction in self.position):
+            raise ValueError(f"an implant's position is three fractions from 0 to 1, got {self.position}")
+        if len(self.radius_mm) != 2 or not all(0 < radius < math.inf for radius in self.radius_mm):
+            raise ValueError(f"an implant's radius_mm is two positive numbers, got {self.radius_mm}")
+        if not 0 < self.length_mm < math.inf:
+            raise ValueError(f"an implant's length_mm is a positive number, got {self.length_mm}")
+        object.__setattr__(self, "position", tuple(self.position))
+        object.__setattr__(self, "radius_mm", tuple(self.radius_mm))
 
 
 @dataclass(frozen=True)

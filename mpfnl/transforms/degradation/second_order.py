@@ -18,10 +18,9 @@ from mpfnl.transforms.degradation.stage import (
     chance,
     check_probabilities,
     check_ranges,
-    noise_seed,
     uniform,
 )
-from mpfnl.transforms.seeds import Draws
+from mpfnl.transforms.seeds import Draws, noise_seed
 
 _DOWN = tuple(Resampling)
 _UP = (Resampling.LINEAR, Resampling.CUBIC)

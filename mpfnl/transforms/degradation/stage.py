@@ -67,8 +67,3 @@ def chance(probability: float, rng: np.random.Generator) -> bool:
 def uniform(bounds: Range, rng: np.random.Generator) -> float:
     """A number drawn uniformly from a range, rounded to `DECIMALS`."""
     return round(float(rng.uniform(*bounds)), DECIMALS)
-
-
-def noise_seed(draws: Draws) -> int:
-    """A seed for noise, which belongs to each scan alone."""
-    return int(draws.own.integers(2**31))

@@ -37,6 +37,14 @@ LEAST_FLOOR_SHARE = 0.05
 """Least share of voxels at the lowest value of grey values that were clipped, or masked by 0: noise, which
 every scan has, piles up at a limit only."""
 
+EIGHT_BITS, LEAST_TOP_SHARE = 255, 1e-3
+"""The highest value of a window in 8 bits, and the least share of voxels there: what is above the window. In
+HU nothing ends at 255."""
+
+NEAR_ZERO, LEAST_NEAR_ZERO = 0.1, 0.2
+"""The part of the range of values next to 0 that holds the background of MR, and its least share of voxels.
+Noise around air or water in CT goes below 0; values that are evenly spread put 0.1 of them there."""
+
 OFFSET_TISSUE = (750.0, 1350.0)
 """Range of soft tissue and fat that lie 1000 or 1024 HU too high. In HU this is compact bone and metal, which
 fill less than 1 % of an abdomen and are always outnumbered by cancellous bone, at 300 to 750 HU."""
@@ -175,11 +183,17 @@ def _without_fat_and_air(values: NDArray[np.float64]) -> bool:
 
 
 def _floored(values: NDArray[np.float64], low: float, high: float) -> bool:
-    """Whether the lowest value is a limit at 0 or 1, or both ends are those of 8 bits."""
-    if not 0 <= low <= 1 or high - low <= NORMALIZED_LIMIT:
+    """Whether the lowest value is a limit at 0 or 1, or an end is that of 8 bits."""
+    if low < 0 or high - low <= NORMALIZED_LIMIT:
+        return False
+    top = np.count_nonzero(values >= EIGHT_BITS - 0.5)
+    if EIGHT_BITS - 0.5 <= high <= EIGHT_BITS and top >= max(2, LEAST_TOP_SHARE * values.size):
+        return True
+    if low > 1:
         return False
     piled = np.count_nonzero(values == low) >= LEAST_FLOOR_SHARE * values.size
-    return bool(piled) or 253 <= high <= 255
+    near = np.count_nonzero(values < NEAR_ZERO * np.quantile(values, 0.99))
+    return bool(piled or near >= LEAST_NEAR_ZERO * values.size) or 253 <= high <= 255
 
 
 def _count(values: NDArray[np.float64], bounds: tuple[float, float]) -> int:

@@ -102,10 +102,19 @@ NOT_CT: dict[str, Change] = {
     "standardized as nnU-Net does": lambda hu: (np.clip(hu, -100, 300) - 80) / 140,
     "[0, 255]": lambda hu: np.rint(255 * scaled(hu, -160, 240)),
     "[0, 255], a wide window": lambda hu: 255 * scaled(with_metal(hu), -1000, 1000),
+    "[0, 255], a lung window": lambda hu: np.rint(255 * scaled(hu, -1350, 150)),
+    "[0, 255], another lung window": lambda hu: 255 * scaled(hu, -1200, 300),
     "12 bits": lambda hu: np.rint(4095 * scaled(hu, -1024, 3071)),
     "16 bits": lambda hu: np.rint(65535 * scaled(hu, -1000, 1000)),
     "MR": lambda hu: np.abs(900 * scaled(-0.4 * hu, -450, 450) * (hu > -300) + 5 * np.sin(hu)),
 }
+
+
+def magnitude(hu: np.ndarray, tissue: float, noise: float) -> np.ndarray:
+    """MR: tissue of low range, and Rayleigh noise around it (10.1002/mrm.1910340618)."""
+    parts = np.random.default_rng(0).normal(0, noise, (2, *hu.shape))
+    parts[0] += tissue * (1 + np.clip(hu, -150, 200) / 400) * (hu > -500)
+    return np.hypot(*parts)
 
 
 @pytest.mark.parametrize("change", CT.values(), ids=CT)
@@ -116,6 +125,22 @@ def test_ct_in_hu_is_accepted(change: Change) -> None:
 @pytest.mark.parametrize("change", NOT_CT.values(), ids=NOT_CT)
 def test_what_is_no_hu_is_refused(change: Change) -> None:
     assert hu_fault(change(abdomen()))
+
+
+@pytest.mark.parametrize("tissue", [60, 100, 150, 1500])
+@pytest.mark.parametrize("noise", [0.003, 0.01, 0.03])
+def test_mr_of_any_range_is_refused(tissue: float, noise: float) -> None:
+    image = magnitude(abdomen(), tissue, tissue * noise)
+    assert hu_fault(image)
+    assert hu_fault(np.rint(image).astype(np.int16))
+
+
+@settings(max_examples=25, deadline=None)
+@given(mean=st.floats(0, 250), noise=st.floats(10, 60), size=st.integers(7, 14), seed=st.integers(0, 99))
+def test_the_inside_of_an_organ_is_ct(mean: float, noise: float, size: int, seed: int) -> None:
+    hu = np.random.default_rng(seed).normal(mean, noise, 3 * [size])
+    assert hu_fault(hu) == ""
+    assert hu_fault(np.rint(hu).astype(np.int16)) == ""
 
 
 @settings(max_examples=25, deadline=None)

@@ -29,6 +29,17 @@ SCOUT_FILES = 2
 SCOUT_ANGLE_DEG = 45.0
 """The least angle between a scout view and the slices, which a gantry tilts by 30 degrees at most."""
 
+PAGE = "page"
+"""What a colour image or a page of text is called, which a station saved among the slices."""
+
+PLACE = "ImagePositionPatient"
+
+IMAGE_PLANE = (PLACE, "ImageOrientationPatient", "PixelSpacing")
+"""The elements that tell where a slice lies (PS3.3, C.7.6.2)."""
+
+PAGE_WORDS = ("DERIVED", "SECONDARY", "OTHER")
+"""Values of ImageType that a page has and the slices beside it may not have."""
+
 Passed = dict[str, list[Path]]
 """Files that are passed over, by what they are."""
 
@@ -83,10 +94,13 @@ def read_headers(folder: Path, uid: str, name: str, keywords: Sequence[str] = EL
     if not series:
         raise FormatError(f"{name}: holds no image, but {_counted(passed)}; give a series of CT slices")
     chosen = _select(series, uid, folder, name)
-    slices = [header for header in series[chosen] if what_else(header) is None] or series[chosen]
+    slices = _slices(series[chosen]) or series[chosen]
     kept = {header.path for header in slices}
-    for header in (each for headers in series.values() for each in headers if each.path not in kept):
-        passed.setdefault(what_else(header) or "CT of other series", []).append(header.path)
+    for each, headers in series.items():
+        rest = PAGE if each == chosen else "CT of other series"
+        for header in headers:
+            if header.path not in kept:
+                passed.setdefault(what_else(header) or rest, []).append(header.path)
     slices, scouts = _without_scouts(slices)
     return SeriesHeaders(slices, scouts, passed, _ending(chosen, series))
 
@@ -95,13 +109,55 @@ def what_else(header: Header) -> str | None:
     """What a file is if it is no slice of CT, as far as it says; None for a slice."""
     kind = header.text("SOPClassUID") or header.text("MediaStorageSOPClassUID")
     modality = header.text("Modality")
-    placed = bool(header.parts("ImagePositionPatient") and header.parts("ImageOrientationPatient"))
-    captured = kind == SecondaryCaptureImageStorage and placed and modality == "CT"
+    captured = kind == SecondaryCaptureImageStorage and _is_placed(header) and modality == "CT"
     if kind and kind not in (CTImageStorage, *MULTI_FRAME) and not captured:
         return UID(kind).name
     if not kind and modality not in ("", "CT"):
         return f"Modality {modality}"
+    if kind in MULTI_FRAME and (header.number("NumberOfFrames") or 1) > 1:
+        return UID(kind).name
+    if any(word.upper().startswith("SCREEN") for word in header.parts("ImageType")):
+        return "screen save"
     return "localizer" if is_localizer(header) else None
+
+
+def _without_pages(headers: Sequence[Header]) -> list[Header]:
+    """The headers without those of pages that a station saved among the slices as if they were CT.
+
+    A page lacks its place or has colours, and tells that it is no slice. A slice that only lost its position
+    is like the others, and stays; so does a file that ends within its header.
+    """
+    slices = [header for header in headers if _may_be_slice(header)]
+    return [header for header in headers if _may_be_slice(header) or not _is_page(header, slices)]
+
+
+def _may_be_slice(header: Header) -> bool:
+    return _is_placed(header) and not _is_coloured(header) and not _is_multi_frame(header)
+
+
+def _is_page(header: Header, slices: Sequence[Header]) -> bool:
+    """Whether an image differs from all slices in kind or size, or has no image plane at all."""
+    if not slices or not header.whole:
+        return False
+    words = {word.upper() for each in slices for word in each.parts("ImageType")}
+    if any(word in PAGE_WORDS and word not in words for word in map(str.upper, header.parts("ImageType"))):
+        return True
+    placed = _is_placed(header)
+    if placed and _is_multi_frame(header):  # of one frame: a slice, unless there is another in its place
+        return any(each.parts(PLACE) == header.parts(PLACE) for each in slices)
+    look = ("Rows", "Columns") if placed else ("Rows", "Columns", "PhotometricInterpretation")
+    own = [header.text(keyword) for keyword in look]
+    if all(own) and all([each.text(keyword) for keyword in look] != own for each in slices):
+        return True
+    return not placed and not any(map(header.parts, IMAGE_PLANE))
+
+
+def _is_placed(header: Header) -> bool:
+    return bool(header.parts(PLACE) and header.parts("ImageOrientationPatient"))
+
+
+def _is_coloured(header: Header) -> bool:
+    return (header.number("SamplesPerPixel") or 1) > 1
 
 
 def passed_over(passed: Passed) -> str:
@@ -145,7 +201,7 @@ def _select(series: Mapping[str, Sequence[Header]], uid: str, folder: Path, name
     if not uid:
         stacks = _stacks(series)
         with_slices = [each for each, headers in series.items() if _slices(headers)]
-        candidates = stacks or with_slices or list(series)
+        candidates = stacks or with_slices or _multi_frame(series) or list(series)
         if len(candidates) == 1:
             return candidates[0]
         listed = {each: _slices(series[each]) or series[each] for each in candidates}
@@ -168,7 +224,16 @@ def _select(series: Mapping[str, Sequence[Header]], uid: str, folder: Path, name
 
 
 def _slices(headers: Sequence[Header]) -> list[Header]:
-    return [header for header in headers if what_else(header) is None]
+    return _without_pages([header for header in headers if what_else(header) is None])
+
+
+def _multi_frame(series: Mapping[str, Sequence[Header]]) -> list[str]:
+    """The first series of multi-frame CT, which is refused for that reason; none where there is none."""
+    return [each for each, headers in series.items() if any(map(_is_multi_frame, headers))][:1]
+
+
+def _is_multi_frame(header: Header) -> bool:
+    return header.text("SOPClassUID") in MULTI_FRAME
 
 
 def _stacks(series: Mapping[str, Sequence[Header]]) -> list[str]:
@@ -186,14 +251,15 @@ def _stacks(series: Mapping[str, Sequence[Header]]) -> list[str]:
 def _is_stack(uid: str, headers: Sequence[Header]) -> bool:
     """Whether a series may be a scan: slices of one direction at several positions, or nobody can tell.
 
-    A single image, or images at one position (a bolus tracked over time), are none. Slices of no series may
-    belong to any.
+    A single image, or images at one position (a bolus tracked over time), are none; nor are colours and
+    multi-frame CT, which cannot be read. Slices of no series may belong to any.
     """
     slices = _slices(headers)
-    if not slices or not uid or any(header.text("SOPClassUID") in MULTI_FRAME for header in slices):
+    if not slices or not uid:
         return bool(slices)
+    slices = [each for each in slices if not _is_multi_frame(each) and not _is_coloured(each)]
     kinds = _directions(slices) or [slices]
-    return any(len({header.text("ImagePositionPatient") for header in kind}) > 1 for kind in kinds)
+    return any(len({header.text(PLACE) for header in kind}) > 1 for kind in kinds)
 
 
 def _directions(headers: Sequence[Header]) -> list[list[Header]]:

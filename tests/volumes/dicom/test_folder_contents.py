@@ -164,15 +164,86 @@ def test_two_scans_need_a_name(
     assert np.array_equal(read_volume(f"{tmp_path}#{OTHER}").data, numbers(count).astype(int) - 1024)
 
 
-def test_enhanced_ct_is_a_scan(
-    tmp_path: Path, make_series: MakeSeries, stored: np.ndarray, refused: Refused
+@pytest.mark.parametrize("frames", [40, 1])
+@pytest.mark.parametrize("uid", [OTHER, UID])
+def test_enhanced_ct_is_no_rival(
+    tmp_path: Path, make_series: MakeSeries, stored: np.ndarray, refused: Refused, uid: str, frames: int
 ) -> None:
-    make_series(tmp_path, stored)
-    own = {"SOPClassUID": EnhancedCTImageStorage, "NumberOfFrames": 40, "SeriesInstanceUID": OTHER}
+    """It cannot be read; alone or by its name it is refused for that reason."""
+    own = {"SOPClassUID": EnhancedCTImageStorage, "NumberOfFrames": frames, "SeriesInstanceUID": uid}
     make_series(tmp_path, numbers(1), names=["x"], **own)
-    assert "2 series" in refused(tmp_path, ConflictError)
-    assert "NumberOfFrames" in refused(Path(f"{tmp_path}#{OTHER}"), FormatError)
-    assert np.array_equal(read_volume(f"{tmp_path}#{UID}").data, stored.astype(int) - 1024)
+    write_other(tmp_path / "report.dcm", XRayRadiationDoseSRStorage, "SR", "1.2.3.4.5.6.7.8.9")
+    assert "NumberOfFrames" in refused(tmp_path, FormatError)
+    make_series(tmp_path, stored)
+    for path in (tmp_path, Path(f"{tmp_path}#{UID}")):
+        assert np.array_equal(read_volume(path).data, stored.astype(int) - 1024)
+    if uid == OTHER:
+        assert "NumberOfFrames" in refused(Path(f"{tmp_path}#{OTHER}"), FormatError)
+
+
+UNPLACED: dict[str, Any] = {"ImagePositionPatient": None, "ImageOrientationPatient": None}
+SECONDARY = {"ImageType": ["DERIVED", "SECONDARY", "OTHER"]}
+COLOURS = {
+    "SamplesPerPixel": 3,
+    "PhotometricInterpretation": "RGB",
+    "BitsAllocated": 8,
+    "BitsStored": 8,
+    "HighBit": 7,
+}
+PAGES: dict[str, dict[str, Any]] = {
+    "a screen save": {"ImageType": ["DERIVED", "SECONDARY", "SCREEN SAVE"]},
+    "a screen save without a place": {**UNPLACED, "ImageType": ["DERIVED", "SECONDARY", "SCREEN SAVE"]},
+    "a page of another kind": {**UNPLACED, **SECONDARY},
+    "a page of another size": {**UNPLACED, "Rows": 9, "Columns": 7},
+    "a page in inverted grey": {**UNPLACED, "PhotometricInterpretation": "MONOCHROME1"},
+    "a page without an image plane": {**UNPLACED, "PixelSpacing": None},
+    "a page in colours": {**UNPLACED, **COLOURS},
+    "a page in colours without a position": {**COLOURS, **SECONDARY, "ImagePositionPatient": None},
+    "a map in colours with a place": {**COLOURS, **SECONDARY},
+}
+
+
+@pytest.mark.parametrize("kind", list(PAGES))
+@pytest.mark.parametrize("uid", [OTHER, UID])
+def test_pages_that_say_they_are_ct(
+    tmp_path: Path,
+    make_series: MakeSeries,
+    stored: np.ndarray,
+    caplog: pytest.LogCaptureFixture,
+    kind: str,
+    uid: str,
+) -> None:
+    """Dose pages and screen saves whose class is CT Image Storage, as older stations write them."""
+    caplog.set_level(logging.INFO, "mpfnl.volumes")
+    make_series(tmp_path, stored)
+    make_series(tmp_path, numbers(1), names=["page"], SeriesInstanceUID=uid, **PAGES[kind])
+    for path in (tmp_path, Path(f"{tmp_path}#{UID}")):
+        assert np.array_equal(read_volume(path).data, stored.astype(int) - 1024)
+    assert caplog.text.count("(1 file: page)") == 2
+
+
+def test_maps_in_colours_are_no_rival(tmp_path: Path, make_series: MakeSeries, stored: np.ndarray) -> None:
+    make_series(tmp_path, stored)
+    names = [f"x{n}" for n in range(4)]
+    make_series(tmp_path, numbers(4), names=names, SeriesInstanceUID=OTHER, **COLOURS)
+    assert np.array_equal(read_volume(tmp_path).data, stored.astype(int) - 1024)
+
+
+@pytest.mark.parametrize("kind", [{}, SECONDARY], ids=["original", "reformatted"])
+@pytest.mark.parametrize(
+    "lost", [UNPLACED, {"ImagePositionPatient": None}, {**UNPLACED, "ImageType": None}, COLOURS]
+)
+def test_a_slice_that_lost_its_place_is_no_page(
+    tmp_path: Path,
+    make_series: MakeSeries,
+    stored: np.ndarray,
+    refused: Refused,
+    lost: dict[str, Any],
+    kind: dict[str, Any],
+) -> None:
+    """At either end nothing else would show it."""
+    make_series(tmp_path, stored, each=[lost if z == 5 else {} for z in range(6)], **kind)
+    assert "005.dcm" in refused(tmp_path)
 
 
 def test_a_secondary_capture_with_a_position(

@@ -46,7 +46,7 @@ def change(file: Path, **elements: Any) -> None:
 
 WRONG: dict[str, tuple[dict[str, Any], type[InputError], str]] = {
     "another modality": ({"Modality": "MR"}, FormatError, "002.dcm .*'MR'"),
-    "no modality": ({"Modality": None}, FormatError, "002.dcm .*modality"),
+    "no modality, no class": ({"Modality": None, "SOPClassUID": None}, FormatError, "002.dcm .*modality"),
     "multi-frame": ({"NumberOfFrames": 2}, FormatError, "002.dcm .*multi-frame"),
     "enhanced": ({"SOPClassUID": EnhancedCTImageStorage}, FormatError, "002.dcm .*Enhanced CT"),
     "localizer": (

@@ -163,7 +163,7 @@ def is_dicom(path: Path, name: str) -> bool:
         return True
     with open_file(path, f"{name}: {path.name}") as file:
         start = file.read(MAGIC_END)
-    return start[-4:] == b"DICM" or _is_bare(start)
+    return start[MAGIC_END - 4 :] == b"DICM" or _is_bare(start)
 
 
 def _is_bare(start: bytes) -> bool:
@@ -206,14 +206,14 @@ def read_any_header(path: Path, name: str, keywords: Sequence[str] = ELEMENTS) -
     with readable(f"{name}: {path.name}"), path.open("rb") as file:
         try:
             with tolerant():
-                data, length = _read_elements(file, keywords)
+                data, pixels = _read_elements(file, keywords)
                 values = {keyword: parts for keyword in keywords if (parts := _values(data, keyword))}
         except OSError:
             raise
         except Exception as error:  # pydicom raises errors of many kinds on damaged bytes
             raise _damaged(path, "cut off or damaged", name) from error
         try:
-            place = _place(file, data, length)
+            place = _place(file, data, pixels)
         except ValueError as error:
             return Header(path, values, None, str(error))
         return Header(path, values, place)
@@ -276,44 +276,54 @@ def tolerant() -> Iterator[None]:
         yield
 
 
-def _read_elements(file: BinaryIO, keywords: Sequence[str]) -> tuple[FileDataset, int | None]:
-    """The elements before the pixel data, at which the file then stands, and the length that these state.
+@dataclass(frozen=True)
+class _PixelElement:
+    """How the element of the pixel data begins.
 
-    The length is None where there are no pixel data, and -1 where they are no whole numbers.
+    Args:
+        tag: Its tag: of whole numbers, floats or doubles.
+        vr: The representation that is written there, whatever the transfer syntax says; None for implicit VR.
+        length: The length that is written there.
     """
-    found: list[int] = []
+
+    tag: int
+    vr: str | None
+    length: int
+
+
+def _read_elements(file: BinaryIO, keywords: Sequence[str]) -> tuple[FileDataset, _PixelElement | None]:
+    """The elements before the pixel data, and how these begin, where the file then stands."""
+    found: list[_PixelElement] = []
 
     def at_pixels(tag: BaseTag, vr: str | None, length: int) -> bool:
         if tag not in _PIXELS:
             return False
-        found.append(length if tag == _PIXEL_DATA else -1)
+        found.append(_PixelElement(tag, vr, length))
         return True
 
     tags: list[BaseTag | int] = [_tag(keyword) for keyword in keywords]
     data = read_partial(file, at_pixels, force=True, specific_tags=tags)
-    return data, found[0] if found else None
+    return data, found[-1] if found else None
 
 
-def _place(file: BinaryIO, data: FileDataset, length: int | None) -> PixelPlace:
+def _place(file: BinaryIO, data: FileDataset, pixels: _PixelElement | None) -> PixelPlace:
     """The place of the pixel data, before whose element the file stands.
 
     Raises:
         ValueError: There are none, or the file ends before they do.
     """
-    if length is None:
+    if pixels is None:
         raise ValueError("without PixelData, or cut off before them")
-    if length < 0:
+    if pixels.tag != _PIXEL_DATA:
         raise ValueError("its pixels are in floating point, which CT does not have")
+    length = pixels.length
     implicit, little = data.original_encoding
     syntax = data.file_meta.get("TransferSyntaxUID") or _plain_syntax(bool(implicit), bool(little))
     size = os.fstat(file.fileno()).st_size
     if syntax == DeflatedExplicitVRLittleEndian:
         file.seek(0)
         return PixelPlace(0, len(_inflated_pixels(file)), syntax)
-    start = file.read(8)
-    offset = file.tell()
-    if not implicit and start[4:6].decode("latin-1") in EXPLICIT_VR_LENGTH_32:
-        offset = file.seek(4, os.SEEK_CUR)
+    offset = file.seek(12 if pixels.vr in EXPLICIT_VR_LENGTH_32 else 8, os.SEEK_CUR)
     if length == UNDEFINED_LENGTH:
         _check_fragments(file, size)
         return PixelPlace(offset, None, syntax)

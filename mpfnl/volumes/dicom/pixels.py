@@ -163,14 +163,17 @@ def _words(each: Slice, content: memoryview, label: str) -> NDArray[Any]:
 def _plain(each: Slice, content: memoryview, place: PixelPlace, label: str) -> NDArray[Any]:
     """Words that are not packed.
 
-    Bytes after the last word are padding (PS3.5, 8.1.1, note) where they are zeros or too few for another row
-    and another column; else the header's number of rows or columns is wrong.
+    Bytes after the last word are padding (PS3.5, 8.1.1, note) where they are too few for another row and
+    another column, or zeros that are not whole columns; else the header's number of rows or columns is wrong.
+    Zeros that are whole rows are no patient, and move no pixel; with a column too few every pixel is moved.
     """
     columns, rows = each.shape
     word = each.stored.word.newbyteorder("<" if place.syntax.is_little_endian else ">")
     needed = columns * rows * word.itemsize
     rest = content[needed:]
-    if len(content) < needed or (len(rest) >= min(each.shape) * word.itemsize and any(rest)):
+    fewest = min(each.shape) * word.itemsize
+    whole = len(rest) % (rows * word.itemsize) == 0
+    if len(content) < needed or (len(rest) >= fewest and (whole or any(rest))):
         raise DamagedError(
             f"{label} holds {len(content)} bytes of pixels, not the {needed} that its header asks for"
             f" ({by((columns, rows))} pixels); copy the file again"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from pydicom.uid import UID, CTImageStorage
 
 from mpfnl.errors import ConflictError, FormatError, GridError, IntensityError
 from mpfnl.volumes.dicom.headers import Header, check_whole
@@ -85,7 +86,7 @@ def make_slice(header: Header, name: str) -> Slice:
         InputError: The file is not a slice of CT in HU, is cut off, or does not say where it lies.
     """
     where = f"{name}: {header.path.name}"
-    if header.text("Modality"):
+    if header.text("Modality"):  # before anything else: what another modality lacks is not its fault
         _check_modality(header, where)
     check_whole(header, name)
     name = where
@@ -167,17 +168,18 @@ def _element(header: Header, keyword: str, count: int, what: str, name: str) -> 
 
 def _check_modality(header: Header, name: str) -> None:
     modality = header.text("Modality")
-    if modality != "CT":
+    if modality != "CT" and (modality or header.text("SOPClassUID") != CTImageStorage):
         raise FormatError(f"{name} is of modality {modality!r} (Modality); give a series of CT slices")
 
 
 def _check_kind(header: Header, name: str) -> None:
     _check_modality(header, name)
     frames = header.number("NumberOfFrames") or 1
-    if header.text("SOPClassUID") in MULTI_FRAME or frames > 1:
+    kind = UID(header.text("SOPClassUID"))
+    if kind in MULTI_FRAME or frames > 1:
         raise FormatError(
-            f"{name} is a multi-frame image (Enhanced CT, NumberOfFrames {frames:g}); convert it, e.g. with"
-            " dcm2niix"
+            f"{name} is a multi-frame image ({kind.name or 'no SOPClassUID'}, NumberOfFrames {frames:g});"
+            " convert it, e.g. with dcm2niix"
         )
     if is_localizer(header):
         raise FormatError(

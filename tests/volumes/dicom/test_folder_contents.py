@@ -20,6 +20,7 @@ from pydicom.uid import (
     KeyObjectSelectionDocumentStorage,
     MediaStorageDirectoryStorage,
     MRImageStorage,
+    MultiFrameGrayscaleWordSecondaryCaptureImageStorage,
     PositronEmissionTomographyImageStorage,
     RTStructureSetStorage,
     SecondaryCaptureImageStorage,
@@ -304,6 +305,36 @@ def test_files_without_a_preamble_and_a_suffix(
     (tmp_path / "notes").write_text("eight" * 100)
     (tmp_path / "numbers.bin").write_bytes(np.arange(8, 500, dtype="<i4").tobytes())
     assert np.array_equal(read_volume(tmp_path).data, stored.astype(int) - 1024)
+
+
+def test_a_mark_that_is_not_in_its_place(tmp_path: Path, make_series: MakeSeries, stored: np.ndarray) -> None:
+    """DICM counts after a preamble of 128 bytes only (PS3.10, 7.1)."""
+    make_series(tmp_path, stored)
+    for length in (0, 40, 127):
+        (tmp_path / f"short{length}").write_bytes(b"x" * length + b"DICM")
+    assert np.array_equal(read_volume(tmp_path).data, stored.astype(int) - 1024)
+
+
+@pytest.mark.parametrize("modality", [None, ""])
+def test_ct_that_only_its_class_names(
+    tmp_path: Path, make_series: MakeSeries, stored: np.ndarray, refused: Refused, modality: str | None
+) -> None:
+    """A tool that strips headers took Modality; SOPClassUID still says CT Image Storage (PS3.6, table A-1)."""
+    make_series(tmp_path, stored, Modality=modality)
+    assert np.array_equal(read_volume(tmp_path).data, stored.astype(int) - 1024)
+    make_series(tmp_path, stored, Modality=modality, SOPClassUID=None)
+    assert "Modality" in refused(tmp_path, FormatError)
+
+
+def test_a_multi_frame_image_is_named_as_what_it_is(
+    tmp_path: Path, make_series: MakeSeries, refused: Refused
+) -> None:
+    own = {"SOPClassUID": MultiFrameGrayscaleWordSecondaryCaptureImageStorage, "NumberOfFrames": 40}
+    make_series(tmp_path, numbers(1), **own)
+    message = refused(tmp_path, FormatError)
+    assert "Secondary Capture" in message
+    assert "NumberOfFrames 40" in message
+    assert "Enhanced" not in message
 
 
 def test_nothing_but_others(tmp_path: Path, make_series: MakeSeries, refused: Refused) -> None:

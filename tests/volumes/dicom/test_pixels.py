@@ -17,12 +17,15 @@ import pytest
 import SimpleITK as sitk
 from pydicom.data import get_testdata_file
 from pydicom.encaps import encapsulate, encapsulate_extended, generate_fragments
+from pydicom.filebase import DicomBytesIO
+from pydicom.filewriter import write_dataset, write_file_meta_info
 from pydicom.uid import (
     JPEG2000,
     UID,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRLittleEndian,
     HTJ2KLossless,
+    ImplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGExtended12Bit,
     JPEGLosslessSV1,
@@ -115,6 +118,16 @@ def test_pixels_of_another_size(
     """What is left over is no padding if it holds numbers of a row or a column."""
     for file in make_series(tmp_path, stored + 1):
         change(file, Rows=rows, Columns=columns)
+    assert "000.dcm" in refused(tmp_path, DamagedError)
+
+
+def test_zeros_that_are_columns(
+    tmp_path: Path, make_series: MakeSeries, stored: np.ndarray, refused: Refused
+) -> None:
+    """The last rows of a slice may be 0: with a column too few the rest would be read awry."""
+    stored[:, 5:] = 0
+    for file in make_series(tmp_path, stored):
+        change(file, Columns=8)
     assert "000.dcm" in refused(tmp_path, DamagedError)
 
 
@@ -482,6 +495,30 @@ def test_a_stream_of_more_bits(tmp_path: Path, make_series: MakeSeries, smooth: 
     for file in packed_by_gdcm(tmp_path, make_series, signed, JPEG2000Lossless, 12):
         assert describe_stream(stream(file)).bits == 16
     assert np.array_equal(read_hu(tmp_path), (signed.astype(int) - 1024).clip(-1024))
+
+
+@pytest.mark.parametrize(
+    ("said", "implicit"), [(ImplicitVRLittleEndian, False), (ExplicitVRLittleEndian, True)]
+)
+@pytest.mark.parametrize("vr", ["OW", "OB"])
+def test_a_representation_that_is_not_the_label_s(
+    tmp_path: Path, make_series: MakeSeries, stored: np.ndarray, said: UID, implicit: bool, vr: str
+) -> None:
+    """Implicit and explicit VR are told by the elements; pydicom reads both ways, too."""
+    for file in make_series(tmp_path, stored):
+        data = pydicom.dcmread(file)
+        data["PixelData"].VR = vr
+        content = DicomBytesIO()
+        content.is_little_endian, content.is_implicit_VR = True, implicit
+        write_dataset(content, data)
+        meta = DicomBytesIO()
+        data.file_meta.TransferSyntaxUID = said
+        write_file_meta_info(meta, data.file_meta)
+        file.write_bytes(bytes(128) + b"DICM" + meta.getvalue() + content.getvalue())
+    assert np.array_equal(read_hu(tmp_path), stored.astype(int) - 1024)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert np.array_equal(pydicom.dcmread(tmp_path / "000.dcm").pixel_array.T, stored[:, :, 0])
 
 
 CONTRADICTIONS: dict[str, tuple[UID, type[InputError]]] = {

@@ -319,7 +319,7 @@ def test_a_mark_that_is_not_in_its_place(tmp_path: Path, make_series: MakeSeries
 def test_ct_that_only_its_class_names(
     tmp_path: Path, make_series: MakeSeries, stored: np.ndarray, refused: Refused, modality: str | None
 ) -> None:
-    """A tool that strips headers took Modality; SOPClassUID still says CT Image Storage (PS3.6, table A-1)."""
+    """Tools that strip headers take Modality; SOPClassUID still says CT Image Storage."""
     make_series(tmp_path, stored, Modality=modality)
     assert np.array_equal(read_volume(tmp_path).data, stored.astype(int) - 1024)
     make_series(tmp_path, stored, Modality=modality, SOPClassUID=None)

@@ -22,7 +22,8 @@ from mpfnl.phases import Phase
 from mpfnl.segmentation.segmenter import Segmenter, check_scan
 from mpfnl.segmentation.weights import class_numbers
 from mpfnl.volumes import Volume, read_mask, read_volume, write_volume
-from mpfnl.volumes.masks import join_labels, split_labels
+from mpfnl.volumes.fileio import scan_name
+from mpfnl.volumes.masks import held_labels, join_labels, split_labels
 from mpfnl.window import Window
 
 Mask: TypeAlias = NDArray[np.bool_]
@@ -158,15 +159,21 @@ class Segmentations:
         if self._is_truth(method):
             return None
         structure = self.options.structure
+        labels: tuple[int, ...] = ()
         if self.options.truth is Truth.MASK:
-            truth = reference_mask(study, structure, clean, self.target)
+            source, labels = _source(study, structure, self.target)
         else:
             path = mask_file(folder, study.study_id, REFERENCE, structure)
-            truth = read_mask(path, like=clean) if path.is_file() else None
-        if truth is None:
+            source = path if path.is_file() else None
+        if source is None:
             raise SegmentationError(f"{clean.name}: has no reference mask of the {structure}")
+        truth = read_mask(source, like=clean, label=labels or None)
         if not truth.any():
-            raise SegmentationError(f"{clean.name}: the reference mask has no voxel of the {structure}")
+            wanted = f" (label {' and '.join(str(label) for label in labels)})" if labels else ""
+            raise SegmentationError(
+                f"{scan_name(source, self.target)}: the reference mask has no voxel of the"
+                f" {structure}{wanted}; the file holds values {held_labels(source)}"
+            )
         return truth
 
     def _compared(self, case: Case, predicted: Mask, truth: Mask, clean: Volume) -> Case:
@@ -231,13 +238,19 @@ def reference_mask(study: Study, structure: str, like: Volume, target: Phase) ->
         InputError: The file cannot be used.
         MissingExtraError: A label map is to be read, and TotalSegmentator is not installed.
     """
+    path, labels = _source(study, structure, target)
+    return None if path is None else read_mask(path, like=like, label=labels or None)
+
+
+def _source(study: Study, structure: str, target: Phase) -> tuple[Path | None, tuple[int, ...]]:
+    """The file of the reference mask, and the labels of the structure in it; none for a mask of 0 and 1."""
     path = mask_source(study, structure, target)
     if path is None:
-        return None
-    _, labels = split_labels(path)
+        return None, ()
+    file, labels = split_labels(path)
     if labels or _source_column(study, structure, target) == mask_column(PANCREAS, target):
-        return read_mask(path, like=like)
+        return file, labels
     numbers = class_numbers("total")
     if structure not in numbers:
         raise NotFoundError(f"{path}: TotalSegmentator's label map has no {structure}")
-    return read_mask(path, like=like, label=numbers[structure])
+    return file, (numbers[structure],)

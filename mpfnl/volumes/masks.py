@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Iterable, Sequence
@@ -21,6 +22,9 @@ from mpfnl.volumes.volume import Volume
 LABEL_ROUNDING = 1 / 510
 """Largest deviation of a label from its whole number: half a step of a mask that was scaled to 8 bits. Slopes
 in float32 and values in float16 round by less."""
+
+WHITE = 255
+"""The value by which programs for pictures store 1."""
 
 MOST_NAMED = 8
 """Number of labels that a message lists."""
@@ -77,7 +81,7 @@ def read_mask(
         path: A NIfTI, NRRD or MetaImage file; or `FILE#LABEL` (`FILE#1+2` for two labels taken together).
         like: Scan on whose grid the mask must lie, in whatever order of axes; unchecked if None.
         label: Label to take, or several to take together; if None and the path names none, the file may hold
-            0 and 1, or 0 and 255, only.
+            0 and 1, or 0 and 255, only. In a file of 0 and 255, the label 1 is 255.
 
     Returns:
         True where the structure is, (x, y, z) in the order of `like`. A label that does not occur gives an
@@ -85,7 +89,8 @@ def read_mask(
 
     Raises:
         InputError: The same errors as from `read_volume`, except that the values need not be HU; or another
-            grid, values that are not whole numbers, or other labels than 0 and 1 where none is named.
+            grid, values that are negative or not whole numbers, or other labels than 0 and 1 where none is
+            named.
 
     >>> from tempfile import TemporaryDirectory
     >>> from mpfnl.volumes import write_volume
@@ -105,17 +110,29 @@ def read_mask(
     if label is not None:
         named = (label,) if isinstance(label, int | np.integer) else tuple(label)
     data = _whole(labels)
+    _check_range(labels, data, math.inf)
     if named:
-        return np.isin(data, named)
+        return _chosen(data, named)
     mask = np.asarray(data != 0)
     values = data[mask]
-    if values.size and not ((values == values[0]).all() and values[0] in (1, 255)):
-        first = int(values[values > 0].min()) if (values > 0).any() else 1
+    if values.size and not ((values == values[0]).all() and values[0] in (1, WHITE)):
         raise IntensityError(
             f"{labels.name}: a mask holds 0 and 1 (or 0 and 255), this one holds values {_range(data)}; name"
-            f" the label to take behind the file, as in {file.name}#{first}"
+            f" the label to take behind the file, as in {file.name}#{int(values.min())}"
         )
     return mask
+
+
+def held_labels(path: str | Path) -> str:
+    """The values of a label map, as a message names them.
+
+    Args:
+        path: A file, or `FILE#LABEL`.
+
+    Raises:
+        InputError: The same errors as from `read_mask`.
+    """
+    return _range(_whole(_read_values(split_labels(path)[0], None)))
 
 
 def read_label_volume(path: str | Path, phase: Phase | None = None) -> Volume:
@@ -134,15 +151,11 @@ def read_label_volume(path: str | Path, phase: Phase | None = None) -> Volume:
     file, named = split_labels(path)
     labels = _read_values(file, phase)
     data = _whole(labels)
+    _check_range(labels, data, math.inf)
     if named:
-        data = np.isin(data, named)
-    low, high = int(data.min()), int(data.max())
-    if low < 0 or high > np.iinfo(np.uint16).max:
-        raise IntensityError(
-            f"{labels.name}: a label map holds whole numbers from 0 to 65535, this one holds values"
-            f" {_range(data)}; give a label map"
-        )
-    whole = data.astype(np.uint8 if high <= np.iinfo(np.uint8).max else np.uint16)
+        data = _chosen(data, named)
+    _check_range(labels, data, np.iinfo(np.uint16).max)
+    whole = data.astype(np.uint8 if data.max() <= np.iinfo(np.uint8).max else np.uint16)
     return Volume(whole, labels.grid, labels.path, phase)
 
 
@@ -160,6 +173,23 @@ def _whole(labels: Volume) -> Voxels:
             " resample labels by the nearest neighbour, or threshold them"
         )
     return whole
+
+
+def _chosen(data: Voxels, named: Sequence[int]) -> NDArray[np.bool_]:
+    """Where the labels are; 1 also stands for 255 in a mask of 0 and 255."""
+    chosen = np.isin(data, named)
+    if 1 in named and not chosen.any() and bool(np.isin(data, (0, WHITE)).all()):
+        return np.asarray(data == WHITE)
+    return chosen
+
+
+def _check_range(labels: Volume, data: Voxels, most: float) -> None:
+    """Refuses a scan in place of labels, and labels that are too large."""
+    if data.min() < 0 or data.max() > most:
+        raise IntensityError(
+            f"{labels.name}: a label map holds whole numbers from 0 to 65535, this one holds values"
+            f" {_range(data)}; give a mask or a label map"
+        )
 
 
 def _range(labels: Voxels) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 
 from mpfnl.errors import FormatError
 from mpfnl.phases import Phase
-from mpfnl.volumes.dicom.series import DicomFormat
+from mpfnl.volumes.dicom.series import DicomFormat, split_selector
 from mpfnl.volumes.fileio import check_file, scan_name
 from mpfnl.volumes.formats import REGISTERED, Format, StoredValues
 from mpfnl.volumes.grid import Box, Grid, OnGrid
@@ -271,6 +271,9 @@ def open_values(path: Path, name: str) -> StoredValues:
     Raises:
         InputError: The file cannot be read, or is no 3-D image of real numbers with a place in the world.
     """
+    file, selector = split_selector(path)
+    if selector is not None and os.path.isfile(file):
+        raise FormatError(f"{name}: names a label, and only masks have labels; give the scan as {file}")
     file_format = find_format(path)
     if file_format is None:
         check_file(path, name)

@@ -20,11 +20,13 @@ from hypothesis import strategies as st
 from mpfnl.cli import main
 from mpfnl.data.manifest import Split, Study, read_manifest, write_manifest
 from mpfnl.errors import FormatError, IntensityError, NotFoundError, OptionError
-from mpfnl.evaluation.overlap import name_labels, reference_mask
+from mpfnl.evaluation.cases import Case
+from mpfnl.evaluation.overlap import OverlapOptions, Segmentations, name_labels, reference_mask
 from mpfnl.phases import PHASES, Phase
 from mpfnl.prepare.record import study_key
 from mpfnl.prepare.settings import PrepareSettings
-from mpfnl.volumes import Volume, read_mask, write_volume
+from mpfnl.segmentation.segmenter import Segmenter, StructureMasks
+from mpfnl.volumes import Volume, open_scan, read_mask, read_volume, write_volume
 from mpfnl.volumes.masks import join_labels, mask_exists, read_label_volume, split_labels
 
 AFFINE = np.diag([0.8, 0.8, 2.5, 1.0])
@@ -100,6 +102,32 @@ def test_labels_are_named_in_code_and_in_the_path(tmp_path: Path) -> None:
     assert split_labels(join_labels(path, (1, 2))) == (path, (1, 2))
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.float32])
+def test_the_label_1_of_a_mask_of_0_and_255(tmp_path: Path, dtype: type) -> None:
+    mask = labels(1).astype(bool)
+    path = saved(tmp_path / "mask.nii.gz", (mask * 255).astype(dtype))
+    for named in ((1,), (1, 2), (255,)):
+        np.testing.assert_array_equal(read_mask(path, label=named), mask)
+        np.testing.assert_array_equal(read_mask(join_labels(path, named)), mask)
+        np.testing.assert_array_equal(read_label_volume(join_labels(path, named)).data, mask)
+    assert not read_mask(path, label=2).any()
+    several = np.where(labels() == 2, 255, labels())
+    path = saved(tmp_path / "map.nii.gz", several.astype(np.uint8))
+    np.testing.assert_array_equal(read_mask(path, label=1), several == 1)
+
+
+@pytest.mark.parametrize("low", [-1, -1024])
+def test_negative_values_are_no_labels(tmp_path: Path, low: int) -> None:
+    """255 in int8 is -1, but -1 may be the background, too; a CT scan is no mask, whatever label is named."""
+    values = np.where(labels(1), low, 0).astype(np.int16)
+    values[0, 0, 0] = min(0, low + 1)
+    path = saved(tmp_path / "mask.nii.gz", values)
+    for read in (read_mask, read_label_volume, lambda path: read_mask(path, label=1)):
+        with pytest.raises(IntensityError, match=rf"mask\.nii\.gz: .*from {low} to 0") as caught:
+            read(path)
+        assert "#" not in str(caught.value)
+
+
 def test_the_remedy_of_the_message_works(tmp_path: Path) -> None:
     data = labels() + 1 - (labels() == 0)  # 0, 2 and 3
     path = saved(tmp_path / "pancreas.nii.gz", data.astype(np.uint8))
@@ -167,6 +195,34 @@ def test_labels_for_the_whole_cohort(cohort: Path, structure: str) -> None:
         name_labels(read_manifest(cohort), structure, (0,))
 
 
+def test_a_column_of_label_maps_names_no_label(cohort: Path) -> None:
+    text = cohort.read_text().splitlines()
+    row = text[1].replace("s1/pancreas.nii.gz", "s1/pancreas.nii.gz#1")  # in both columns
+    cohort.write_text("\n".join([text[0], row, text[2]]))
+    with pytest.raises(FormatError, match=r"row 2, study 's1': its labels 'pancreas\.nii\.gz#1'"):
+        read_manifest(cohort)
+
+
+@pytest.mark.parametrize(("structure", "column"), [("liver", "labels"), ("pancreas", "pancreas")])
+def test_a_label_that_does_not_occur_is_named(
+    cohort: Path, tmp_path: Path, structure: str, column: str
+) -> None:
+    class Bright(Segmenter):
+        structures = (structure,)
+
+        def segment(self, scan: Volume) -> StructureMasks:
+            return {structure: scan.data > 0}
+
+    study = next(iter(name_labels(read_manifest(cohort), structure, (7, 9))))
+    options = OverlapOptions(structure)
+    case = Segmentations(Bright(), options, Phase.PORTAL_VENOUS, None).score(
+        study, Case("s1", "p1", "reference"), None, tmp_path
+    )
+    assert case.failure.startswith(f"{split_labels(study.masks[column])[0]} (portal venous phase): ")
+    for found in (structure, "7 and 9", "(0, 1, 2)"):
+        assert found in case.failure
+
+
 def test_prepared_studies_keep_the_whole_map(cohort: Path) -> None:
     _, study = read_manifest(cohort)
     plain = study.located(lambda _, path: split_labels(path)[0])
@@ -184,3 +240,10 @@ def test_a_written_mask_is_read_again(tmp_path: Path) -> None:
     like = Volume.from_array(mask, AFFINE)
     write_volume(tmp_path / "mask.nii.gz", mask, like=like, dtype=np.dtype(np.uint8))
     np.testing.assert_array_equal(read_mask(tmp_path / "mask.nii.gz", like=like), mask == 1)
+
+
+def test_a_label_behind_a_scan(tmp_path: Path) -> None:
+    path = saved(tmp_path / "scan.nii.gz", np.random.default_rng(0).normal(40, 20, SHAPE).astype(np.int16))
+    for read in (read_volume, open_scan):
+        with pytest.raises(FormatError, match=r"^\S*scan\.nii\.gz#1: .*mask.* \S*scan\.nii\.gz$"):
+            read(f"{path}#1")

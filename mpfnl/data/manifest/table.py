@@ -11,7 +11,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from mpfnl.data.csv_table import read_csv, turned_into_number
-from mpfnl.data.manifest.study import MASK_COLUMNS, Manifest, Quality, Split, Study
+from mpfnl.data.manifest.study import MASK_COLUMNS, Manifest, Quality, Split, Study, mask_column, mask_phase
 from mpfnl.errors import ConflictError, FormatError, InputError, NotFoundError
 from mpfnl.files import atomic_file
 from mpfnl.phases import PHASES, Phase
@@ -34,7 +34,8 @@ def read_manifest(path: str | Path, check_files: bool = True) -> Manifest:
 
     Args:
         path: CSV as `read_csv` understands it. The first row names the columns, in any order; paths are
-            relative to the CSV, with slashes or Windows' backslashes. A mask may be `FILE#LABEL`.
+            relative to the CSV, with slashes or Windows' backslashes. A mask in a column `pancreas` may be
+            `FILE#LABEL`.
         check_files: Whether every file must exist.
 
     Returns:
@@ -68,9 +69,11 @@ def read_manifest(path: str | Path, check_files: bool = True) -> Manifest:
         cells = _filled(path.parent, row.cells)
         short = f" ({row.count} cells for {len(table.columns)} columns)" if row.count < len(REQUIRED) else ""
         faults = _check_row(cells, short)
-        problems += [FormatError(f"row {row.number}, {fault}") for fault in faults]
         if not faults:
-            studies.append((row.number, _study(path.parent, cells)))
+            study = _study(path.parent, cells)
+            studies.append((row.number, study))
+            faults = _label_faults(study)
+        problems += [FormatError(f"row {row.number}, {fault}") for fault in faults]
     problems += _conflicts(studies)
     if check_files:
         problems += [problem for number, study in studies for problem in _file_problems(number, study)]
@@ -206,6 +209,18 @@ def _place(folder: Path, column: str, cell: str) -> Path:
     if len(names) == 1:
         return folder / cell
     return next((folder / name for name in names if exists(folder / name)), folder / slashes)
+
+
+def _label_faults(study: Study) -> list[str]:
+    """The columns of whole label maps that name a label, which would stand for any structure."""
+    columns = [mask_column("labels", phase) for phase in Phase]
+    return [
+        f"study {study.study_id!r}: its {column} {study.masks[column].name!r} names a label, and the column"
+        " holds whole label maps; name the file alone, and a label of the pancreas in column"
+        f" {mask_column('pancreas', mask_phase(column))}"
+        for column in columns
+        if column in study.masks and split_labels(study.masks[column])[1]
+    ]
 
 
 def _conflicts(studies: Sequence[tuple[int, Study]]) -> list[InputError]:

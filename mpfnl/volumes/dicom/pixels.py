@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.uid import RLELossless, UncompressedTransferSyntaxes
+from scipy.ndimage import label as label_regions
 
 from mpfnl.errors import DamagedError, FormatError
 from mpfnl.volumes.dicom.headers import ITEM, PixelPlace, read_pixel_data
@@ -19,7 +20,8 @@ from mpfnl.volumes.quiet import quiet_errors
 from mpfnl.window import AIR_HU
 
 HIGHEST_HU = 3071
-"""The end of the usual 12-bit scale. A padding value within it could be tissue and is left alone."""
+"""The end of the usual 12-bit scale. A padding value within it could be tissue and is left alone; at its
+end it could be metal, unless it reaches the border of the slice."""
 
 BEYOND_ANY_HU = 32767
 """No scanner tells more: extended scales end at 30710 HU or 31743 HU."""
@@ -86,6 +88,8 @@ def read_pixels(
     highest = hu.max()
     if highest > HIGHEST_HU or each.stored.padding_is_apart:
         hu[each.stored.is_padding(words, numbers, hu > HIGHEST_HU)] = AIR_HU
+    for at_end in _padding_at_end(each, numbers):
+        hu[_reaching_border(at_end)] = AIR_HU
     if highest > BEYOND_ANY_HU:
         hu[_surround(hu)] = AIR_HU
     return _narrowed(np.maximum(hu, AIR_HU, out=hu)).T
@@ -109,6 +113,24 @@ def _rescaled(
                 hu += term
                 return hu
     return numbers * slope + intercept  # float64 holds each number of 32 bits
+
+
+def _padding_at_end(each: Slice, numbers: NDArray[Any]) -> Iterator[NDArray[np.bool_]]:
+    """Pixels of a number that the header names as padding, and that ends the scale of HU or of the bits."""
+    if each.stored.padding is None:
+        return
+    top = max(each.stored.ends, key=lambda end: end * each.slope)
+    last = (HIGHEST_HU - each.intercept) / each.slope
+    for end in {float(top), last}:
+        if each.stored.names_padding(np.array(end)).any() and (at_end := numbers == end).any():
+            yield at_end
+
+
+def _reaching_border(pixels: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Those of the pixels (rows, columns) from which a way over others leads to the border of the slice."""
+    regions, _ = label_regions(pixels)
+    outer = np.concatenate([regions[0], regions[-1], regions[:, 0], regions[:, -1]])
+    return np.asarray(pixels & np.isin(regions, outer[outer > 0]))
 
 
 def _surround(hu: NDArray[Any]) -> NDArray[np.bool_]:

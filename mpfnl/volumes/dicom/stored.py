@@ -86,15 +86,29 @@ class StoredNumbers:
             numbers: The numbers in them.
             beyond: Whether a number is beyond the scale, and so no pixel of the patient.
         """
-        if self.padding is None:
-            return np.zeros_like(beyond)
-        first, last = self.padding
         values = numbers
         if self.padding_is_apart:
             values = words.view(self.word)
             beyond = beyond | (values != numbers)
+        return beyond & self.names_padding(values)
+
+    def names_padding(self, values: NDArray[Any]) -> NDArray[np.bool_]:
+        """Which numbers the header names as padding.
+
+        Args:
+            values: Numbers, or words where `padding_is_apart`.
+        """
+        if self.padding is None:
+            return np.zeros(values.shape, bool)
+        first, last = self.padding
         above, below = values >= first, values <= last
-        return np.asarray(beyond & (above & below if first <= last else above | below))
+        return np.asarray(above & below if first <= last else above | below)
+
+    @property
+    def ends(self) -> tuple[int, int]:
+        """The lowest and the highest number that the bits hold."""
+        lowest = -(1 << self.stored - 1) if self.signed else 0
+        return lowest, lowest + (1 << self.stored) - 1
 
     @property
     def padding_is_apart(self) -> bool:
@@ -108,8 +122,8 @@ class StoredNumbers:
         return (numbers << self.allocated - end) >> self.allocated - min(bits, end)
 
     def _fits(self, number: int) -> bool:
-        lowest = -(1 << self.stored - 1) if self.signed else 0
-        return 0 <= number - lowest < 1 << self.stored
+        lowest, highest = self.ends
+        return lowest <= number <= highest
 
 
 def stored_numbers(header: Header, name: str) -> StoredNumbers:

@@ -23,6 +23,7 @@ from pydicom.uid import (
     JPEGLSLossless,
     RLELossless,
 )
+from scipy import ndimage
 
 from mpfnl.volumes.scan import open_values
 
@@ -114,7 +115,13 @@ def expected_hu(file: Path) -> np.ndarray:
         hu = pydicom.pixels.apply_rescale(stored, data).astype(np.float64)
     if "PixelPaddingValue" in data:
         ends = sorted((data.PixelPaddingValue, data.get("PixelPaddingRangeLimit", data.PixelPaddingValue)))
-        hu[(stored >= ends[0]) & (stored <= ends[1]) & (hu > 3071)] = -1024
+        named = (stored >= ends[0]) & (stored <= ends[1])
+        low = -(1 << data.BitsStored - 1) if data.PixelRepresentation else 0
+        last = max(low, low + (1 << data.BitsStored) - 1, key=lambda number: number * data.RescaleSlope)
+        border = np.pad(np.zeros(np.subtract(hu.shape, 2), bool), 1, constant_values=True)
+        at_end = named & ((hu == 3071) | (stored == last))
+        outside = ndimage.binary_propagation(border & at_end, mask=at_end)
+        hu[named & (hu > 3071) | outside] = -1024
     return hu.clip(-1024).T
 
 

@@ -192,6 +192,42 @@ def test_only_padding_beyond_the_scale_is_taken_for_it(tmp_path: Path, make_seri
     assert np.array_equal(read_hu(tmp_path), np.where(beyond, -1024, hu))
 
 
+@pytest.mark.parametrize(
+    ("bits", "dtype", "slope", "intercept", "padding"),
+    [
+        (16, np.uint16, 1, -1024, 4095),
+        (12, np.uint16, 1, -1024, 4095),
+        (12, np.int16, 1, 0, 2047),
+        (12, np.uint16, -1, 3000, 0),
+    ],
+)
+def test_padding_at_the_end_of_the_scale(
+    tmp_path: Path,
+    make_series: MakeSeries,
+    bits: int,
+    dtype: type,
+    slope: int,
+    intercept: int,
+    padding: int,
+) -> None:
+    """Around the field of view it is padding; in the middle it could be metal, which ends there too."""
+    rng = np.random.default_rng(5)
+    stored = rng.integers(*sorted((padding, padding - slope * 2000)), (12, 11, 4), endpoint=False)
+    stored[stored == padding] += slope * -1
+    outside = np.hypot(*np.ogrid[-6:6, -5.5:5.5])[..., None] + np.zeros(4) > 6
+    stored[outside] = padding
+    stored[5:7, 5:7] = padding
+    hu = (stored * slope + intercept).clip(-1024)
+    elements = {"BitsStored": bits, "HighBit": bits - 1, "RescaleSlope": slope, "RescaleIntercept": intercept}
+    files = make_series(tmp_path, stored.astype(dtype), **elements)
+    assert np.array_equal(read_hu(tmp_path), hu)  # nothing is named
+    for file in files:
+        data = pydicom.dcmread(file)
+        data.add_new("PixelPaddingValue", "SS" if dtype == np.int16 else "US", padding)
+        data.save_as(file)
+    assert np.array_equal(read_hu(tmp_path), np.where(outside, -1024, hu))
+
+
 @pytest.mark.parametrize("vr", ["SS", "US"])
 def test_padding_that_its_bits_do_not_hold(tmp_path: Path, make_series: MakeSeries, vr: str) -> None:
     """-2000 in pixels of 12 unsigned bits: cut to them it would be 1072 HU, in the middle of bone."""

@@ -30,6 +30,10 @@ DARK_HU = -30.0
 WIDE_HU = 300.0
 """Range of values that no soft tissue without fat and air spans, its noise included."""
 
+NEGATIVE_HU, LEAST_NEGATIVE_SHARE = -1.0, 0.1
+"""Upper bound of noise around 0 HU, and its least share in a scan whose fat and air were clipped to 0 before
+noise was added. Magnitudes and grey values have none; those that splines resampled ring at edges only."""
+
 LEAST_VALUES = 32
 """Fewest different values of a scan; a made-up one of a few tissues without noise has less."""
 
@@ -83,7 +87,7 @@ class HuSample:
     """
 
     def __init__(self, shape: Sequence[int], stated: bool = False) -> None:
-        self._least = LEAST_VOXELS_STATED if stated else LEAST_VOXELS
+        self._stated = stated
         self._step = max(1, math.ceil((math.prod(shape) / SAMPLE_VOXELS) ** (1 / 3)))
         self._parts: list[NDArray[np.float64]] = []
         self._low, self._high = math.inf, -math.inf
@@ -124,9 +128,13 @@ class HuSample:
             return ""
         low, high = self._low, self._high
         found = f"its darkest voxel has {low:.5g}, its median is {float(np.median(values)):.5g}"
+        if self._stated and values.size < LEAST_VOXELS_STATED:
+            return ""
+        if low == high and abs(low) <= SCALED_LIMIT:
+            return "" if self._stated else f"all its voxels are {low:.3g} (an empty scan or mask?); give HU"
         if max(abs(low), abs(high)) <= SCALED_LIMIT or _normalized(values):
             return f"its values lie in [{low:.3g}, {high:.3g}]: normalized or windowed already; give HU"
-        if values.size < self._least:
+        if values.size < LEAST_VOXELS:
             return ""
         if _offset(values):
             return (
@@ -177,8 +185,8 @@ def _offset(values: NDArray[np.float64]) -> bool:
 
 def _without_fat_and_air(values: NDArray[np.float64]) -> bool:
     low, high = np.quantile(values, [0.005, 0.995])
-    dark = int((values < DARK_HU).sum())
-    none = high - low > WIDE_HU and dark < 0.002 * values.size
+    shares = [np.count_nonzero(values < bound) / values.size for bound in (DARK_HU, NEGATIVE_HU)]
+    none = high - low > WIDE_HU and shares[0] < 0.002 and shares[1] < LEAST_NEGATIVE_SHARE
     return bool(none and np.unique(values).size >= LEAST_VALUES)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -179,6 +180,86 @@ def test_a_constant_is_no_reason_to_refuse() -> None:
     assert hu_fault(hu) == ""
     hu[:10], hu[10:20], hu[20:] = 50, 250, 850  # made-up tissues
     assert hu_fault(hu) == ""
+
+
+def painted(parts: list[tuple[float, tuple[float, float], tuple[float, float]]], noise: float) -> np.ndarray:
+    """HU of ellipses (value, centre, half axes) in air, each over the ones before, with noise."""
+    grid = np.meshgrid(np.linspace(-1, 1, 96), np.linspace(-1, 1, 80), np.linspace(-1, 1, 8), indexing="ij")
+    hu = np.full(grid[0].shape, -1000.0)
+    for value, at, size in parts:
+        hu[((grid[0] - at[0]) / size[0]) ** 2 + ((grid[1] - at[1]) / size[1]) ** 2 <= 1] = value
+    hu = ndimage.gaussian_filter(hu, 0.7) + np.random.default_rng(0).normal(0, noise, hu.shape)
+    return np.rint(hu).clip(-1024, 3071)
+
+
+FAT_AND_MUSCLE = [(-105, (0, 0), (0.9, 0.75)), (55, (0, 0), (0.8, 0.65)), (350, (0, -0.42), (0.18, 0.13))]
+SCANS: dict[str, list[Any]] = {
+    "angiography": [
+        *FAT_AND_MUSCLE,
+        (450, (0.05, -0.15), (0.12, 0.1)),
+        (400, (-0.3, 0), (0.25, 0.25)),
+        (420, (0.4, -0.1), (0.2, 0.2)),
+    ],
+    "heart": [(-100, (0, 0), (0.9, 0.75)), (-850, (0, 0.1), (0.8, 0.6)), (600, (0, 0), (0.35, 0.35))],
+    "urography": [
+        *FAT_AND_MUSCLE,
+        (1200, (0.4, -0.2), (0.12, 0.12)),
+        (1200, (-0.4, -0.2), (0.12, 0.12)),
+        (1300, (0, 0.1), (0.3, 0.25)),
+    ],
+    "hip prostheses": [
+        *FAT_AND_MUSCLE,
+        (1100, (0.5, -0.05), (0.17, 0.17)),
+        (1100, (-0.5, -0.05), (0.17, 0.17)),
+        (3071, (0.5, -0.05), (0.13, 0.13)),
+        (3071, (-0.5, -0.05), (0.13, 0.13)),
+    ],
+    "chest": [(-100, (0, 0), (1.4, 1.4)), (-860, (0, 0), (1.15, 1.1)), (45, (0, -0.1), (0.25, 0.4))],
+    "head": [(40, (0, 0), (0.8, 0.75)), (1100, (0, 0), (0.75, 0.7)), (35, (0, 0), (0.69, 0.64))],
+    "child without fat": [
+        (50, (0, 0), (0.6, 0.5)),
+        (90, (-0.2, 0), (0.25, 0.25)),
+        (250, (0, -0.3), (0.1, 0.1)),
+    ],
+    "extremity": [(-100, (0, 0), (0.22, 0.2)), (50, (0, 0), (0.19, 0.17)), (1400, (0, 0), (0.07, 0.07))],
+    "water": [(0, (0, 0), (0.8, 0.8))],
+}
+
+
+@pytest.mark.parametrize("noise", [5, 20, 80])
+@pytest.mark.parametrize("kind", list(SCANS))
+def test_unusual_ct_is_accepted(kind: str, noise: float) -> None:
+    """Much contrast, metal, lung, bone or air: unusual shares are no other unit."""
+    hu = painted(SCANS[kind], noise)
+    assert hu_fault(hu) == ""
+    for low, high in ((-175, 275), (-15, 135), (-1000, 400), (-450, 1050)):
+        assert hu_fault(np.clip(hu, low, high)) == "", (low, high)
+
+
+@pytest.mark.parametrize("kind", list(SCANS))
+@pytest.mark.parametrize(("low", "high"), [(-15, 135), (0, 100), (0, 600)])
+def test_clipped_to_a_window_and_degraded(kind: str, low: float, high: float) -> None:
+    """What an evaluation writes with a preset that clips: windowed first, then blurred, then noisy."""
+    clean = ndimage.gaussian_filter(np.clip(painted(SCANS[kind], 12), low, high), 0.7)
+    for noise in (4, 40):
+        hu = np.rint(clean + np.random.default_rng(1).normal(0, noise, clean.shape))
+        assert hu_fault(hu) == "", noise
+    if low == 0 and kind != "water":  # without noise nothing tells it from grey values
+        assert hu_fault(np.rint(clean))
+
+
+def test_a_file_that_states_hu_may_hold_one_value() -> None:
+    """A DICOM series of water, whose header gives slope and intercept; a few voxels show nothing else."""
+    for shape, values in (((9, 7, 6), (0, 1)), ((40, 40, 30), (0,)), ((40, 40, 30), (1,))):
+        hu = np.resize(np.array(values, np.int16), shape)
+        stated, unknown = HuSample(shape, stated=True), HuSample(shape)
+        stated.add(0, hu)
+        unknown.add(0, hu)
+        assert stated.fault == ""
+        assert unknown.fault
+    mask = HuSample((40, 40, 30), stated=True)
+    mask.add(0, np.resize(np.array([0, 1], np.int16), (40, 40, 30)))
+    assert mask.fault
 
 
 def test_slabs_are_checked_as_the_whole() -> None:

@@ -212,7 +212,7 @@ def _select(series: Mapping[str, Sequence[Header]], uid: str, folder: Path, name
             )
         raise ConflictError(
             f"{name}: holds {len(listed)} series: {_listed(listed)}; put each in a folder of its own, or name"
-            f" one as {folder.name}#UID (the last {SHOWN_ENDING} characters do)"
+            f" one as {folder.name}#UID (what is shown of it will do)"
         )
     if uid in series:
         return uid
@@ -220,7 +220,8 @@ def _select(series: Mapping[str, Sequence[Header]], uid: str, folder: Path, name
     if len(ending) == 1:
         return ending[0]
     what = "two series end in" if ending else "there is no series"
-    raise NotFoundError(f"{name}: {what} {uid} in it; it holds {_listed(series)}: name one by its whole UID")
+    listed = _listed(series)
+    raise NotFoundError(f"{name}: {what} {uid} in it; it holds {listed}: name one as {folder.name}#UID")
 
 
 def _slices(headers: Sequence[Header]) -> list[Header]:
@@ -293,15 +294,15 @@ def _ending(uid: str, series: Mapping[str, object]) -> str:
 
 def _listed(series: Mapping[str, Sequence[Header]]) -> str:
     ordered = sorted(series.items(), key=lambda item: (-len(item[1]), item[0]))
-    shown = [_series_label(uid, headers) for uid, headers in ordered[:SHOWN_SERIES]]
+    shown = [_series_label(uid, headers, _ending(uid, series)) for uid, headers in ordered[:SHOWN_SERIES]]
     more = len(ordered) - len(shown)
     return ", ".join(shown) + (f" and {more} more" if more else "")
 
 
-def _series_label(uid: str, headers: Sequence[Header]) -> str:
+def _series_label(uid: str, headers: Sequence[Header], ending: str) -> str:
     header = headers[0]
     number = header.text("SeriesNumber")
     description = header.text("SeriesDescription")[:LONGEST_DESCRIPTION]
     words = [f"number {number}" if number else "one", f"{description!r}" if description else ""]
-    ending = f"UID ..{uid[-SHOWN_ENDING:]}" if uid else "no UID"
-    return f"{' '.join(word for word in words if word)} ({count_files(headers)}, {ending})"
+    shown = f"UID {'' if ending == uid else '..'}{ending}" if uid else "no UID"
+    return f"{' '.join(word for word in words if word)} ({count_files(headers)}, {shown})"

@@ -45,20 +45,26 @@ ITEM = b"\xfe\xff\x00\xe0"
 _PIXEL_DATA = 0x7FE00010
 _LAST_FIRST = 0x18  # the last element with which a file begins: (0008,0018), SOPInstanceUID
 _PIXELS = frozenset((0x7FE00008, 0x7FE00009, _PIXEL_DATA))  # as floats, as doubles, as whole numbers
+_BINARY = {"UL": "u4", "SL": "i4", "FL": "f4", "FD": "f8"}
 _ESCAPE = b"\x1b"  # begins another character set within a text (PS3.5, 6.1.2.5.3)
 
 ELEMENTS = (
     "MediaStorageSOPClassUID",
     "ImageType",
     "SOPClassUID",
+    "AcquisitionDate",
+    "AcquisitionDateTime",
     "AcquisitionTime",
     "ContentTime",
     "Modality",
     "SeriesDescription",
+    "PatientName",
     "PatientID",
     "SliceThickness",
     "KVP",
     "SpacingBetweenSlices",
+    "TriggerTime",
+    "FilterType",
     "ConvolutionKernel",
     "StudyInstanceUID",
     "SeriesInstanceUID",
@@ -69,6 +75,8 @@ ELEMENTS = (
     "TemporalPositionIdentifier",
     "ImagePositionPatient",
     "ImageOrientationPatient",
+    "TemporalPositionIndex",
+    "NominalPercentageOfCardiacPhase",
     "SamplesPerPixel",
     "PhotometricInterpretation",
     "NumberOfFrames",
@@ -384,6 +392,9 @@ def _values(data: FileDataset, keyword: str) -> tuple[str, ...]:
         kind = "i2" if vr == "SS" or (vr != "US" and _is_signed(data)) else "u2"
         order = "<" if element.is_little_endian else ">"
         return tuple(map(str, np.frombuffer(element.value, order + kind).tolist()))
+    if vr in _BINARY:
+        order = "<" if element.is_little_endian else ">"
+        return tuple(map(str, np.frombuffer(element.value, order + _BINARY[vr]).tolist()))
     parts = tuple(_printable(part.strip(" \0")) for part in _text(element.value, data).split("\\"))
     return () if parts == ("",) else parts
 

@@ -78,21 +78,36 @@ def distances_from_others(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(np.abs(values - (first + step * index)) / (1 - leverage))
 
 
-def rounded_line(values: NDArray[np.float64], unit: float) -> bool:
+def rounded_line(values: NDArray[np.float64], unit: float, index: NDArray[np.float64] | None = None) -> bool:
     """Whether there is a line that gives these values when it is rounded to a unit.
 
     A step fits if no two values lie further from each other, or nearer, than steps between them and one unit
     allow; the intercept is eliminated (Fourier and Motzkin).
 
     Args:
-        values: Values at equal steps, (n,), at least 2.
+        values: Values, (n,), at least 2.
         unit: The unit.
+        index: The place of each value on the line in steps, rising, (n,); None for equal steps.
     """
+    places = np.arange(len(values), dtype=np.float64) if index is None else index
     lowest, highest = -np.inf, np.inf
     for apart in range(1, len(values)):
         rise = values[apart:] - values[:-apart]
-        lowest = max(lowest, (float(rise.max()) - unit) / apart)
-        highest = min(highest, (float(rise.min()) + unit) / apart)
+        steps = places[apart:] - places[:-apart]
+        lowest = max(lowest, float(((rise - unit) / steps).max()))
+        highest = min(highest, float(((rise + unit) / steps).min()))
         if lowest > highest + _TINY:
             return False
     return True
+
+
+def rounded_steps(values: NDArray[np.float64], unit: float, step: float) -> bool:
+    """Whether a line of this step gives these values when it is rounded to a unit.
+
+    Args:
+        values: Values at equal steps, (n,).
+        unit: The unit. What lies half a unit above a value is rounded to the next: values less than a unit
+            apart on the line can become the same, values a unit apart cannot.
+        step: The step.
+    """
+    return bool(np.ptp(values - step * np.arange(len(values))) < unit * (1 - _TINY))

@@ -18,7 +18,7 @@ from mpfnl.errors import ConflictError, DamagedError, FormatError, GridError, In
 from mpfnl.volumes.dicom.acquisitions import Split, by_place, numbered_scan, split_scans
 from mpfnl.volumes.dicom.folder import SeriesHeaders, passed_over, read_headers
 from mpfnl.volumes.dicom.headers import ELEMENTS, is_dicom
-from mpfnl.volumes.dicom.identity import check_identity, same_identity
+from mpfnl.volumes.dicom.identity import check_identity, identity_labels, same_identity
 from mpfnl.volumes.dicom.pixels import read_pixels, read_stack
 from mpfnl.volumes.dicom.slices import Slice, check_alike, count_files, make_slice
 from mpfnl.volumes.dicom.stack import build_stack, coarse_unit, is_regular, order, same_place, straighten
@@ -77,15 +77,20 @@ def split_selector(path: Path) -> tuple[Path, Selector | None]:
     """A path and the scan that it names: `FOLDER#UID`, `FOLDER#UID@ACQUISITION` or `FOLDER#@ACQUISITION`.
 
     Args:
-        path: A path as it was given. One that exists names itself, whatever is in it.
+        path: A path as it was given. One that exists names itself, whatever is in it. What follows the # of
+            a folder is no name of a scan: it names a series that the folder does not hold.
 
     Returns:
         The folder and what names the scan, or the path and None.
     """
-    match = re.fullmatch(r"(.+)#(?=.)([0-9.]*)(?:@([\w.+-]+))?", str(path), re.ASCII)
-    if match is None or os.path.exists(path):
+    folder, mark, name = str(path).rpartition("#")
+    if not mark or not folder or os.path.exists(path):
         return path, None
-    return Path(match[1]), Selector(match[2], match[3] or "")
+    match = re.fullmatch(r"(?:\.\.)?([0-9.]*)(?:@([\w.+-]+))?", name, re.ASCII)
+    if match is not None and (match[1] or match[2]):
+        return Path(folder), Selector(match[1], match[2] or "")
+    other = not re.fullmatch(r"[\w.@+-]*", name, re.ASCII) or re.search(r"\.[A-Za-z]", name)  # as in a#b.nii
+    return (path, None) if other or not os.path.isdir(folder) else (Path(folder), Selector(name or mark))
 
 
 def read_series(folder: Path, selector: Selector, name: str) -> StoredArray:
@@ -212,19 +217,15 @@ def _chosen(
         )
     split = split_scans(slices)
     if acquisition:
-        if acquisition not in split.scans:
-            split = split_scans(slices, copies=True)
-        named = split.scans.get(acquisition) or numbered_scan(slices, acquisition)
-        if not named:
-            raise NotFoundError(
-                f"{name}: there is no acquisition {acquisition}; {_offered(split, series, folder)}"
-            )
-        slices = named
+        slices = _named(slices, split, acquisition, series, folder, name)
         check_identity([each.header for each in slices], "put each in a folder of its own", name)
         return slices
     apart = len(split.scans) > 1
     each_whole = all(same_identity([each.header for each in scan]) for scan in split.scans.values())
-    remedy = _offered(split, series, folder) if apart and each_whole else "put each in a folder of its own"
+    offered = split if apart and each_whole else Split((), _identities(slices))
+    remedy = (
+        _offered(offered, series, folder) if len(offered.scans) > 1 else "put each in a folder of its own"
+    )
     check_identity(headers, remedy, name)
     if apart:
         double = [group for group in by_place(slices) if len(group) > 1]
@@ -243,6 +244,46 @@ def _chosen(
     if len(counted) > 1:
         LOGGER.info("%s: %d acquisitions continue each other, and are one scan", name, len(counted))
     return slices
+
+
+def _named(
+    slices: list[Slice], split: Split, acquisition: str, series: SeriesHeaders, folder: Path, name: str
+) -> list[Slice]:
+    """The slices of the acquisition that is named.
+
+    Raises:
+        InputError: There is none of that name, or the name fits several scans.
+    """
+    if acquisition not in split.scans:
+        split = split_scans(slices, copies=True)
+    if acquisition in split.scans:
+        return split.scans[acquisition]
+    identities = _identities(slices)
+    named = numbered_scan(slices, acquisition) or identities.get(acquisition, [])
+    if not named:
+        offered = split if len(split.scans) > 1 or not identities else Split((), identities)
+        raise NotFoundError(
+            f"{name}: there is no acquisition {acquisition}; {_offered(offered, series, folder)}"
+        )
+    own = set(map(id, named))
+    parts = {each: scan for each, scan in split.scans.items() if own & set(map(id, scan))}
+    several = Split(split.elements, parts) if len(parts) > 1 else split_scans(named)
+    if len(several.scans) > 1:
+        remedy = _offered(several, series, folder) if len(parts) > 1 else "put each in a folder of its own"
+        raise ConflictError(
+            f"{name}: {acquisition} is the name of {len(several.scans)} acquisitions ({count_files(named)}),"
+            f" which differ in {' and '.join(several.elements)}; {remedy}"
+        )
+    return named
+
+
+def _identities(slices: Sequence[Slice]) -> dict[str, list[Slice]]:
+    """The slices of each patient, study and frame of reference; empty where one has a single slice."""
+    parts: dict[str, list[Slice]] = {}
+    for each, own in zip(slices, identity_labels([each.header for each in slices]), strict=True):
+        if own:
+            parts.setdefault(own, []).append(each)
+    return dict(sorted(parts.items())) if all(len(part) > 1 for part in parts.values()) else {}
 
 
 def _offered(split: Split, series: SeriesHeaders, folder: Path) -> str:
@@ -282,10 +323,11 @@ def _overlapping(found: FoundSlices, a: Slice, b: Slice, name: str) -> ConflictE
         )
     unit = coarse_unit([each for group in found.groups for each in group])
     where = f"two different slices lie at one position {_pair(a, b, double)}"
-    if unit is not None and len(split.scans) == 1:
+    if unit is not None and split.elements in ((), ("InstanceNumber",)):
+        other = "" if len(split.scans) == 1 else f", or if they are acquisitions, {remedy}"
         return ConflictError(
             f"{name}: {where}: the series holds several acquisitions, or its positions (ImagePositionPatient)"
-            f" are rounded to {unit:.2g} mm; export it again with full positions"
+            f" are rounded to {unit:.2g} mm; export it again with full positions{other}"
         )
     return ConflictError(f"{name}: {where}, so the series holds several acquisitions; {remedy}")
 

@@ -10,7 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpfnl.errors import GridError
-from mpfnl.volumes.dicom.rounding import distances_from_others, fit_line, last_unit, rounded_line
+from mpfnl.volumes.dicom.rounding import (
+    distances_from_others,
+    fit_line,
+    last_unit,
+    rounded_line,
+    rounded_steps,
+)
 from mpfnl.volumes.dicom.slices import COSINE_UNIT, LENGTH_TOLERANCE, Slice, straightened
 from mpfnl.volumes.fileio import numbers
 from mpfnl.volumes.grid import Affine, affine_from_lps
@@ -30,8 +36,9 @@ top."""
 STEEPEST_TILT_DEG = 45.0
 """A stack that leans further than this is no tilted gantry (30 degrees at most) but a wrong header."""
 
-FEWEST_LONGER_GAPS = 4
-"""Gaps a unit longer than the others from which on their even spread is no accident."""
+FEWEST_ODD_GAPS = 4
+"""Gaps a unit longer (or, where slices share a position, shorter) than the others from which on their even
+spread is no accident."""
 
 _TINY = 1e-6
 
@@ -102,9 +109,10 @@ def _rounded_together(groups: Sequence[Sequence[Slice]]) -> list[Slice] | None:
     numbered = _by_number([each for group in groups for each in group])
     if numbered is None:
         return None
-    same = len({len(group) for group in groups}) == 1  # as many at each depth: rather two scans
-    agrees = _agrees_with_spacing if same else _explained_by_rounding
-    return numbered if agrees(numbered, _depths(numbered)) else None
+    depths = _depths(numbered)
+    if len({len(group) for group in groups}) == 1:  # as many at each depth: rather two scans
+        return numbered if _fits_stated(numbered, depths, ("SpacingBetweenSlices",)) else None
+    return numbered if _explained_by_rounding(numbered, depths) else None
 
 
 def _by_number(slices: Sequence[Slice]) -> list[Slice] | None:
@@ -129,8 +137,10 @@ def coarse_unit(slices: Sequence[Slice]) -> float | None:
         The unit; None where rounding of equal distances does not give these positions.
     """
     numbered = _by_number(slices)
+    if numbered is None and not any(each.header.parts("InstanceNumber") for each in slices):
+        numbered = list(slices)
     unit = _depth_unit(slices)
-    return None if numbered is None or not _are_rounded(_depths(numbered), unit) else unit
+    return None if numbered is None or not _are_rounded(np.sort(_depths(numbered)), unit) else unit
 
 
 def same_place(a: Slice, b: Slice) -> bool:
@@ -221,37 +231,48 @@ def _rounding(slices: Sequence[Slice], direction: NDArray[np.float64]) -> float:
 def _explained_by_rounding(slices: Sequence[Slice], depths: NDArray[np.float64]) -> bool:
     """Whether equal distances, rounded, give these depths, and a missing slice would not.
 
-    Where slices lie less than two units apart, a gap of two may be a missing slice or rounding. It is
-    rounding if the spacing that the header states says so, or if the numbers of the slices have no gap and
-    there are several such gaps, evenly spread.
+    Where slices lie less than two units apart, a gap of two may be a missing slice or rounding, and a gap of
+    none a copy or rounding. It is rounding if the spacing that the header states gives these depths, or if
+    the numbers of the slices have no gap and there are several such gaps, evenly spread. It is none if the
+    numbers have gaps, and slices at these numbers have these depths.
     """
     unit = _depth_unit(slices)
     if not _are_rounded(depths, unit):
         return False
     gaps = np.diff(depths)
-    apart = _apart_by_number(slices)
+    counted = _counted(slices)
+    apart = np.abs(np.diff(counted))
     evenly = bool((apart == apart[0]).all())
-    if not evenly and (np.abs(gaps * apart[0] - gaps[0] * apart) <= _TINY).all():
-        return False  # gaps in the numbers explain those in the positions, exactly
-    if gaps.max() <= 2 * gaps.min() - unit * (1 - _TINY) or _agrees_with_spacing(slices, depths):
+    if not evenly and _follow_numbers(counted, depths, unit):
+        return False
+    if gaps.max() <= 2 * gaps.min() - unit * (1 - _TINY) or _fits_stated(slices, depths):
         return True  # where a slice is missing, the gap is two distances less one unit at least
     longer = int((gaps > gaps.min() + unit / 2).sum())
-    return longer >= FEWEST_LONGER_GAPS and evenly
+    odd = min(longer, len(gaps) - longer) if gaps.min() < unit / 2 else longer
+    return odd >= FEWEST_ODD_GAPS and evenly
 
 
-def _apart_by_number(slices: Sequence[Slice]) -> NDArray[np.float64]:
-    """The distance between neighbours' InstanceNumbers, (n - 1,); NaN where one has none."""
+def _counted(slices: Sequence[Slice]) -> NDArray[np.float64]:
+    """The InstanceNumbers, (n,); NaN where a slice has none."""
     counted = [each.header.number("InstanceNumber") for each in slices]
-    return np.abs(np.diff([np.nan if number is None else number for number in counted]))
+    return np.array([np.nan if number is None else number for number in counted])
 
 
-def _agrees_with_spacing(slices: Sequence[Slice], depths: NDArray[np.float64]) -> bool:
-    """Whether rounded equal distances explain the depths, and are those that the header states."""
-    unit = _depth_unit(slices)
-    _, step = fit_line(depths)
-    stated = [slices[0].header.number(each) for each in ("SpacingBetweenSlices", "SliceThickness")]
-    nearest = min((abs(abs(value) - step) for value in stated if value), default=np.inf)
-    return nearest <= unit / (len(slices) - 1) and _are_rounded(depths, unit)
+def _follow_numbers(counted: NDArray[np.float64], depths: NDArray[np.float64], unit: float) -> bool:
+    """Whether slices at equal distances, of which those without a number are missing, have these depths."""
+    rising = counted if counted[-1] > counted[0] else -counted
+    return bool((np.diff(rising) > 0).all()) and rounded_line(depths, unit, rising)
+
+
+def _fits_stated(
+    slices: Sequence[Slice],
+    depths: NDArray[np.float64],
+    keywords: Sequence[str] = ("SpacingBetweenSlices", "SliceThickness"),
+) -> bool:
+    """Whether the distance between slices that the header states gives these depths when it is rounded."""
+    stated = filter(None, (slices[0].header.number(each) for each in keywords))
+    step = next(stated, None)
+    return step is not None and rounded_steps(depths, _depth_unit(slices), abs(step))
 
 
 def _are_rounded(depths: NDArray[np.float64], unit: float) -> bool:
@@ -271,7 +292,7 @@ def _irregular(slices: Sequence[Slice], depths: NDArray[np.float64], name: str) 
     widest = int(np.argmax(gaps))
     pair = f"{slices[widest].path.name} and {slices[widest + 1].path.name}"
     unit = _depth_unit(slices)
-    apart = _apart_by_number(slices)
+    apart = np.abs(np.diff(_counted(slices)))
     if _are_rounded(depths, unit) and (apart == apart[0]).all():
         return GridError(
             f"{name}: its positions (ImagePositionPatient) are rounded to {unit:.2g} mm, too coarse to tell"

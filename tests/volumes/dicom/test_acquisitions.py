@@ -108,12 +108,39 @@ BOTH = {
         "ORIGINAL-PRIMARY-AXIAL",
         "DERIVED-SECONDARY-NON-CONTRAST",
     ),
-    "content times": (
-        {"ContentTime": "101500"},
-        {"ContentTime": "101700"},
-        "ContentTime",
+    **{
+        keyword: ({keyword: a}, {keyword: b}, keyword, a, b)
+        for keyword, a, b in [
+            ("TriggerTime", "0", "400"),
+            ("AcquisitionDate", "20240101", "20240102"),
+            ("AcquisitionDateTime", "20240101101500", "20240101101530"),
+            ("SeriesDescription", "arterial", "venous"),
+            ("FilterType", "A", "B"),
+            ("ContentTime", "101500", "101700"),
+            ("TemporalPositionIndex", 1, 2),
+            ("NominalPercentageOfCardiacPhase", 40, 75),
+        ]
+    },
+    "slices in turn": (
+        counted("InstanceNumber", *range(1, 13, 2)),
+        counted("InstanceNumber", *range(2, 14, 2)),
+        "InstanceNumber",
+        "1",
+        "2",
+    ),
+    "times in turn": (
+        counted(TIME, *range(101500, 101512, 2)),
+        counted(TIME, *range(101501, 101513, 2)),
+        TIME,
         "101500",
-        "101700",
+        "101501",
+    ),
+    "table to and fro": (
+        counted(NUMBER, 1, 1, 3, 3, 5, 5),
+        counted(NUMBER, 2, 2, 4, 4, 6, 6),
+        NUMBER,
+        "1",
+        "2",
     ),
     "instance numbers": (
         counted("InstanceNumber", *range(1, 7)),
@@ -156,9 +183,101 @@ def test_numbers_whose_slices_do_not_continue_each_other(
         assert scan.spacing[2] == 3
 
 
-@pytest.mark.parametrize("keyword", ["ConvolutionKernel", "SeriesNumber"])
-def test_what_never_differs_in_a_scan(write_two: Callable[..., Path], refused: Refused, keyword: str) -> None:
-    assert keyword in refused(write_two({keyword: "2"}, {keyword: "3"}, 18), ConflictError)
+APART = {
+    "TriggerTime": ("0", "400"),
+    "ContentTime": ("101500", "101700"),
+    "ImageType": (["ORIGINAL", "PRIMARY", "AXIAL"], ["DERIVED", "SECONDARY", "MPR"]),
+    "KVP": ("80", "140"),
+    "ConvolutionKernel": ("B30f", "B70f"),
+    "SeriesNumber": ("2", "3"),
+    "SliceThickness": ("1", "5"),
+    "AcquisitionDate": ("20240101", "20240102"),
+    "SeriesDescription": ("arterial", "venous"),
+    "TemporalPositionIdentifier": ("1", "2"),
+    "TemporalPositionIndex": (1, 2),
+}
+
+
+@pytest.mark.parametrize("keyword", list(APART))
+@pytest.mark.parametrize("offset", [1.5, 0.3])
+def test_scans_that_alternate(
+    write_two: Callable[..., Path], refused: Refused, keyword: str, offset: float
+) -> None:
+    """Half a step apart they would make one regular stack; 0.3 mm apart slices seem to be missing."""
+    first, second = APART[keyword]
+    folder = write_two({keyword: first}, {keyword: second}, offset)
+    message = refused(folder, ConflictError)
+    assert keyword in message
+    labels = re.findall(r"@([\w.-]+) \(6 files\)", message)
+    scans = [read_volume(f"{folder}#@{each}").data for each in labels]
+    assert len(scans) == 2
+    for letter in "ab":
+        assert any(np.array_equal(scan, hu(ord(letter))) for scan in scans)
+
+
+@pytest.mark.parametrize("keyword", [NUMBER, TIME])
+def test_a_value_for_each_slice_of_scans_that_alternate(
+    write_two: Callable[..., Path], refused: Refused, keyword: str
+) -> None:
+    """Step and shoot counts along the stack; 1, 7, 2, 8 are two scans."""
+    folder = write_two(
+        counted(keyword, *range(101501, 101507)), counted(keyword, *range(101531, 101537)), 1.5
+    )
+    assert "@101531 (6 files)" in refused(folder, ConflictError)
+    assert np.array_equal(read_volume(f"{folder}#@101531").data, hu(98))
+
+
+@pytest.mark.parametrize(
+    "keyword",
+    sorted({*APART} - {"TriggerTime", "ContentTime", "SeriesDescription"}),
+)
+def test_scans_of_which_one_continues_the_other(
+    write_two: Callable[..., Path], refused: Refused, keyword: str
+) -> None:
+    """What does not change within a scan: 12 slices at equal distances are two scans."""
+    first, second = APART[keyword]
+    assert keyword in refused(write_two({keyword: first}, {keyword: second}, 18), ConflictError)
+
+
+def test_a_scan_that_crosses_midnight(write_two: Callable[..., Path]) -> None:
+    date = "AcquisitionDate"
+    folder = write_two({date: "20231231", TIME: "235959"}, {date: "20240101", TIME: "000002"}, 18)
+    assert read_volume(folder).shape[2] == 2 * COUNT
+
+
+@pytest.mark.parametrize("keyword", [NUMBER, "SeriesNumber", "ConvolutionKernel", "KVP", "SliceThickness"])
+@pytest.mark.parametrize("where", [0, 3])
+@pytest.mark.parametrize("value", [None, "01"])
+def test_one_slice_without_an_element(
+    tmp_path: Path, make_series: MakeSeries, keyword: str, where: int, value: str | None
+) -> None:
+    """It belongs to the others, and so does one whose number is written in another way (PS3.5, 6.2)."""
+    if value and keyword == "ConvolutionKernel":
+        return
+    make_series(tmp_path, stored(0), each=[{keyword: value if z == where else "1"} for z in range(COUNT)])
+    assert np.array_equal(read_volume(tmp_path).data, hu(0))
+
+
+@pytest.mark.parametrize("offset", [0, 1.5, 18])
+def test_a_number_that_two_scans_share(
+    write_two: Callable[..., Path], refused: Refused, offset: float
+) -> None:
+    """AcquisitionNumber 1 with both kernels: the number names neither."""
+    kernel = "ConvolutionKernel"
+    folder = write_two({kernel: "B30", NUMBER: 1}, {kernel: "B70", NUMBER: 1}, offset)
+    assert "@B70 (6 files)" in refused(Path(f"{folder}#@1"), ConflictError)
+
+
+def test_chest_and_abdomen_that_share_a_position(
+    tmp_path: Path, make_series: MakeSeries, refused: Refused
+) -> None:
+    """At whole millimetres, too, 40 slices in 39 mm are two scans of 20."""
+    each = [
+        {"ImagePositionPatient": [0, 0, 100 + z - z // 20], NUMBER: 1 + z // 20, "InstanceNumber": z + 1}
+        for z in range(40)
+    ]
+    make_series(tmp_path, stored(0, 40), each=each, SliceThickness=1)
+    assert "@2 (20 files)" in refused(tmp_path, ConflictError)
 
 
 def test_acquisitions_that_continue_each_other(
@@ -232,6 +351,15 @@ def test_a_name_that_fits_no_acquisition(write_two: Callable[..., Path], refused
     assert not scan_exists(f"{folder}-none#@1")
 
 
+@pytest.mark.parametrize("name", ["", "@", "1.2@", "UID"])
+def test_a_name_that_is_none(write_two: Callable[..., Path], refused: Refused, name: str) -> None:
+    """The folder is there: the message lists what it holds, and what it shows can be pasted."""
+    folder = write_two({}, {}, 18)
+    assert "..9.20240101.1" in refused(Path(f"{folder}#{name}"), NotFoundError)
+    assert read_volume(f"{folder}#..9.20240101.1").shape[2] == 2 * COUNT
+    assert not scan_exists(f"{folder}#scan.nii.gz")
+
+
 IDENTITY = ["PatientID", "StudyInstanceUID", "FrameOfReferenceUID"]
 
 
@@ -250,6 +378,29 @@ def test_two_patients_studies_or_frames(
     message = refused(folder, ConflictError)
     assert keyword in message
     assert "a0 and b0" in message
+    for label in re.findall(r"@([\w.-]+) \(6 files\)", message):
+        assert read_volume(f"{folder}#@{label}").shape[2] == COUNT
+    assert "1.2.3" not in message.replace(str(folder), "")
+
+
+@pytest.mark.parametrize("offset", [0, 1.5, 18])
+def test_two_names_without_an_id(write_two: Callable[..., Path], refused: Refused, offset: float) -> None:
+    first, second = ({"PatientID": "", "PatientName": name} for name in ("Quimby", "Zelda"))
+    folder = write_two(first, second, offset)
+    message = refused(folder, ConflictError)
+    assert "PatientName" in message
+    assert np.array_equal(read_volume(f"{folder}#@patient-2").data, hu(98))
+
+
+@pytest.mark.parametrize("keyword", ["StudyInstanceUID", "FrameOfReferenceUID"])
+def test_a_uid_for_each_slice(
+    tmp_path: Path, make_series: MakeSeries, caplog: pytest.LogCaptureFixture, keyword: str
+) -> None:
+    """A program replaced it file by file: as good as missing."""
+    caplog.set_level("INFO", "mpfnl.volumes")
+    make_series(tmp_path, stored(0), each=[{keyword: f"1.2.{z}"} for z in range(COUNT)])
+    assert np.array_equal(read_volume(tmp_path).data, hu(0))
+    assert keyword in caplog.text
 
 
 @pytest.mark.parametrize("value", ["", None, "1.2.3"])

@@ -204,14 +204,19 @@ def test_slices_at_one_rounded_position(tmp_path: Path, make_series: MakeSeries,
 def test_two_slices_at_each_position(
     tmp_path: Path, make_series: MakeSeries, refused: Refused, element: str | None
 ) -> None:
-    """Two at each position are two acquisitions, or slices 0.5 mm apart: the header must say which."""
+    """Two at each position are two acquisitions, or slices 0.5 mm apart: SpacingBetweenSlices must say so.
+
+    Slices 0.5 mm thick may be taken 1 mm apart, in two phases.
+    """
     places = np.arange(20)[:, None] * np.array([0, 0, 0.5]) + 0.1
     places[:, 2] = np.floor(places[:, 2])
     hu = write(make_series, tmp_path / "scan", places, 0, **({element: 0.5} if element else {}))
-    if element:
+    if element == "SpacingBetweenSlices":
         assert np.array_equal(read_volume(tmp_path / "scan").data, hu)
     else:
-        assert "1 mm" in refused(tmp_path / "scan", ConflictError)
+        message = refused(tmp_path / "scan", ConflictError)
+        assert "1 mm" in message
+        assert "@2 (10 files)" in message
 
 
 def test_longer_gaps_that_nothing_explains(tmp_path: Path, make_series: MakeSeries, refused: Refused) -> None:
@@ -221,6 +226,61 @@ def test_longer_gaps_that_nothing_explains(tmp_path: Path, make_series: MakeSeri
     assert "1 mm" in refused(tmp_path / "scan", GridError)
     write(make_series, tmp_path / "scan", places, 0, SliceThickness=1.25)
     assert read_volume(tmp_path / "scan").spacing[2] == pytest.approx(1.25, abs=0.1)
+
+
+@pytest.mark.parametrize("count", [6, 12, 40])
+@pytest.mark.parametrize("where", [0, 1, 3, -2, -1])
+def test_a_copy_at_whole_positions(
+    tmp_path: Path, make_series: MakeSeries, refused: Refused, count: int, where: int
+) -> None:
+    """A slice sent twice and numbered anew is no slice of its own: a step of 1 mm is never rounded to 0."""
+    stored = numbers(count)
+    order = np.insert(np.arange(count), where % count, where % count)
+    each = [{"ImagePositionPatient": [0, 0, int(z)], "InstanceNumber": i} for i, z in enumerate(order)]
+    make_series(tmp_path, stored[:, :, order], each=each, SliceThickness=1)
+    scan = read_volume(tmp_path)
+    assert np.array_equal(scan.data, stored.astype(int) - 1024)
+    assert scan.spacing[2] == 1
+    make_series(
+        tmp_path, (np.arange(count + 1) + stored[:, :, order]).astype("u2"), each=each, SliceThickness=1
+    )
+    refused(tmp_path, ConflictError)
+
+
+@pytest.mark.parametrize("count", [6, 20])
+@pytest.mark.parametrize("where", [1, 3, -2])
+@pytest.mark.parametrize("numbered", [True, False])
+def test_a_slice_missing_at_whole_positions(
+    tmp_path: Path, make_series: MakeSeries, refused: Refused, count: int, where: int, numbered: bool
+) -> None:
+    """The step that the header states is never rounded to 2 mm, wherever in the stack a slice is missing."""
+    places = np.delete(np.arange(count), where)[:, None] * np.array([0, 0, 1.0])
+    extra = {} if numbered else {"InstanceNumber": None}
+    write(make_series, tmp_path / "scan", places, 0, SliceThickness=1, **extra)
+    refused(tmp_path / "scan", GridError)
+
+
+@pytest.mark.parametrize("step", [0.5, 0.625, 0.8])
+@pytest.mark.parametrize("where", [1, 7, 15, -2])
+def test_a_gap_in_the_numbers_of_thin_slices(
+    tmp_path: Path, make_series: MakeSeries, refused: Refused, step: float, where: int
+) -> None:
+    """Where numbers with a gap explain whole positions, the slice is missing."""
+    kept = np.delete(np.arange(30), where)
+    each = [
+        {"ImagePositionPatient": [0, 0, int(np.floor(z * step + 0.5))], "InstanceNumber": z + 1} for z in kept
+    ]
+    make_series(tmp_path, numbers(29), each=each, SliceThickness=step)
+    refused(tmp_path, InputError)
+
+
+@pytest.mark.parametrize("step", [0.3, 0.5, 0.625, 0.8])
+def test_thin_slices_without_numbers(
+    tmp_path: Path, make_series: MakeSeries, refused: Refused, step: float
+) -> None:
+    """Without numbers nobody can tell their order; the reason is the rounding."""
+    write(make_series, tmp_path, np.arange(30)[:, None] * [0, 0, step], 0, InstanceNumber=None)
+    assert "rounded to 1 mm" in refused(tmp_path, ConflictError)
 
 
 @pytest.mark.parametrize("angles", [(5, 3, 2), (20, -10, 35), (0.2, 0.1, 0)])

@@ -100,7 +100,7 @@ def test_missing_slices_and_several_series(source: Source, stored: np.ndarray, r
 
 
 def test_multi_frame(source: Source, refuses: Refused) -> None:
-    assert "Enhanced CT" in refuses(source(NumberOfFrames=2), FormatError)
+    assert "NumberOfFrames 2" in refuses(source(NumberOfFrames=2), FormatError)
 
 
 @pytest.mark.parametrize("keyword", ["StudyInstanceUID", "SOPInstanceUID", "SOPClassUID"])

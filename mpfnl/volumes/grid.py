@@ -62,6 +62,8 @@ class Grid:
         affine: Voxel indices to world positions in mm (RAS+), (4, 4).
         space: NIfTI code of the world's coordinates (1 is the scanner's).
         stored: Grid in the file's order of axes, where this one was turned from it; writers turn back.
+        rounding: Largest distance in mm of a slice's place in the file from that on this grid, along each
+            axis of the world; above 0 where slices whose positions were rounded were put at equal distances.
 
     Raises:
         ValueError: The shape has not three axes, or the affine is not (4, 4).
@@ -79,6 +81,7 @@ class Grid:
     affine: Affine
     space: int = SCANNER_SPACE
     stored: Grid | None = None
+    rounding: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
     def __post_init__(self) -> None:
         affine = np.asarray(self.affine, dtype=np.float64)
@@ -117,7 +120,7 @@ class Grid:
         affine[:3, 3] += affine[:3, :3] @ np.array([part.start for part in box], dtype=np.float64)
         x, y, z = (part.stop - part.start for part in box)
         stored = None if self.stored is None else self.stored.crop(self.stored_box(box))
-        return Grid((x, y, z), affine, self.space, stored)
+        return replace(self, shape=(x, y, z), affine=affine, stored=stored)
 
     def finer(self, scale: int) -> Grid:
         """The grid that divides each voxel into cubes of smaller ones; both fill the same space.
@@ -131,7 +134,7 @@ class Grid:
         finer[:3, 3] = 0.5 / scale - 0.5
         x, y, z = (scale * side for side in self.shape)
         stored = None if self.stored is None else self.stored.finer(scale)
-        return Grid((x, y, z), self.affine @ finer, self.space, stored)
+        return replace(self, shape=(x, y, z), affine=self.affine @ finer, stored=stored)
 
     @property
     def axes(self) -> NDArray[np.float64]:
@@ -154,7 +157,7 @@ class Grid:
         turn = ornt_transform(self.axes, axes)
         x, y, z = (self.shape[place] for place in np.argsort(turn[:, 0]))
         affine: Affine = self.affine @ inv_ornt_aff(turn, self.shape)
-        return Grid((x, y, z), affine, self.space)
+        return replace(self, shape=(x, y, z), affine=affine, stored=None)
 
     def turn(self, voxels: NDArray[Element], axes: NDArray[np.float64]) -> NDArray[Element]:
         """Voxels of this grid in the order of `turned(axes)`; a view, no copy."""
@@ -189,7 +192,7 @@ class Grid:
 
     def detached(self) -> Grid:
         """The grid without its `stored` one: what is written on it keeps this order of axes."""
-        return Grid(self.shape, self.affine, self.space)
+        return replace(self, stored=None)
 
     def corners(self, margin: float = 0.0) -> NDArray[np.float64]:
         """World positions in mm of the eight corner voxels, (8, 3).
@@ -220,7 +223,7 @@ class Grid:
         affine = self.affine.copy()
         left, _, right = np.linalg.svd(affine[:3, :3] / np.array(self.spacing))
         affine[:3, :3] = (left @ right) * np.array(self.spacing)
-        return Grid(self.shape, affine, self.space)
+        return replace(self, affine=affine, stored=None)
 
     def offset_mm(self, other: Grid) -> float:
         """The largest distance in mm between corners of two grids of one shape."""
@@ -237,7 +240,9 @@ def same_grid(a: Grid, b: Grid) -> bool:
     Corners lie at the same place where rounding (see `SAME_GRID`) explains their distance. Of axes that
     rounding took off right angles programs make right angles, each in its own way (ITK's two readers, NIfTI's
     qform, this package's of DICOM). So directions may differ as far as three digits explain, about a corner
-    that both grids share, where no voxel is off by half an edge.
+    that both grids share, where no voxel is off by half an edge. Programs also differ in where they put slices
+    whose positions were rounded, by what `Grid.rounding` says; it is forgiven where no voxel is off by half of
+    its own edge.
 
     Args:
         a: A grid.
@@ -249,9 +254,8 @@ def same_grid(a: Grid, b: Grid) -> bool:
     """
     if a.shape != b.shape:
         return False
-    most = SAME_GRID * min(*a.spacing, *b.spacing)
     distances = _distances(a, b)
-    if distances.max() <= most:
+    if _near(a, b):
         return True
     if distances.max() >= 0.5 * min(*a.spacing, *b.spacing):
         return False
@@ -262,7 +266,7 @@ def same_grid(a: Grid, b: Grid) -> bool:
     aligned = b.affine.copy()
     aligned[:3, :3] = directions[0] * np.array(b.spacing)
     aligned[:3, 3] += b.corners()[shared] - Grid(b.shape, aligned).corners()[shared]
-    return a.offset_mm(Grid(b.shape, aligned)) <= most
+    return _near(a, replace(b, affine=aligned, stored=None))
 
 
 class OnGrid(Protocol):
@@ -374,6 +378,18 @@ def _distances(a: Grid, b: Grid) -> NDArray[np.float64]:
     """Distances in mm between the corners of two grids of one shape, (8,)."""
     distances: NDArray[np.float64] = np.linalg.norm(a.corners() - b.corners(), axis=1)
     return distances
+
+
+def _near(a: Grid, b: Grid) -> bool:
+    """Whether all corners of two grids of one shape lie within `SAME_GRID`, and the rounding of slices."""
+    apart = a.corners() - b.corners()
+    rounding = np.maximum(a.rounding, b.rounding)
+    if rounding.any():
+        along = np.abs(apart @ (a.affine[:3, :3] / np.array(a.spacing)))
+        if (along >= 0.5 * np.minimum(a.spacing, b.spacing)).any():
+            rounding = np.zeros(3)
+    rest = np.maximum(np.abs(apart) - rounding, 0)
+    return float(np.linalg.norm(rest, axis=1).max()) <= SAME_GRID * min(*a.spacing, *b.spacing)
 
 
 def _meets(box: Grid, other: Grid) -> bool:

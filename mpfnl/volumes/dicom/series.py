@@ -118,7 +118,7 @@ def read_series(folder: Path, selector: Selector, name: str) -> StoredArray:
     check_shape((*chosen[0].shape, len(chosen)), name)
     hu = read_stack(chosen, name, planes)
     if stack.lean == (0.0, 0.0):
-        return _on_grid(hu, stack.affine())
+        return _on_grid(hu, stack.affine(), stack.rounding)
     warnings.warn(
         f"{name}: its gantry was tilted by {stack.tilt_deg:.3g} degrees; its slices were moved onto a grid"
         " with right angles by linear interpolation",
@@ -128,9 +128,11 @@ def read_series(folder: Path, selector: Selector, name: str) -> StoredArray:
     return _on_grid(*straighten(hu, stack))
 
 
-def _on_grid(hu: NDArray[Any], affine: Affine) -> StoredArray:
+def _on_grid(
+    hu: NDArray[Any], affine: Affine, rounding: tuple[float, float, float] = (0.0, 0.0, 0.0)
+) -> StoredArray:
     x, y, z = hu.shape
-    return StoredArray(hu, Grid((x, y, z), affine))
+    return StoredArray(hu, Grid((x, y, z), affine, rounding=rounding))
 
 
 def series_files(folder: Path, selector: Selector, name: str) -> list[Path]:

@@ -67,6 +67,18 @@ class Stack:
         """The angle between the stack and the slices' normal."""
         return float(np.degrees(np.arctan2(np.hypot(*self.lean), self.step)))
 
+    @property
+    def rounding(self) -> tuple[float, float, float]:
+        """The largest distance of a slice's position from its place in the stack along each patient axis.
+
+        This is in mm, for a stack that does not lean.
+        """
+        normal = np.cross(*self.axes)
+        places = self.origin + self.step * np.arange(len(self.slices))[:, None] * normal
+        positions = np.array([each.position for each in self.slices])
+        x, y, z = np.abs(positions - places).max(axis=0)
+        return float(x), float(y), float(z)
+
     def affine(self, first: tuple[float, float] = (0.0, 0.0)) -> Affine:
         """The affine at right angles, RAS+.
 

@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from mpfnl.errors import ConflictError, GridError, InputError, InputWarning
-from mpfnl.volumes import Volume, read_volume
+from mpfnl.volumes import Grid, Volume, read_mask, read_volume
 from mpfnl.volumes.dicom.rounding import distances_from_others, fit_line, last_unit, rounded_line
+from mpfnl.volumes.grid import same_grid
 
 MakeSeries: TypeAlias = Callable[..., list[Path]]
 Refused: TypeAlias = Callable[..., str]
@@ -407,3 +408,29 @@ def test_refusals_name_the_element(tmp_path: Path, make_series: MakeSeries, refu
         assert keyword in message
         assert "002.dcm" in message
         assert repr("\\".join(values)) in message
+
+
+@pytest.mark.parametrize(("digits", "step"), [(0, 2.5), (0, 1.25), (1, 0.625)])
+def test_a_mask_that_itk_made_of_rounded_positions(
+    tmp_path: Path, make_series: MakeSeries, digits: int, step: float
+) -> None:
+    """ITK begins at the first slice's position, and divides the way to the last one."""
+    places = np.array([-10.2, 20.3, -700.44]) + np.arange(40)[:, None] * [0, 0, step]
+    hu = write(make_series, tmp_path / "series", places, digits)
+    scan = read_volume(tmp_path / "series")
+    reader = sitk.ImageSeriesReader()
+    reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(tmp_path / "series")))
+    sitk.WriteImage(sitk.Cast(reader.Execute() > 0, sitk.sitkUInt8), str(tmp_path / "mask.nii.gz"))
+    for like in (scan, scan.canonical(), scan.crop(scan.grid.box)):
+        np.testing.assert_array_equal(read_mask(tmp_path / "mask.nii.gz", like=like), like.data > 0)
+    assert scan.data.shape == hu.shape
+    for shift in ([0.2, 0, 0], [0, 0, 0.5 * step + 0.01], [0, 0, -step]):
+        moved = scan.affine.copy()
+        moved[:3, 3] += shift
+        assert not same_grid(scan.grid, Grid(scan.shape, moved))
+
+
+def test_exact_positions_forgive_no_more(tmp_path: Path, make_series: MakeSeries) -> None:
+    places = np.array([-10.0, 20.0, -700.0]) + np.arange(40)[:, None] * [0, 0, 2]
+    write(make_series, tmp_path / "series", places, 0)
+    assert max(read_volume(tmp_path / "series").grid.rounding) < 1e-9

@@ -240,9 +240,9 @@ def same_grid(a: Grid, b: Grid) -> bool:
     Corners lie at the same place where rounding (see `SAME_GRID`) explains their distance. Of axes that
     rounding took off right angles programs make right angles, each in its own way (ITK's two readers, NIfTI's
     qform, this package's of DICOM). So directions may differ as far as three digits explain, about a corner
-    that both grids share, where no voxel is off by half an edge. Programs also differ in where they put slices
-    whose positions were rounded, by what `Grid.rounding` says; it is forgiven where no voxel is off by half of
-    its own edge.
+    that both grids share, where no voxel is off by half an edge. Programs also differ in where they put
+    slices whose positions were rounded, by what `Grid.rounding` says; it is forgiven where no voxel is off by
+    half of its own edge.
 
     Args:
         a: A grid.

@@ -35,6 +35,9 @@ SPACES = range(1, 6)
 OTHER_SPACE = 2
 """The code that stands for codes without a name (NIFTI_XFORM_ALIGNED_ANAT, "or to anatomical truth")."""
 
+OTHER_TYPES = {0: "unknown", 1: "binary", 128: "colour (RGB)", 1536: "128-bit", 2304: "colour (RGBA)"}
+"""Types of values in nifti1.h that are no numbers of a scan, besides complex ones."""
+
 
 @dataclass(frozen=True, eq=False)
 class NiftiHeader:
@@ -147,7 +150,7 @@ def _dtype(header: RawHeader, name: str) -> np.dtype[Any]:
             f"{name}: its number type (datatype {code}) is unknown; convert it again"
         ) from error
     if dtype.kind not in "iuf":
-        kind = {"c": "complex", "V": "colour (RGB)"}.get(dtype.kind, str(dtype))
+        kind = OTHER_TYPES.get(int(header["datatype"]), "complex")
         raise FormatError(f"{name}: holds {kind} values ({by(shape)}); give one real number a voxel, in HU")
     return dtype
 

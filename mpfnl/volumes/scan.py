@@ -12,9 +12,9 @@ import numpy as np
 from mpfnl.errors import FormatError
 from mpfnl.phases import Phase
 from mpfnl.volumes.dicom.series import DicomFormat, split_selector
-from mpfnl.volumes.fileio import check_file, scan_name
+from mpfnl.volumes.fileio import check_file, check_shape, scan_name
 from mpfnl.volumes.formats import REGISTERED, Format, StoredValues
-from mpfnl.volumes.grid import Box, Grid, OnGrid
+from mpfnl.volumes.grid import Box, Grid, OnGrid, check_affine
 from mpfnl.volumes.hu_check import HuSample, hu_fault
 from mpfnl.volumes.intensity import (
     Voxels,
@@ -116,8 +116,11 @@ def open_scan(
     (4, 4, 3) int16 40
     """
     if isinstance(source, Volume):
+        name = scan_name(source.path, phase or source.phase)
+        _check_geometry(source, name)
         volume = source.canonical() if canonical else source
-        _check_volume(volume, phase or source.phase, visit)
+        _check_values(volume, name)
+        _show(volume, visit)
         return volume
     path = Path(source)
     name = scan_name(path, phase)
@@ -379,9 +382,16 @@ def _survey(values: StoredValues, name: str, visit: Visit | None) -> np.dtype[An
     return np.result_type(*dtypes)
 
 
-def _check_volume(volume: Volume, phase: Phase | None, visit: Visit | None) -> None:
-    """Checks the values of a volume in memory as those of a file, and shows it."""
-    name = scan_name(volume.path, phase)
+def _check_geometry(volume: Volume, name: str) -> None:
+    """Checks the number type, shape and affine of a volume in memory as those of a file."""
+    if volume.dtype.kind not in "iufb":
+        raise FormatError(f"{name}: holds values of type {volume.dtype}; give one real number a voxel, in HU")
+    check_shape(volume.shape, name)
+    check_affine(volume.affine, name)
+
+
+def _check_values(volume: Volume, name: str) -> None:
+    """Checks the values of a volume in memory as those of a file."""
     check_bits(volume.dtype, False, name)
     sample = HuSample(volume.shape)
     bad = 0
@@ -392,7 +402,6 @@ def _check_volume(volume: Volume, phase: Phase | None, visit: Visit | None) -> N
             sample.add(start, slab)
     check_finite(bad, name)
     sample.check(name)
-    _show(volume, visit)
 
 
 def _show(volume: Volume, visit: Visit | None) -> None:

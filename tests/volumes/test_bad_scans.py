@@ -14,7 +14,7 @@ import pytest
 
 from mpfnl.errors import DamagedError, FormatError, GridError, InputError, IntensityError, NotFoundError
 from mpfnl.phases import Phase
-from mpfnl.volumes import read_mask, read_volume
+from mpfnl.volumes import Volume, open_scan, read_mask, read_volume
 
 SHAPE = (6, 5, 4)
 PIXDIM, SFORM_CODE, SFORM, DIM, XYZT = 76, 254, 280, 40, 123  # byte offsets in a NIfTI-1 header
@@ -196,3 +196,36 @@ def test_names_no_phase_where_there_is_none(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         read_volume(tmp_path / "pv.nii")
     assert str(caught.value).startswith(f"{tmp_path / 'pv.nii'}: ")
+
+
+@pytest.mark.parametrize("canonical", [False, True])
+@pytest.mark.parametrize(
+    ("data", "at", "value", "kind"),
+    [
+        (hu(), (0, 0), np.nan, GridError),
+        (hu(), (1, 1), 0.0, GridError),
+        (hu(), (0, 2), 1.0, GridError),
+        (hu((6, 5, 1)), (0, 0), 0.8, GridError),
+        (hu((6, 5, 0)), (0, 0), 0.8, GridError),
+        (hu().astype(complex), (0, 0), 0.8, FormatError),
+        (hu().astype(object), (0, 0), 0.8, FormatError),
+        (hu().astype(str), (0, 0), 0.8, FormatError),
+    ],
+)
+def test_volumes_in_memory(
+    data: np.ndarray, at: tuple[int, int], value: float, kind: type[InputError], canonical: bool
+) -> None:
+    affine = np.diag([0.8, 0.8, 5, 1])
+    affine[at] = value
+    volume = Volume.from_array(data, affine, "memory", Phase.ARTERIAL)
+    with pytest.raises(kind, match=r"^memory \(arterial phase\): [^\n]+; [^\n]+$"):
+        open_scan(volume, canonical=canonical)
+
+
+@pytest.mark.parametrize(
+    ("datatype", "bits", "what"),
+    [(0, 0, "unknown"), (1, 1, "binary"), (1536, 128, "128-bit"), (128, 24, "RGB"), (32, 64, "complex")],
+)
+def test_number_types_by_their_names(tmp_path: Path, datatype: int, bits: int, what: str) -> None:
+    path = patched(tmp_path / "pv.nii", (70, "<h", datatype), (72, "<h", bits))
+    assert what in refusal(path, FormatError)

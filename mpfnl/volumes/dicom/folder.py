@@ -220,8 +220,8 @@ def _select(series: Mapping[str, Sequence[Header]], uid: str, folder: Path, name
     if len(ending) == 1:
         return ending[0]
     what = "two series end in" if ending else "there is no series"
-    listed = _listed(series)
-    raise NotFoundError(f"{name}: {what} {uid} in it; it holds {listed}: name one as {folder.name}#UID")
+    held = _listed(series)
+    raise NotFoundError(f"{name}: {what} {uid} in it; it holds {held}: name one as {folder.name}#UID")
 
 
 def _slices(headers: Sequence[Header]) -> list[Header]:

@@ -122,6 +122,9 @@ def read_csv(path: Path, needed: Sequence[str], known: Sequence[str] = ()) -> Cs
     twice = [column for column in names if columns.count(column) > 1]
     if twice:
         raise FormatError(f"{path}: column {twice[0]} appears twice; keep one")
+    longest = max((len(cells) for _, cells in rows[1:]), default=0)
+    if longest == len(columns) + 1 and all(cells[0].isdigit() for _, cells in rows[1:]):
+        rows[1:] = [(number, cells[1:]) for number, cells in rows[1:]]  # row names of R, without a header
     table = [_row(f"{path}: row {number}", columns, number, cells, names) for number, cells in rows[1:]]
     kept = [place for place, column in enumerate(columns) if _is_kept(path, place, column, table)]
     return CsvTable(

@@ -220,6 +220,19 @@ def test_labels_of_masks_in_a_manifest(tmp_path: Path) -> None:
         read_manifest(path)
 
 
+def test_row_names_of_r_without_a_header(tmp_path: Path) -> None:
+    """write.table(sep = ",") names the columns only, and pandas writes <NA> with na_rep."""
+    lines = [
+        f"{HEADER},pancreas",
+        "1,s1,p1,train,nc.nii,art.nii,pv.nii,NA",
+        "2,s2,p2,val,nc.nii,art.nii,pv.nii,<NA>",
+    ]
+    studies = read_manifest(manifest(tmp_path, "\n".join(lines)))
+    assert [(study.study_id, study.masks) for study in studies] == [("s1", {}), ("s2", {})]
+    with pytest.raises(FormatError, match="too many"):
+        read_manifest(manifest(tmp_path, "\n".join([*lines, "s3,p3,val,nc.nii,art.nii,pv.nii,,x"])))
+
+
 @pytest.mark.parametrize("identifier", ["1.2E+05", "1,23E+15"])
 def test_an_identifier_that_became_a_number(tmp_path: Path, identifier: str) -> None:
     path = manifest(tmp_path, f'{HEADER}\ns,"{identifier}",val,nc.nii,art.nii,pv.nii\n')

@@ -25,7 +25,7 @@ FILE_COLUMNS = (*PHASE_COLUMNS, *OPTIONAL_PHASES, *MASK_COLUMNS)
 QUALITY = "quality"
 COLUMNS = (*REQUIRED, *OPTIONAL_PHASES, *MASK_COLUMNS, QUALITY)
 IDENTIFIERS = ("study_id", "patient_id")
-MISSING = ("NA", "N/A", "NAN", "NONE", "NULL")
+MISSING = ("NA", "N/A", "NAN", "NONE", "NULL", "<NA>")
 """Marks for an empty cell of R, pandas and others, in any case."""
 
 

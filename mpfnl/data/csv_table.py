@@ -71,7 +71,9 @@ class CsvTable:
     rows: tuple[CsvRow, ...]
 
 
-def read_csv(path: Path, needed: Sequence[str], known: Sequence[str] = ()) -> CsvTable:
+def read_csv(
+    path: Path, needed: Sequence[str], known: Sequence[str] = (), *, exact: bool = False
+) -> CsvTable:
     r"""Reads a table as spreadsheets save it.
 
     Commas, semicolons or tabs separate the cells: whichever makes the header hold most of the needed columns.
@@ -85,6 +87,7 @@ def read_csv(path: Path, needed: Sequence[str], known: Sequence[str] = ()) -> Cs
         path: CSV file.
         needed: Columns that tell which mark separates the cells; whether all are there, the caller checks.
         known: Other columns that the table may have.
+        exact: Whether spaces around a cell belong to it.
 
     Raises:
         NotFoundError: There is no such file.
@@ -109,7 +112,7 @@ def read_csv(path: Path, needed: Sequence[str], known: Sequence[str] = ()) -> Cs
     text = text[line.end() :] if line else text
     names = (*needed, *known)
     mark = max(marks, key=lambda each: _fit(text, each, needed))
-    rows = [(number, cells) for number, cells in _parsed(path, text, mark) if cells]
+    rows = [(number, cells) for number, cells in _parsed(path, text, mark, exact) if cells]
     if not rows:
         raise FormatError(f"{path}: is empty; its first row must be {','.join(needed)}")
     columns = [_column(name, names) for name in rows[0][1]]
@@ -196,10 +199,10 @@ def _fit(text: str, mark: str, needed: Sequence[str]) -> tuple[int, int]:
     return sum(name in names for name in needed), len(names) if len(names) > 1 else 0
 
 
-def _parsed(path: Path, text: str, mark: str) -> list[tuple[int, list[str]]]:
+def _parsed(path: Path, text: str, mark: str, exact: bool) -> list[tuple[int, list[str]]]:
     rows: list[tuple[int, list[str]]] = []
     try:
-        rows.extend(_cells(text, mark))
+        rows.extend(_cells(text, mark, exact))
     except csv.Error as error:
         last = rows[-1][0] if rows else 0
         raise FormatError(
@@ -208,19 +211,20 @@ def _parsed(path: Path, text: str, mark: str) -> list[tuple[int, list[str]]]:
     return rows
 
 
-def _cells(text: str, mark: str) -> Iterator[tuple[int, list[str]]]:
+def _cells(text: str, mark: str, exact: bool = False) -> Iterator[tuple[int, list[str]]]:
     """The rows with their numbers, without empty cells at the end."""
-    for number, row in enumerate(_reader(text, mark), 1):
+    for number, row in enumerate(_reader(text, mark, exact), 1):
         if len(row) == 1 and mark in row[0]:  # the whole line is quoted
-            row = next(_reader(row[0], mark))
-        cells = [_unwrapped(cell.strip()) for cell in row]
+            row = next(_reader(row[0], mark, exact))
+        cells = [_unwrapped(cell if exact else cell.strip()) for cell in row]
         while cells and not cells[-1]:
             cells.pop()
         yield number, cells
 
 
-def _reader(text: str, mark: str) -> Iterator[list[str]]:
-    return csv.reader(io.StringIO(text, newline=""), delimiter=mark, strict=True, skipinitialspace=True)
+def _reader(text: str, mark: str, exact: bool) -> Iterator[list[str]]:
+    lines = io.StringIO(text, newline="")
+    return csv.reader(lines, delimiter=mark, strict=True, skipinitialspace=not exact)
 
 
 def _unwrapped(cell: str) -> str:

@@ -90,7 +90,7 @@ def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     """
     if not path.exists():
         return []
-    table = read_csv(path, columns)
+    table = read_csv(path, columns, exact=True)
     if table.columns != tuple(columns):
         raise FormatError(
             f"{path}: has other columns than an evaluation of this version writes; delete it,"

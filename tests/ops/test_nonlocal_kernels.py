@@ -82,7 +82,7 @@ def test_any_number_of_channels_and_of_keys(c: int, cv: int, m: int, dtype: torc
         check(Case(50, keys=m, channels=c, value_channels=cv, dtype=dtype, device=DEVICE), "triton")
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15, deadline=None, derandomize=True)
 @given(
     n=st.integers(1, 90),
     c=st.integers(1, 40),

@@ -66,7 +66,9 @@ def test_a_scan_is_read_whole_and_in_boxes(scans: dict[Phase, Path]) -> None:
     assert scan_exists(path)
     assert not scan_exists(path.with_name("none.npz"))
     assert content_files(path) == [path]
-    assert np.array_equal(read_mask(path, like=volume, label=5), volume.data == 5)
+    labels = (stored(1) % 3).astype(np.uint16)
+    np.savez(path.with_name("labels.npz"), stored=labels + 1024, affine=AFFINE)
+    assert np.array_equal(read_mask(path.with_name("labels.npz"), like=volume, label=2), labels == 2)
 
 
 def test_it_is_checked_as_any_other(scans: dict[Phase, Path]) -> None:

@@ -35,6 +35,10 @@ class StoredValues(Protocol):
         """Rescale intercept."""
 
     @property
+    def states_hu(self) -> bool:
+        """Whether the file states that the rescaled values are HU, as DICOM does."""
+
+    @property
     def in_memory(self) -> bool:
         """Whether all values are in memory."""
 
@@ -69,12 +73,14 @@ class StoredArray:
         grid: Shape and place.
         slope: Rescale slope; not 0.
         intercept: Rescale intercept.
+        states_hu: Whether the file states that the rescaled values are HU.
     """
 
     array: NDArray[Any]
     grid: Grid
     slope: float = 1.0
     intercept: float = 0.0
+    states_hu: bool = False
     in_memory: ClassVar[bool] = True
     random_access: ClassVar[bool] = True
 
@@ -97,9 +103,6 @@ class StoredArray:
 
 class Format(ABC):
     """A file format: one instance a format, given to `register_format`."""
-
-    states_hu: ClassVar[bool] = False
-    """Whether the files state that their values are HU."""
 
     random_access: ClassVar[bool] = False
     """Whether some files of the format allow to read a box without the values before it."""

@@ -62,6 +62,7 @@ class PlainNifti:
         InputError: The header cannot be used, or the file is too short for the voxels.
     """
 
+    states_hu: ClassVar[bool] = False
     in_memory: ClassVar[bool] = False
     random_access: ClassVar[bool] = True
 
@@ -143,6 +144,7 @@ class CompressedNifti:
         InputError: The header cannot be used.
     """
 
+    states_hu: ClassVar[bool] = False
     in_memory: ClassVar[bool] = False
     random_access: ClassVar[bool] = False
 

@@ -34,7 +34,8 @@ class CanonicalValues:
         self._values = values
         self.grid = values.grid.canonical()
         self.dtype, self.slope, self.intercept = values.dtype, values.slope, values.intercept
-        self.in_memory, self.random_access = values.in_memory, values.random_access
+        self.states_hu, self.in_memory = values.states_hu, values.in_memory
+        self.random_access = values.random_access
 
     def read(self, box: Box) -> NDArray[Any]:
         """The values in a box of the canonical grid, (x, y, z)."""
@@ -74,7 +75,8 @@ def canonical_slabs(values: StoredValues) -> StoredValues:
         values.finish()
     finally:
         values.close()
-    return StoredArray(values.grid.to_canonical(stored), grid, values.slope, values.intercept)
+    turned = values.grid.to_canonical(stored)
+    return StoredArray(turned, grid, values.slope, values.intercept, values.states_hu)
 
 
 def in_stored_order(writer: SlabWriter, grid: Grid) -> SlabWriter:

@@ -13,7 +13,7 @@ from mpfnl.errors import FormatError
 from mpfnl.phases import Phase
 from mpfnl.volumes.dicom.series import DicomFormat, split_selector
 from mpfnl.volumes.fileio import check_file, check_shape, scan_name
-from mpfnl.volumes.formats import REGISTERED, Format, StoredValues
+from mpfnl.volumes.formats import REGISTERED, Format, StoredArray, StoredValues
 from mpfnl.volumes.grid import Box, Grid, OnGrid, check_affine
 from mpfnl.volumes.hu_check import HuSample, hu_fault
 from mpfnl.volumes.intensity import (
@@ -119,8 +119,7 @@ def open_scan(
         name = scan_name(source.path, phase or source.phase)
         _check_geometry(source, name)
         volume = source.canonical() if canonical else source
-        _check_values(volume, name)
-        _show(volume, visit)
+        _survey(StoredArray(volume.data, volume.grid), name, visit)
         return volume
     path = Path(source)
     name = scan_name(path, phase)
@@ -297,8 +296,7 @@ def load_scan(values: StoredValues, path: Path, phase: Phase | None) -> Volume:
     """
     volume = load_values(values, path, phase)
     check_bits(values.dtype, _rescaled(values), volume.name)
-    file_format = find_format(path)
-    sample = HuSample(volume.shape, stated=file_format is not None and file_format.states_hu)
+    sample = HuSample(volume.shape, values.states_hu)
     sample.add(0, volume.data)
     sample.check(volume.name)
     return volume
@@ -365,7 +363,7 @@ def _survey(values: StoredValues, name: str, visit: Visit | None) -> np.dtype[An
     Each slab's type holds its values as they are, so the widest of all holds all, as it would for the whole.
     """
     dtypes: set[np.dtype[Any]] = set()
-    sample, bad = HuSample(values.grid.shape), 0
+    sample, bad = HuSample(values.grid.shape, values.states_hu), 0
     for start, stop in _slabs(values.grid, values.dtype.itemsize):
         stored = values.read(values.grid.slab(start, stop))
         check_bits(stored.dtype, _rescaled(values), name)
@@ -388,20 +386,6 @@ def _check_geometry(volume: Volume, name: str) -> None:
         raise FormatError(f"{name}: holds values of type {volume.dtype}; give one real number a voxel, in HU")
     check_shape(volume.shape, name)
     check_affine(volume.affine, name)
-
-
-def _check_values(volume: Volume, name: str) -> None:
-    """Checks the values of a volume in memory as those of a file."""
-    check_bits(volume.dtype, False, name)
-    sample = HuSample(volume.shape)
-    bad = 0
-    for start, stop in _slabs(volume.grid, volume.dtype.itemsize):
-        slab = volume.read(volume.grid.slab(start, stop))
-        bad += count_not_finite(slab) if slab.dtype.kind == "f" else 0
-        if not bad:
-            sample.add(start, slab)
-    check_finite(bad, name)
-    sample.check(name)
 
 
 def _show(volume: Volume, visit: Visit | None) -> None:

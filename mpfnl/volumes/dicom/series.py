@@ -47,8 +47,6 @@ class Selector:
 class DicomFormat(Format):
     """A folder with one scan in CT slices, or one scan of a folder that holds several."""
 
-    states_hu = True
-
     def matches(self, path: Path) -> bool:
         """Whether the path is a folder, names a series, or is a DICOM file."""
         return split_selector(path)[1] is not None or os.path.isdir(path) or _is_dicom_file(path)
@@ -132,7 +130,7 @@ def _on_grid(
     hu: NDArray[Any], affine: Affine, rounding: tuple[float, float, float] = (0.0, 0.0, 0.0)
 ) -> StoredArray:
     x, y, z = hu.shape
-    return StoredArray(hu, Grid((x, y, z), affine, rounding=rounding))
+    return StoredArray(hu, Grid((x, y, z), affine, rounding=rounding), states_hu=True)
 
 
 def series_files(folder: Path, selector: Selector, name: str) -> list[Path]:

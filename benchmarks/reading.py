@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -105,7 +106,10 @@ def write_series(folder: Path, slices: int) -> None:
 def read_once(reader: str, small: Path, large: Path) -> Mapping[str, object]:
     """What a new process measures while it reads the large series."""
     command = [sys.executable, "-c", READERS[reader] + PROCESS, str(small), str(large)]
-    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    paths = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    environment = os.environ | {"PYTHONPATH": paths.rstrip(os.pathsep)}
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
+    return json.loads(done.stdout)
 
 
 def measure(slices: int, repeats: int) -> list[Row]:

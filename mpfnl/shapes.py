@@ -10,6 +10,8 @@ from torch import Tensor
 # on a machine without jaxtyping they are plain tensors.
 if TYPE_CHECKING:
     PhaseBatch: TypeAlias = Tensor
+    Coverage: TypeAlias = Tensor
+    CoverageMaps: TypeAlias = Tensor
     TargetBatch: TypeAlias = Tensor
     PhaseVolume: TypeAlias = Tensor
     SpatialVolume: TypeAlias = Tensor
@@ -22,13 +24,15 @@ if TYPE_CHECKING:
     Scalar: TypeAlias = Tensor
 else:
     try:
-        from jaxtyping import Float
+        from jaxtyping import Bool, Float
     except ImportError:
-        PhaseBatch = TargetBatch = PhaseVolume = SpatialVolume = Tensor
+        PhaseBatch = Coverage = CoverageMaps = TargetBatch = PhaseVolume = SpatialVolume = Tensor
         Features = Reshaped = Scalar = Tensor
         Positions = KeyPositions = ValuePositions = AttendedPositions = Tensor
     else:
         PhaseBatch = Float[Tensor, "batch phase x y z"]  # the phases of a batch of studies
+        Coverage = Bool[Tensor, "batch phase x y z"]  # where each phase has voxels
+        CoverageMaps = Float[Tensor, "batch 1 x y z"]  # 1 where a phase has voxels, else 0
         TargetBatch = Float[Tensor, "batch 1 sx sy sz"]  # one phase, perhaps on a finer grid
         PhaseVolume = Float[Tensor, "phase x y z"]  # the phases of one study
         SpatialVolume = Float[Tensor, "x y z"]  # one scan

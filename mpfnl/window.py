@@ -14,6 +14,13 @@ if TYPE_CHECKING:
 AIR_HU = -1024
 """HU outside of a scan: the lowest value that CT scanners measure."""
 
+UNCOVERED_HU = -2048
+"""HU of voxels that a scan does not cover, as prepared scans hold them."""
+
+COVERED_FROM_HU = -1500
+"""HU below which a voxel counts as not covered. No CT number lies below -1024, and noise reaches a few
+hundred below it; what scanners and software fill unmeasured voxels with lies lower (-2000, -3024, -32768)."""
+
 BODY_HU = -300
 """HU below which a voxel is air or lung."""
 

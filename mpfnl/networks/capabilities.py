@@ -16,6 +16,7 @@ class Capabilities:
         missing_phases: Whether the network computes without some phases: it then accepts fewer channels
             together with `present=`, the ascending indices of the phases that they hold. The target is
             never missing.
+        coverage: Whether the network takes `covered=`, where each phase has voxels, `(batch, P, x, y, z)`.
         whole_tile: Whether each voxel of the result depends on the whole tile, as with attention or
             pooling over space. Inference then keeps to the patch size of the training.
         halo: Border of a tile in voxels that inference discards, because the network sees too little
@@ -23,11 +24,12 @@ class Capabilities:
             downsample, such as U-Nets.
 
     >>> Capabilities(scale=2)
-    Capabilities(scale=2, missing_phases=False, whole_tile=False, halo=None)
+    Capabilities(scale=2, missing_phases=False, coverage=False, whole_tile=False, halo=None)
     """
 
     scale: int = 1
     missing_phases: bool = False
+    coverage: bool = False
     whole_tile: bool = False
     halo: int | None = None
 

@@ -13,8 +13,13 @@ from mpfnl.networks.layers import DepthToSpace, check_scale, run_blocks
 from mpfnl.networks.nonlocal_block import NonLocalBlock3D, NonLocalMode, NonLocalModeName
 from mpfnl.networks.registry import register_network
 from mpfnl.ops.convolution import convolve_leaky_relu
-from mpfnl.ops.groups import add_to_groups, convolve_groups_leaky_relu, select_groups
-from mpfnl.shapes import Features, PhaseBatch, Reshaped, TargetBatch
+from mpfnl.ops.groups import (
+    add_to_groups,
+    convolve_covered_groups_leaky_relu,
+    convolve_groups_leaky_relu,
+    select_groups,
+)
+from mpfnl.shapes import Coverage, CoverageMaps, Features, PhaseBatch, Reshaped, TargetBatch
 
 SLOPE = 0.2  # of the leaky ReLU
 RESIDUAL_GAIN = 0.1  # of the blocks' second convolutions in a new network
@@ -42,18 +47,21 @@ class ProgressiveFusionBlock(nn.Module):
         self.merge = nn.Conv3d(phases * features, features, 1)
         self.conv2 = nn.Conv3d(2 * features, features, 3, padding=1)
 
-    def forward(self, features: Features, present: Sequence[int] | None = None) -> Features:
+    def forward(
+        self, features: Features, present: Sequence[int] | None = None, covered: CoverageMaps | None = None
+    ) -> Features:
         """Applies the block.
 
         Args:
             features: Feature maps `(phases * batch, features, x, y, z)`, phase-major, without missing phases.
             present: Ascending indices of the phases that `features` holds; None: all.
+            covered: 1 where a phase has the voxel, else 0: `(phases * batch, 1, x, y, z)`; None: everywhere.
 
         Returns:
             The same shape.
         """
         each = convolve_leaky_relu(self.conv1, features, SLOPE)
-        merged = _merge(self.merge, each, self.phases, present)
+        merged = _merge(self.merge, each, self.phases, present, covered)
         weight_merged, weight_each = self.conv2.weight.split(self.features, dim=1)
         shared = functional.conv3d(merged, weight_merged, self.conv2.bias, padding=1)
         own = functional.conv3d(each, weight_each, padding=1)
@@ -65,14 +73,19 @@ class ProgressiveFusionBlock(nn.Module):
 
 
 def _merge(
-    convolution: nn.Conv3d, features: Features, phases: int, present: Sequence[int] | None
+    convolution: nn.Conv3d,
+    features: Features,
+    phases: int,
+    present: Sequence[int] | None,
+    covered: CoverageMaps | None,
 ) -> Reshaped:
     bias = convolution.bias
     assert bias is not None
     weight = select_groups(convolution.weight, phases, present)
-    return convolve_groups_leaky_relu(
-        features, weight, bias, phases if present is None else len(present), SLOPE
-    )
+    count = phases if present is None else len(present)
+    if covered is not None:
+        return convolve_covered_groups_leaky_relu(features, covered, weight, bias, count, SLOPE)
+    return convolve_groups_leaky_relu(features, weight, bias, count, SLOPE)
 
 
 @register_network("PFNL3D")
@@ -88,6 +101,9 @@ class PFNL3DNet(nn.Module):
     Any phase but the target may be missing. The fusion then leaves out its weights for that phase, and the
     merges over the phases are scaled up for the others (`select_groups`). A network trained with phase
     dropout uses whichever phases it receives.
+
+    A phase may also cover only a part of the target's voxels. Its weights are then left out, and the others
+    scaled up, voxel by voxel; where it covers nothing, the result is that without the phase.
 
     Args:
         phases: Number of phases P.
@@ -129,7 +145,7 @@ class PFNL3DNet(nn.Module):
         self.phases = phases
         self.target = target
         self.scale = scale
-        self.capabilities = Capabilities(scale, missing_phases=True)
+        self.capabilities = Capabilities(scale, missing_phases=True, coverage=True)
         self.activation_checkpointing = activation_checkpointing
         self.nonlocal_block = (
             nn.Identity()
@@ -156,12 +172,16 @@ class PFNL3DNet(nn.Module):
         if isinstance(last, nn.Conv3d):
             nn.init.zeros_(last.weight)
 
-    def forward(self, phases: PhaseBatch, present: Sequence[int] | None = None) -> TargetBatch:
+    def forward(
+        self, phases: PhaseBatch, present: Sequence[int] | None = None, covered: Coverage | None = None
+    ) -> TargetBatch:
         """Enhances a batch.
 
         Args:
             phases: Phases `(batch, P, x, y, z)` in [0, 1] in stacking order, without missing phases.
             present: Ascending indices of the phases that `phases` holds, the target's among them; None: all.
+            covered: True where a phase has the voxel, `(batch, P, x, y, z)`; None: everywhere. The values of
+                other voxels have no influence. The target covers all voxels.
 
         Returns:
             `(batch, 1, scale * x, scale * y, scale * z)`, not clipped.
@@ -170,13 +190,17 @@ class PFNL3DNet(nn.Module):
             ValueError: If the number of phases differs from the network's, or from those present.
         """
         there = self._check_present(phases.shape[1], present)
-        mixed = self._mix(phases, there)
-        single = mixed.transpose(0, 1).flatten(0, 1).unsqueeze(1)  # phase-major: (P * batch, 1, x, y, z)
-        features = convolve_leaky_relu(self.first, 2 * single - 1, SLOPE)
-        features = run_blocks(self.trunk, features, there, checkpointing=self.activation_checkpointing)
-        residual = self.reconstruct(_merge(self.merge, features, self.phases, there))
         target = self.target if there is None else there.index(self.target)
         skip = phases[:, target : target + 1]
+        masks = None
+        if covered is not None:
+            # The target continues a phase beyond its own voxels: convolutions meet no edge there.
+            phases = torch.where(covered, phases, skip)
+            masks = _phase_major(covered).to(phases.dtype)
+        mixed = _phase_major(self._mix(phases, there, covered))
+        features = convolve_leaky_relu(self.first, 2 * mixed - 1, SLOPE)
+        features = run_blocks(self.trunk, features, there, masks, checkpointing=self.activation_checkpointing)
+        residual = self.reconstruct(_merge(self.merge, features, self.phases, there, masks))
         return self._interpolate(skip) + 0.5 * residual
 
     def _check_present(self, given: int, present: Sequence[int] | None) -> tuple[int, ...] | None:
@@ -192,14 +216,21 @@ class PFNL3DNet(nn.Module):
             )
         return there
 
-    def _mix(self, phases: PhaseBatch, present: tuple[int, ...] | None) -> PhaseBatch:
+    def _mix(
+        self, phases: PhaseBatch, present: tuple[int, ...] | None, covered: Coverage | None
+    ) -> PhaseBatch:
         block = self.nonlocal_block
-        return block(phases, present) if isinstance(block, NonLocalBlock3D) else block(phases)
+        return block(phases, present, covered) if isinstance(block, NonLocalBlock3D) else block(phases)
 
     def _interpolate(self, skip: Tensor) -> Tensor:
         if self.scale == 1:
             return skip
         return functional.interpolate(skip, scale_factor=self.scale, mode="trilinear", align_corners=False)
+
+
+def _phase_major(volumes: Tensor) -> Tensor:
+    """`(batch, P, x, y, z)` to `(P * batch, 1, x, y, z)`."""
+    return volumes.transpose(0, 1).flatten(0, 1).unsqueeze(1)
 
 
 def _reconstruction(features: int, scale: int) -> list[nn.Module]:

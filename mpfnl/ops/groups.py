@@ -15,7 +15,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from mpfnl.ops.convolution import computing_dtype
-from mpfnl.shapes import Features, Reshaped
+from mpfnl.shapes import CoverageMaps, Features, Reshaped
 
 LAYOUT = torch.channels_last_3d
 
@@ -48,6 +48,41 @@ def convolve_groups_leaky_relu(
     for group, slab in zip(each[1:], slabs[1:], strict=True):
         total.add_(functional.conv3d(group, slab, padding=padding))
     return functional.leaky_relu(total, slope, inplace=True)
+
+
+def convolve_covered_groups_leaky_relu(
+    features: Features, covered: CoverageMaps, weight: Tensor, bias: Tensor, groups: int, slope: float
+) -> Reshaped:
+    """`convolve_groups_leaky_relu` where a group may lack voxels: its weights are left out there.
+
+    The sum over the groups is scaled by `groups / available` at each voxel, with `available` the number of
+    groups that cover it, as in a partial convolution (Liu et al., ECCV 2018). A group that covers no voxel is
+    a missing one, see `select_groups`.
+
+    Args:
+        features: `(groups * batch, C, x, y, z)`, group-major.
+        covered: 1 where a group has the voxel, else 0: `(groups * batch, 1, x, y, z)`. Each voxel is covered
+            by at least one group.
+        weight: `(out, groups * C, k, k, k)`, k odd; the sides are kept.
+        bias: `(out,)`.
+        groups: Number of groups.
+        slope: Slope of the activation below zero.
+
+    Returns:
+        `(batch, out, x, y, z)`.
+    """
+    edge = weight.shape[-1]
+    slabs = weight.chunk(groups, dim=1)
+    each = (features * covered).chunk(groups, dim=0)
+    total = functional.conv3d(each[0], slabs[0], padding=edge // 2)
+    for group, slab in zip(each[1:], slabs[1:], strict=True):
+        total = total + functional.conv3d(group, slab, padding=edge // 2)
+    shares = covered
+    if edge > 1:  # the neighbourhood's share of covered voxels
+        shares = functional.avg_pool3d(covered, edge, 1, edge // 2, count_include_pad=False)
+    available = shares.unflatten(0, (groups, -1)).sum(0)
+    total = total * (groups / available) + bias[:, None, None, None]
+    return functional.leaky_relu(total, slope)
 
 
 def select_groups(

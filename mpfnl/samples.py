@@ -69,7 +69,7 @@ class StudyBatch(TypedDict):
     """A batch as the data module yields it and the models take it."""
 
     phases: PhaseBatch
-    """The degraded phases, `(batch, P, x, y, z)` in [0, 1]."""
+    """The degraded phases, `(batch, P, x, y, z)` in [0, 1]; NaN where a phase but the target has no voxel."""
     target: TargetBatch
     """The clean target phase, `(batch, 1, x, y, z)` in [0, 1]."""
     study_id: list[str]

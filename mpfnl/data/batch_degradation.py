@@ -11,9 +11,11 @@ from torch import Tensor
 
 from mpfnl.data.degradation import SampleSettings, block_mean
 from mpfnl.data.patches import PatchSampling
+from mpfnl.networks.coverage import normalize_covered
 from mpfnl.samples import StudyBatch
 from mpfnl.transforms.degradation import apply_batch
 from mpfnl.transforms.rotation import rotate90
+from mpfnl.window import COVERED_FROM_HU, UNCOVERED_HU
 
 
 class RawBatch(TypedDict):
@@ -44,15 +46,20 @@ class BatchDegradation:
         samples = [json.loads(sample) for sample in batch["degradation"]]
         records = [record for sample in samples for record in sample["records"]]
         spacings = [sample["spacing_mm"] for sample in samples for _ in range(phases)]
-        degraded = apply_batch(clean[:, :-1].flatten(0, 1), spacings, records)
-        hu = torch.cat([degraded.unflatten(0, (count, phases)), clean[:, -1:]], dim=1)
+        place = self.settings.phases.index(self.settings.target)
+        uncovered = clean[:, :-1] < COVERED_FROM_HU
+        uncovered[:, place] = False
+        filled = torch.where(uncovered, clean[:, -1:], clean[:, :-1])
+        degraded = apply_batch(filled.flatten(0, 1), spacings, records).unflatten(0, (count, phases))
+        hu = torch.cat([degraded.masked_fill(uncovered, UNCOVERED_HU), clean[:, -1:]], dim=1)
         rotated = [
             _rotated(volumes, json.loads(turns))
             for volumes, turns in zip(self.sampling.trim(hu), batch["rotation"], strict=True)
         ]
         stacked, window = torch.stack(rotated), self.settings.window
+        coarse = block_mean(stacked[:, :-1], self.settings.scale).transpose(0, 1)
         return {
-            "phases": window.normalize(block_mean(stacked[:, :-1], self.settings.scale)),
+            "phases": normalize_covered(coarse, window, place).transpose(0, 1),
             "target": window.normalize(stacked[:, -1:]),
             "study_id": batch["study_id"],
         }

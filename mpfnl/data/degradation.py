@@ -18,7 +18,7 @@ from mpfnl.phases import Phase
 from mpfnl.transforms.degradation import Preset, Record
 from mpfnl.transforms.seeds import Sharing, checked_run_seed, phase_draws
 from mpfnl.volumes.intensity import as_int16
-from mpfnl.window import ABDOMEN, Window
+from mpfnl.window import ABDOMEN, COVERED_FROM_HU, UNCOVERED_HU, Window
 
 
 class Sample(TypedDict):
@@ -97,6 +97,9 @@ class SampleSettings:
     ) -> dict[Phase, Tensor]:
         """Degrades each phase by its record.
 
+        Where a phase does not cover a voxel, the target's HU stand in for it while it is degraded, and the
+        voxel remains uncovered.
+
         Args:
             hu: `(x, y, z)` of each phase in the order of `loaded`.
             spacing: Voxel spacing in mm.
@@ -105,10 +108,15 @@ class SampleSettings:
         Returns:
             HU `(x, y, z)`, float32, of each input phase.
         """
-        return {
-            phase: parameters[phase].apply(to_float32(hu[self.loaded.index(phase)]), spacing)
-            for phase in self.phases
-        }
+        degraded = {}
+        for phase in self.phases:
+            scan = hu[self.loaded.index(phase)]
+            uncovered = (scan < COVERED_FROM_HU) & (phase is not self.target)
+            filled = np.where(uncovered, hu[-1], scan) if uncovered.any() else scan
+            degraded[phase] = parameters[phase].apply(to_float32(filled), spacing)
+            if uncovered.any():
+                degraded[phase][torch.from_numpy(uncovered)] = UNCOVERED_HU
+        return degraded
 
 
 def degrade_study(study: StudyScans, settings: SampleSettings) -> dict[Phase, NDArray[np.int16]]:
@@ -129,13 +137,18 @@ def block_mean(hu: Tensor, scale: int) -> Tensor:
     """The mean over cubes of voxels, as a scan with thicker slices and larger pixels measures it.
 
     Args:
-        hu: `(..., x, y, z)`; incomplete cubes at the end of an axis are left out.
+        hu: `(..., x, y, z)`; incomplete cubes at the end of an axis are left out. A cube with a voxel that
+            the scan does not cover is not covered.
         scale: Edge of a cube in voxels.
     """
     if scale == 1:
         return hu
-    return avg_pool3d(hu.reshape(-1, 1, *hu.shape[-3:]), scale).reshape(
-        *hu.shape[:-3], *(side // scale for side in hu.shape[-3:])
+    cubes = hu.reshape(-1, 1, *hu.shape[-3:])
+    uncovered = avg_pool3d((cubes < COVERED_FROM_HU).to(hu.dtype), scale) > 0
+    return (
+        avg_pool3d(cubes, scale)
+        .masked_fill(uncovered, UNCOVERED_HU)
+        .reshape(*hu.shape[:-3], *(side // scale for side in hu.shape[-3:]))
     )
 
 

@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 
 from mpfnl.data.degradation import Sample, SampleSettings, block_mean, to_float32
 from mpfnl.data.studies import Studies, StudyScans
+from mpfnl.networks.coverage import normalize_covered
 from mpfnl.transforms.seeds import sample_generator
 from mpfnl.transforms.torchio_transforms import Rotation90
 from mpfnl.volumes.grid import Box
@@ -185,11 +186,10 @@ class DegradedPatches:
         """The sample in [0, 1]: `(P, x, y, z)` and `(1, x, y, z)`; phases on the settings's coarser grid."""
         images = (_of_slab if settings.whole_slices else _of_patch)(patch, settings, sampling.edge)
         images = self._augment({name: sampling.trim(hu) for name, hu in images.items()}, patch)
+        phases = _stacked([block_mean(images[str(phase)], settings.scale) for phase in settings.phases])
         return {
-            "phases": _windowed(
-                [block_mean(images[str(phase)], settings.scale) for phase in settings.phases], settings
-            ),
-            "target": _windowed([images[TARGET]], settings),
+            "phases": normalize_covered(phases, settings.window, settings.phases.index(settings.target)),
+            "target": settings.window.normalize(_stacked([images[TARGET]])),
             "study_id": patch.study.study_id,
         }
 
@@ -265,9 +265,9 @@ def _augmented(augmentation: tio.Transform, images: dict[str, Tensor], patch: Pa
     return augmented
 
 
-def _windowed(scans: Sequence[Tensor], settings: SampleSettings) -> Tensor:
-    """Scans stacked and mapped to [0, 1], in NumPy's memory; see `to_float32`."""
-    return torch.from_numpy(settings.window.normalize(np.stack([scan.numpy() for scan in scans])))
+def _stacked(scans: Sequence[Tensor]) -> Tensor:
+    """Scans stacked, in NumPy's memory; see `to_float32`."""
+    return torch.from_numpy(np.stack([scan.numpy() for scan in scans]))
 
 
 Voxel = TypeVar("Voxel", np.int16, np.float32)

@@ -9,6 +9,7 @@ from torch.utils.data import Dataset
 
 from mpfnl.data.degradation import Sample, SampleSettings, degrade_study, to_float32
 from mpfnl.data.studies import StudyCache
+from mpfnl.networks.coverage import normalize_covered
 
 
 @dataclass
@@ -38,10 +39,9 @@ class VolumeDataset(Dataset[Sample]):
         target = to_float32(study.read(self.settings.loaded.index(self.settings.target)))
         x, y, z = (side - side % self.settings.scale for side in target.shape)
         window, phases = self.settings.window, self.settings.phases
+        hu = torch.stack([torch.from_numpy(degraded[phase]).float() for phase in phases])
         return {
-            "phases": torch.stack(
-                [window.normalize(torch.from_numpy(degraded[phase]).float()) for phase in phases]
-            ),
+            "phases": normalize_covered(hu, window, phases.index(self.settings.target)),
             "target": window.normalize(target[:x, :y, :z]).unsqueeze(0),
             "study_id": study.study_id,
         }

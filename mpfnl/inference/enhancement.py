@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from mpfnl.errors import DamagedError
+from mpfnl.inference.coverage import WHOLE, CoverageMeter
 from mpfnl.inference.hounsfield import REACH, NoiseMeter, Restorer
 from mpfnl.inference.memory import allowed, highest, resident
 from mpfnl.inference.plan import Plan, TileCost, Workload, make_plan, tile_cost
@@ -21,6 +22,7 @@ from mpfnl.inference.runner import RunOptions, TileRunner
 from mpfnl.inference.selection import LOGGER, PhaseModel, PhaseSelection, select_phases, warn_once
 from mpfnl.inference.sweep import Box, sweep
 from mpfnl.inference.tiling import Tiling, network_tiling, sees_whole_tile, smaller_tilings
+from mpfnl.networks.coverage import normalize_covered
 from mpfnl.phases import Phase
 from mpfnl.progress import track
 from mpfnl.shapes import PhaseVolume
@@ -29,7 +31,7 @@ from mpfnl.volumes.grid import check_same_grid
 from mpfnl.volumes.intensity import Voxels
 from mpfnl.volumes.scan import MovingSlab
 from mpfnl.volumes.writing import check_output, volume_writer, write_volume
-from mpfnl.window import Window
+from mpfnl.window import UNCOVERED_HU, Window
 
 ScanSource: TypeAlias = str | Path | Volume
 """Scan of one phase: a file or folder that `read_volume` takes, or a volume in memory."""
@@ -140,22 +142,31 @@ def open_study(
     selection = select_phases(model, sources.keys())
     with ExitStack() as stack:
         meter = NoiseMeter(model.window)
-        scans = {}
+        scans, coverage = {}, {}
         for phase in selection.phases:
-            visit = meter if phase is model.target else None
-            scans[phase] = open_scan(sources[phase], phase, visit, canonical=True)
+            if phase is not model.target:
+                coverage[phase] = CoverageMeter()
+            scans[phase] = open_scan(sources[phase], phase, coverage.get(phase, meter), canonical=True)
             stack.callback(scans[phase].close)
         target = scans[model.target]
         check_same_grid(target, [scan for scan in scans.values() if scan is not target])
         stack.callback(network.train, network.training)
         network.eval()
-        runner = TileRunner(network, RunOptions(options.precision, selection.present, options.self_ensemble))
+        place = selection.phases.index(model.target)
+        run = RunOptions(options.precision, selection.present, options.self_ensemble, place)
+        runner = TileRunner(network, run)
         plan = _plan(model, runner, list(scans.values()), target, options, keeps_result)
         _warn_of_other_tile(model, plan.tiling)
         restorer = Restorer(target.grid.shape, meter.sd, model.window, plan.slices, runner.scale)
         slabs = {phase: MovingSlab(scan) for phase, scan in scans.items()}
-        tiles = ScanTiles(list(slabs.values()), slabs[model.target], model.window)
-        study = StudyEnhancement(model.name, tiles, runner, restorer, selection, plan, options.progress)
+        slices = [coverage[phase].slices if phase in coverage else None for phase in scans]
+        tiles = ScanTiles(list(slabs.values()), slabs[model.target], model.window, slices)
+        lacking = [
+            f"{phase.label} phase: {each.line}" for phase, each in coverage.items() if each.share < WHOLE
+        ]
+        study = StudyEnhancement(
+            model.name, tiles, runner, restorer, selection, plan, lacking, options.progress
+        )
         for line in study.lines:
             LOGGER.info(line)
         yield study
@@ -202,11 +213,13 @@ class ScanTiles:
         slabs: Phases in stacking order, on one grid.
         target: Phase that is enhanced; a few more of its slices stay in memory for the conversion to HU.
         window: HU window of the network.
+        slices: Slices of each phase that are not blank; None for all.
     """
 
     slabs: Sequence[MovingSlab]
     target: MovingSlab
     window: Window
+    slices: Sequence[slice | None]
 
     @property
     def sides(self) -> tuple[int, int, int]:
@@ -219,12 +232,18 @@ class ScanTiles:
         return torch.device("cpu")
 
     def tile(self, box: Box) -> PhaseVolume:
-        """The phases in a box, `(P, x, y, z)` in [0, 1]."""
+        """The phases in a box, `(P, x, y, z)` in [0, 1]; NaN where a phase has no voxel."""
         along_x, along_y, along_z = box
-        stop = min(along_z.stop, self.sides[2])
-        slabs = (slab.read(along_z.start, stop) for slab in self.slabs)
-        hu = (np.array(slab[along_x, along_y], dtype=np.float32, order="C") for slab in slabs)
-        return torch.stack([self.window.normalize(torch.from_numpy(each)) for each in hu])
+        start, stop = along_z.start, min(along_z.stop, self.sides[2])
+        slabs = (slab.read(start, stop) for slab in self.slabs)
+        hu = [
+            torch.from_numpy(np.array(slab[along_x, along_y], dtype=np.float32, order="C")) for slab in slabs
+        ]
+        for each, slices in zip(hu, self.slices, strict=True):
+            if slices is not None:
+                each[:, :, : max(0, slices.start - start)] = UNCOVERED_HU
+                each[:, :, max(0, slices.stop - start) :] = UNCOVERED_HU
+        return normalize_covered(torch.stack(hu), self.window, self.slabs.index(self.target))
 
     def drop(self, before: int) -> None:
         """Frees the slices before this one."""
@@ -243,6 +262,7 @@ class StudyEnhancement:
         restorer: Conversion of slabs to HU.
         selection: Phases used.
         plan: Tiles, steps and predicted memory.
+        lacking: Coverage of the phases that do not cover the whole target, one line each.
         progress: Display of a progress bar.
     """
 
@@ -252,6 +272,7 @@ class StudyEnhancement:
     restorer: Restorer
     selection: PhaseSelection
     plan: Plan
+    lacking: Sequence[str] = ()
     progress: bool = False
 
     @property
@@ -266,8 +287,8 @@ class StudyEnhancement:
 
     @property
     def lines(self) -> list[str]:
-        """Phases used and predicted memory, one line each."""
-        return [self.selection.line, self.plan.line]
+        """Phases used, their coverage where it is not whole, and predicted memory, one line each."""
+        return [self.selection.line, *self.lacking, self.plan.line]
 
     def write(self, output: str | Path) -> None:
         """Writes the enhanced scan slab by slab; the whole is never in memory.

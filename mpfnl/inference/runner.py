@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from mpfnl.networks.capabilities import network_capabilities
+from mpfnl.networks.coverage import run_covered
 from mpfnl.shapes import PhaseVolume, SpatialVolume
 
 GRAPH_FROM = 16
@@ -26,11 +27,13 @@ class RunOptions:
         precision: Number type of the convolutions; the device's preferred one if None.
         present: Indices of the available phases, for networks with optional phases; None if all are there.
         self_ensemble: Mean over eight orientations, see `SelfEnsemble`.
+        target: Place of the target among the available phases.
     """
 
     precision: torch.dtype | None = None
     present: Sequence[int] | None = None
     self_ensemble: bool = False
+    target: int = -1
 
 
 def preferred_precision(device: torch.device) -> torch.dtype:
@@ -63,10 +66,11 @@ class TileRunner:
         self.scale = network_capabilities(network).scale
         self.precision = options.precision or preferred_precision(self.device)
         run = frozen_copy(network, self.precision)
+        partly: nn.Module = _PartlyCovered(run, options.target, options.present)
         if options.present is not None:
             run = _WithPresent(run, options.present)
-        self._network = SelfEnsemble(run) if options.self_ensemble else run
-        self._network.eval()
+        self._network = (SelfEnsemble(run) if options.self_ensemble else run).eval()
+        self._partly_covered = (SelfEnsemble(partly) if options.self_ensemble else partly).eval()
         self._graphed: GraphedNetwork | None = None
 
     def expect(self, tiles: int) -> None:
@@ -78,13 +82,16 @@ class TileRunner:
         """The enhanced tile, `scale` times as long, float32, not clipped, on the runner's device.
 
         Args:
-            phases: The tile `(P, x, y, z)` in [0, 1], on any device.
+            phases: The tile `(P, x, y, z)` in [0, 1], on any device; NaN where a phase but the target has no
+                voxel.
 
         Raises:
             ValueError: If the result's grid does not match the network's `scale`.
         """
-        tile = phases.unsqueeze(0).to(self.device)
         run = self._graphed or self._network
+        if bool(torch.isnan(phases).any()):
+            run = self._partly_covered
+        tile = phases.unsqueeze(0).to(self.device)
         with torch.autocast(self.device.type, self.precision, enabled=self.precision is not torch.float32):
             enhanced: Tensor = run(tile)
         if list(enhanced.shape[2:]) != [self.scale * side for side in tile.shape[2:]]:
@@ -109,6 +116,19 @@ class _WithPresent(nn.Module):
     def forward(self, phases: Tensor) -> Tensor:
         enhanced: Tensor = self.network(phases, present=self.present)
         return enhanced
+
+
+class _PartlyCovered(nn.Module):
+    """A network on phases that lack voxels; see `run_covered`."""
+
+    def __init__(self, network: nn.Module, target: int, present: Sequence[int] | None) -> None:
+        super().__init__()
+        self.network = network
+        self.target = target
+        self.present = None if present is None else tuple(present)
+
+    def forward(self, phases: Tensor) -> Tensor:
+        return run_covered(self.network, phases, self.target % phases.shape[1], self.present)
 
 
 CAST = (nn.Conv3d, nn.ConvTranspose3d, nn.Linear)

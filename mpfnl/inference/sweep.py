@@ -147,6 +147,7 @@ def tiled_forward(
     *,
     present: Sequence[int] | None = None,
     self_ensemble: bool = False,
+    target: int = -1,
 ) -> SpatialVolume:
     """Runs a network over a volume in overlapping tiles; see `sweep`.
 
@@ -155,12 +156,13 @@ def tiled_forward(
     Args:
         network: Network from `(1, P, x, y, z)` to `(1, 1, x, y, z)`, in evaluation mode. An attribute `scale`
             is the factor by which the result's grid is finer.
-        phases: Phases `(P, x, y, z)` in [0, 1].
+        phases: Phases `(P, x, y, z)` in [0, 1]; NaN where a phase but the target has no voxel.
         tiling: Tile, overlap and halo.
         precision: Number type of the convolutions; the device's preferred one if None.
         progress: Progress bar over the tiles.
         present: Indices of the available phases, for networks with optional phases; None if all are there.
         self_ensemble: Mean over eight orientations of each tile.
+        target: Place of the target among the phases.
 
     Returns:
         Enhanced volume `(scale * x, scale * y, scale * z)`, float32, clipped to [0, 1].
@@ -175,7 +177,7 @@ def tiled_forward(
     (torch.Size([40, 40, 12]), 0.5)
     """
     device = network_device(network) or phases.device
-    runner = TileRunner(network, RunOptions(precision, present, self_ensemble), device)
+    runner = TileRunner(network, RunOptions(precision, present, self_ensemble, target), device)
     sides = [runner.scale * side for side in phases.shape[1:]]
     enhanced = torch.empty(sides, dtype=torch.float32, device=phases.device)
     for start, slab in sweep(runner, TensorTiles(phases), tiling or Tiling(), progress):

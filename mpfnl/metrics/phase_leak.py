@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from mpfnl.phases import Phase
-from mpfnl.window import Window
+from mpfnl.window import COVERED_FROM_HU, Window
 
 Scan = NDArray[Any]
 """HU (x, y, z), whole or floating-point numbers."""
@@ -240,7 +240,8 @@ def organ_drift(
     Args:
         enhanced: HU (x, y, z) of the enhanced scan.
         reference: HU of the clean scan of the same phase.
-        others: HU of the clean scan of each other phase, on the same grid.
+        others: HU of the clean scan of each other phase, on the same grid; one that does not cover the core is
+            not compared.
         organ: Zones of the organ, see `organ_zones`.
         degraded: HU of the degraded scan that was enhanced, if there is one.
         window: HU window of the network.
@@ -268,7 +269,10 @@ def organ_drift(
     def mean(scan: Scan | None, zone: Mask) -> float:
         if scan is None or not zone.any():
             return math.nan
-        return float(scan[organ.box][zone].astype(np.float64).clip(window.lower, window.upper).mean())
+        hu = scan[organ.box][zone].astype(np.float64)
+        if (hu < COVERED_FROM_HU).any():
+            return math.nan
+        return float(hu.clip(window.lower, window.upper).mean())
 
     deep = math.nan
     if organ.deep_ml >= rule.least_ml:

@@ -24,6 +24,7 @@ from mpfnl.models.rates import Interval, OptimizerFactory, SchedulerFactory, che
 from mpfnl.models.weights import ModelConfig, one_line
 from mpfnl.networks import build_network
 from mpfnl.networks.capabilities import network_capabilities
+from mpfnl.networks.coverage import run_covered
 from mpfnl.networks.registry import network_options
 from mpfnl.phases import Phase, PhaseName, resolve_phases
 from mpfnl.samples import PhaseSource, StudyBatch
@@ -296,13 +297,15 @@ class EnhancementModule(PretrainedModule):
         """Enhances a batch of patches.
 
         Args:
-            phases: Phases `(batch, P, x, y, z)` in [0, 1] in stacking order.
+            phases: Phases `(batch, P, x, y, z)` in [0, 1] in stacking order; NaN where a phase has no voxel.
             present: Ascending indices of the phases that `phases` holds; None: all.
 
         Returns:
             The enhanced phase `(batch, 1, x, y, z)`.
         """
-        return self.network(phases) if present is None else self.network(phases, present=present)
+        place = self.phases.index(self.target)
+        target = place if present is None else list(present).index(place)
+        return run_covered(self.network, phases, target, present)
 
     def training_forward(self, phases: PhaseBatch) -> TargetBatch:
         """The network over the phases that phase dropout leaves."""
@@ -354,7 +357,11 @@ class EnhancementModule(PretrainedModule):
         device = batch["phases"].device.type
         precision = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else torch.float32
         tiling = self.tiling or network_tiling(self.network, self.patch_size)
-        volumes = [tiled_forward(self.network, phases, tiling, precision) for phases in batch["phases"]]
+        target = self.phases.index(self.target)
+        volumes = [
+            tiled_forward(self.network, phases, tiling, precision, target=target)
+            for phases in batch["phases"]
+        ]
         return torch.stack(volumes).unsqueeze(1)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:

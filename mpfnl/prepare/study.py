@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from mpfnl.data.manifest import Quality, Study, mask_phase
 from mpfnl.errors import GridError, InputError, InputWarning
 from mpfnl.files import atomic_file, file_digest, write_text
+from mpfnl.inference.coverage import CoverageMeter
 from mpfnl.phases import Phase
 from mpfnl.prepare.alignment import Alignment
 from mpfnl.prepare.cropping import find_box, scan_body
@@ -36,7 +37,7 @@ from mpfnl.volumes import Volume, read_volume, write_volume
 from mpfnl.volumes.grid import Box, check_same_grid
 from mpfnl.volumes.intensity import as_int16
 from mpfnl.volumes.masks import read_label_volume, split_labels
-from mpfnl.window import AIR_HU
+from mpfnl.window import AIR_HU, COVERED_FROM_HU, UNCOVERED_HU
 
 REFERENCE = Phase.PORTAL_VENOUS
 """The phase to which the others are registered."""
@@ -95,7 +96,7 @@ def _prepare(study: Study, settings: PrepareSettings, key: str, folder: Path) ->
     target = read_volume(study.file(REFERENCE), REFERENCE).canonical().detached()
     box = find_box(target, settings)
     reference = target.crop(box)
-    arrays: dict[str, NDArray[Any]] = {REFERENCE.value: whole_hu(reference.data)}
+    arrays: dict[str, NDArray[Any]] = {REFERENCE.value: whole_hu(np.maximum(reference.data, AIR_HU))}
     for column, path in study.masks.items():
         if mask_phase(column) is REFERENCE:
             arrays[column] = _mask(path, target).crop(box).data
@@ -118,8 +119,8 @@ def _prepare(study: Study, settings: PrepareSettings, key: str, folder: Path) ->
 
 
 def whole_hu(hu: NDArray[Any]) -> NDArray[np.int16]:
-    """HU as prepared scans hold them: whole numbers, none below that of air."""
-    return as_int16(np.maximum(hu, AIR_HU))
+    """HU as prepared scans hold them: whole numbers, none below that of air but where nothing was scanned."""
+    return np.where(hu < COVERED_FROM_HU, np.int16(UNCOVERED_HU), as_int16(np.maximum(hu, AIR_HU)))
 
 
 def _register_phase(
@@ -138,7 +139,9 @@ def _register_phase(
         except InputError as error:
             raise type(error)(f"{scan.name}: {error}") from error
     floating = sitk.Cast(moving, sitk.sitkFloat32)
-    hu = to_voxels(resample(floating, fixed, transform, _INTERPOLATORS[settings.interpolation]))
+    interpolator = _INTERPOLATORS[settings.interpolation]
+    hu = to_voxels(resample(floating, fixed, transform, interpolator, UNCOVERED_HU))
+    hu = np.where(_covered(scan, fixed, transform), hu, UNCOVERED_HU)
     masks = {}
     for column, path in study.masks.items():
         if mask_phase(column) is phase:
@@ -148,6 +151,16 @@ def _register_phase(
     quality = measure(Alignment.on_grid(fixed, floating, transform))
     sheet = Alignment.on_grid(fixed, floating, transform, SHEET_MM)
     return RegisteredPhase(whole_hu(hu), masks, quality, sheet)
+
+
+def _covered(scan: Volume, fixed: Image, transform: sitk.Transform) -> NDArray[np.bool_]:
+    """Where a scan has voxels, on the fixed grid: not beyond its field of view, nor in blank end slices."""
+    meter = CoverageMeter()
+    meter(0, scan.data, scan.shape[2])
+    covered = scan.data >= COVERED_FROM_HU
+    covered[:, :, : meter.slices.start] = covered[:, :, meter.slices.stop :] = False
+    mask = to_image(covered.astype(np.uint8), scan.affine)
+    return to_voxels(resample(mask, fixed, transform, sitk.sitkNearestNeighbor, 0)).astype(np.bool_)
 
 
 def _check_overlap(scan: Volume, moving: Image, grid: Image, study: Study) -> None:

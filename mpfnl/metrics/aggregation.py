@@ -179,3 +179,26 @@ class NormalizedSurfaceDistance(MeanOverVolumes):
     def compute(self) -> dict[str, Tensor]:
         """`nsd`, the mean over volumes with an NSD (NaN without any); `nsd_undefined`, a count."""
         return {"nsd": self._mean(), "nsd_undefined": self.excluded.clone()}
+
+
+class MeanLoss(MeanOverVolumes):
+    """Mean of a loss over patches, each with the same weight, also over several processes.
+
+    Lightning's mean over processes (`sync_dist`) is off where their batches differ in size; this is exact.
+    """
+
+    higher_is_better = False
+
+    def update(self, loss: Tensor, patches: int) -> None:
+        """Adds the mean loss of a batch.
+
+        Args:
+            loss: Mean loss, a scalar.
+            patches: Number of patches in the batch.
+        """
+        losses = loss.detach().expand(patches)
+        self._add(losses, torch.zeros_like(losses, dtype=torch.bool))
+
+    def compute(self) -> Tensor:
+        """The mean."""
+        return self._mean()

@@ -240,8 +240,8 @@ def organ_drift(
     Args:
         enhanced: HU (x, y, z) of the enhanced scan.
         reference: HU of the clean scan of the same phase.
-        others: HU of the clean scan of each other phase, on the same grid; one that does not cover the core is
-            not compared.
+        others: HU of the clean scan of each other phase, on the same grid; one that does not cover
+            the core is not compared.
         organ: Zones of the organ, see `organ_zones`.
         degraded: HU of the degraded scan that was enhanced, if there is one.
         window: HU window of the network.

@@ -7,7 +7,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-import numpy as np
 import torch
 from lightning.pytorch.utilities.types import LRSchedulerConfigType, OptimizerLRScheduler
 from torch import Tensor, nn
@@ -17,7 +16,8 @@ from mpfnl.errors import ConflictError, FormatError, NotFoundError, OptionError
 from mpfnl.inference.sweep import tiled_forward
 from mpfnl.inference.tiling import Tiling, network_tiling
 from mpfnl.losses import L1SobelLoss
-from mpfnl.metrics.aggregation import MeanOverVolumes, PeakSignalNoiseRatio3D, StructuralSimilarity3D
+from mpfnl.metrics.aggregation import MeanLoss, PeakSignalNoiseRatio3D, StructuralSimilarity3D
+from mpfnl.models.dropout import drawn_phases, uncover
 from mpfnl.models.freezing import part_names, set_trained
 from mpfnl.models.pretrained import PretrainedModule
 from mpfnl.models.rates import Interval, OptimizerFactory, SchedulerFactory, check_schedule, make_optimizer
@@ -51,8 +51,9 @@ class EnhancementModule(PretrainedModule):
         target: Phase that the model restores.
         options: Options of a network that is given by its name.
         window: HU window that is mapped to [0, 1].
-        phase_dropout: Probability with which each phase but the target is left out of a training step, for a
-            network that computes without some. The draw depends on the seed and the step alone.
+        phase_dropout: Probability with which each phase but the target is left out of a training step, and
+            with which one that remains ends within a patch, for a network that computes without some. The
+            draws depend on the seed and the step alone.
         loss: Loss of (prediction, target); None: L1 + 0.7 L1-Sobel (eq. 1).
         optimizer: Optimiser, made from the parameters.
         lr_scheduler: Learning-rate schedule, made from the optimiser; None: a constant rate.
@@ -308,8 +309,11 @@ class EnhancementModule(PretrainedModule):
         return run_covered(self.network, phases, target, present)
 
     def training_forward(self, phases: PhaseBatch) -> TargetBatch:
-        """The network over the phases that phase dropout leaves."""
+        """The network over the phases, and the parts of their fields of view, that phase dropout leaves."""
         present = self.drawn_phases(self.global_step)
+        if self.phase_dropout:
+            target = self.phases.index(self.target)
+            phases = uncover(phases, target, self.phase_dropout, self.global_step)
         enhanced: Tensor
         enhanced = self(phases[:, present], present) if len(present) < phases.shape[1] else self(phases)
         return enhanced
@@ -320,12 +324,7 @@ class EnhancementModule(PretrainedModule):
         Args:
             step: Step of the training; all processes of a training draw alike.
         """
-        places = range(len(self.phases))
-        if not self.phase_dropout:
-            return list(places)
-        drawn = np.random.default_rng([torch.initial_seed(), step]).random(len(places)) >= self.phase_dropout
-        drawn[self.phases.index(self.target)] = True
-        return [place for place in places if drawn[place]]
+        return drawn_phases(len(self.phases), self.phases.index(self.target), self.phase_dropout, step)
 
     def training_step(self, batch: StudyBatch, batch_idx: int) -> Scalar:
         """The loss of a batch of patches; logged as `train_loss`."""
@@ -419,29 +418,6 @@ class EnhancementModule(PretrainedModule):
         options = EnhanceOptions(tiling or self.tiling, precision, progress, self_ensemble, max_memory)
         named = {Phase(phase): source for phase, source in phases.items()}
         return enhance_study(self, named, output, options)
-
-
-class MeanLoss(MeanOverVolumes):
-    """Mean of a loss over patches, each with the same weight, also over several processes.
-
-    Lightning's mean over processes (`sync_dist`) is off where their batches differ in size; this is exact.
-    """
-
-    higher_is_better = False
-
-    def update(self, loss: Tensor, patches: int) -> None:
-        """Adds the mean loss of a batch.
-
-        Args:
-            loss: Mean loss, a scalar.
-            patches: Number of patches in the batch.
-        """
-        losses = loss.detach().expand(patches)
-        self._add(losses, torch.zeros_like(losses, dtype=torch.bool))
-
-    def compute(self) -> Tensor:
-        """The mean."""
-        return self._mean()
 
 
 def _probability(phase_dropout: float) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import chain
 
 import torch
@@ -12,7 +13,7 @@ from mpfnl.networks.capabilities import Capabilities
 from mpfnl.networks.layers import DepthToSpace, check_scale, doublings, run_blocks
 from mpfnl.networks.registry import register_network
 from mpfnl.ops.convolution import convolve_leaky_relu
-from mpfnl.shapes import Features, PhaseBatch, Reshaped, TargetBatch
+from mpfnl.shapes import Coverage, Features, PhaseBatch, Reshaped, TargetBatch
 
 
 class ChannelAttention(nn.Module):
@@ -104,11 +105,14 @@ class RCAN3DNet(nn.Module):
         blocks: Number of attention blocks a group.
         reduction: Reduction of the channel attention.
         scale: Refinement of the output grid along each axis: 1 (the input's grid), 2 or 4.
+        presence: Whether a mask of each phase, 1 where it has voxels, is an input beside it. The network then
+            computes without some phases, or parts of them; train it with phase dropout.
+        target: Index of the target phase, which is never missing.
         activation_checkpointing: Whether training keeps only the input of each residual group and computes
             the group again in the backward pass: less memory, a third more time.
 
     Raises:
-        ValueError: If the scale is not 1, 2 or 4.
+        ValueError: If the scale is not 1, 2 or 4, or the target is not one of the phases.
 
     >>> network = RCAN3DNet(phases=1, channels=8, groups=1, blocks=1, scale=2)
     >>> tuple(network(torch.rand(1, 1, 6, 6, 6)).shape)
@@ -123,38 +127,69 @@ class RCAN3DNet(nn.Module):
         blocks: int = 3,
         reduction: int = 8,
         scale: int = 1,
+        presence: bool = False,
+        target: int | None = None,
         activation_checkpointing: bool = False,
     ) -> None:
         super().__init__()
         check_scale(scale)
+        self.target = phases - 1 if target is None else target
+        if not 0 <= self.target < phases:
+            raise ValueError(f"target {target} is not one of the {phases} phases")
         self.phases = phases
         self.scale = scale
-        self.capabilities = Capabilities(scale)
+        self.presence = presence
+        self.capabilities = Capabilities(scale, missing_phases=presence, coverage=presence)
         self.activation_checkpointing = activation_checkpointing
-        self.first = nn.Conv3d(phases, channels, 3, padding=1)
+        self.first = nn.Conv3d(2 * phases if presence else phases, channels, 3, padding=1)
         self.groups = nn.Sequential(*(ResidualGroup(channels, blocks, reduction) for _ in range(groups)))
         self.body_end = nn.Conv3d(channels, channels, 3, padding=1)
         self.upscale = nn.Sequential(*_upscaling(channels, scale))
         self.last = nn.Conv3d(channels, 1, 3, padding=1)
 
-    def forward(self, phases: PhaseBatch) -> TargetBatch:
+    def forward(
+        self, phases: PhaseBatch, present: Sequence[int] | None = None, covered: Coverage | None = None
+    ) -> TargetBatch:
         """Enhances a batch.
 
         Args:
-            phases: Phases `(batch, P, x, y, z)` in [0, 1] in stacking order.
+            phases: Phases `(batch, P, x, y, z)` in [0, 1] in stacking order, without missing phases.
+            present: Ascending indices of the phases that `phases` holds, the target's among them; None: all.
+            covered: True where a phase has the voxel, `(batch, P, x, y, z)`; None: everywhere.
 
         Returns:
             `(batch, 1, scale * x, scale * y, scale * z)`, not clipped.
 
         Raises:
-            ValueError: If the number of phases differs from the network's.
+            ValueError: If the number of phases differs from the network's or from those present, or a phase
+                is missing that the network needs.
         """
-        if phases.shape[1] != self.phases:
-            raise ValueError(f"this network takes {self.phases} phases, not {phases.shape[1]}")
-        shallow = self.first(2 * phases - 1)
+        shallow = self.first(self._inputs(phases, present, covered))
         deep = run_blocks(self.groups, shallow, checkpointing=self.activation_checkpointing)
         deep = self.body_end(deep).add_(shallow)
         return 0.5 * self.last(self.upscale(deep)) + 0.5
+
+    def _inputs(
+        self, phases: PhaseBatch, present: Sequence[int] | None, covered: Coverage | None
+    ) -> Features:
+        """The phases in [-1, 1], 0 where there is none, and their masks."""
+        places = range(self.phases) if present is None else list(present)
+        if phases.shape[1] != len(places) or (len(places) < self.phases and not self.presence):
+            raise ValueError(f"this network takes {self.phases} phases, not {phases.shape[1]}")
+        if list(places) != sorted(set(places) & set(range(self.phases))) or self.target not in places:
+            raise ValueError(f"{list(places)}: give phases in ascending order, the target {self.target} too")
+        scaled = 2 * phases - 1
+        if not self.presence:
+            return scaled
+        masks = torch.ones_like(phases) if covered is None else covered.to(phases.dtype)
+        scaled = scaled if covered is None else scaled.masked_fill(~covered, 0.0)
+        missing = torch.zeros_like(phases[:, :1])
+        stacked = [
+            maps[:, places.index(place) : places.index(place) + 1] if place in places else missing
+            for maps in (scaled, masks)
+            for place in range(self.phases)
+        ]
+        return torch.cat(stacked, dim=1)
 
 
 def _upscaling(channels: int, scale: int) -> list[nn.Module]:

@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from mpfnl.networks import PFNL3DNet
+from mpfnl.errors import OptionError
+from mpfnl.models import RCAN3D
+from mpfnl.networks import PFNL3DNet, RCAN3DNet
 from mpfnl.networks.nonlocal_block import NonLocalBlock3D, NonLocalMode
 from mpfnl.ops.groups import convolve_covered_groups_leaky_relu, convolve_groups_leaky_relu
 
@@ -112,3 +114,35 @@ def test_gradients_are_finite_and_reach_all_weights() -> None:
     for name, parameter in net.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.isfinite().all(), name
+
+
+def rcan3d(phases: int = 3) -> RCAN3DNet:
+    torch.manual_seed(5)
+    return RCAN3DNet(phases, channels=4, groups=1, blocks=1, reduction=2, presence=True).double()
+
+
+def test_rcan3d_with_masks_goes_without_a_phase_or_a_part_of_it() -> None:
+    net, batch = rcan3d(), phases()
+    torch.testing.assert_close(net(batch, covered=covering()), net(batch))
+    without = covering(arterial=slice(0))
+    torch.testing.assert_close(net(batch, covered=without), net(batch[:, [0, 2]], present=[0, 2]))
+    half = covering(arterial=slice(4, 9))
+    filled = torch.where(half, batch, float("nan"))
+    torch.testing.assert_close(net(filled, covered=half), net(batch, covered=half))
+    assert not torch.allclose(net(batch, covered=half), net(batch))
+
+
+def test_rcan3d_without_masks_needs_all_its_phases() -> None:
+    net = RCAN3DNet(3, channels=4, groups=1, blocks=1, reduction=2)
+    with pytest.raises(ValueError, match="3 phases"):
+        net(torch.rand(1, 2, 6, 6, 6), present=[0, 2])
+    with pytest.raises(ValueError, match="target"):
+        rcan3d()(phases()[:, :2], present=[0, 1])
+
+
+def test_a_model_of_rcan3d_with_masks_trains_with_phase_dropout() -> None:
+    model = RCAN3D(phases=3, presence=True, phase_dropout=0.5, channels=8, groups=1, blocks=1)
+    assert model.optional_phases == model.phases[:2]
+    assert model.config["presence"] is True
+    with pytest.raises(OptionError, match="phase_dropout"):
+        RCAN3D(phases=3, phase_dropout=0.5, channels=8, groups=1, blocks=1)

@@ -115,7 +115,7 @@ def network_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
         OptionError: If JSON cannot hold a value.
 
     >>> network_options("RCAN3D", {"blocks": 1})
-    {'channels': 32, 'groups': 5, 'blocks': 1, 'reduction': 8, 'scale': 1}
+    {'channels': 32, 'groups': 5, 'blocks': 1, 'reduction': 8, 'scale': 1, 'presence': False}
     """
     defaults = {
         key: value for key, value in _defaults(signature(_builder(name))).items() if key != TRAINING_ONLY

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from mpfnl.errors import IntensityError
 from mpfnl.volumes.intensity import Voxels
+from mpfnl.window import UNCOVERED_HU
 
 SAMPLE_VOXELS = 1 << 18
 """Voxels that are looked at: enough for shares of 0.1 %, and a small part of a long scan."""
@@ -121,9 +122,11 @@ class HuSample:
     def fault(self) -> str:
         """Fault and remedy in one line; empty for CT in HU.
 
-        Padding and metal have any value, so that shares of voxels count, and not single ones.
+        Padding and metal have any value, so that shares of voxels count, and not single ones. Voxels that a
+        prepared scan marks as not covered say nothing.
         """
         values = np.concatenate([np.empty(0), *self._parts])
+        values = values[values != UNCOVERED_HU]
         if not values.size:
             return ""
         low, high = self._low, self._high

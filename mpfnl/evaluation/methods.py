@@ -91,8 +91,9 @@ class _SubsetNetwork(nn.Module):
         self.present = tuple(present)
         self.capabilities = replace(network_capabilities(network), missing_phases=False)
 
-    def forward(self, phases: Tensor) -> Tensor:
-        enhanced: Tensor = self.network(phases, self.present)
+    def forward(self, phases: Tensor, covered: Tensor | None = None) -> Tensor:
+        arguments = {} if covered is None else {"covered": covered}
+        enhanced: Tensor = self.network(phases, self.present, **arguments)
         return enhanced
 
 

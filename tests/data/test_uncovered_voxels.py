@@ -12,6 +12,7 @@ import torch
 import mpfnl
 from mpfnl.data.datamodule import MultiphaseDataModule
 from mpfnl.data.manifest import Split, Study, read_manifest, write_manifest
+from mpfnl.evaluation.methods import PhaseSubset
 from mpfnl.evaluation.scoring import EvaluateOptions, score_cohort
 from mpfnl.phases import PHASES, Phase
 from mpfnl.volumes import read_volume
@@ -92,16 +93,18 @@ def test_the_device_degrades_as_the_workers_do(cohort: Path) -> None:
 
 def test_enhance_and_evaluate_meet_the_mark(cohort: Path, tmp_path: Path) -> None:
     model, manifest = make_model(), read_manifest(cohort)
-    evaluation = score_cohort(manifest, {"mine": model}, tmp_path, EvaluateOptions(degradation=None))
-    assert [case.failure for case in evaluation.cases] == ["", ""]
+    models = {"mine": model, "two-phases": PhaseSubset(model, [NC, PV])}
+    evaluation = score_cohort(manifest, models, tmp_path, EvaluateOptions(degradation=None))
+    assert [case.failure for case in evaluation.cases] == ["", "", ""]
     written = tmp_path / "volumes" / f"s-{Split.TEST}"
     for phase in (NC, ART):
         degraded = read_volume(written / f"degraded_{phase}.nii.gz").data
         assert np.array_equal(degraded == UNCOVERED_HU, make_scan(phase) == UNCOVERED_HU)
     degraded_files = {phase: written / f"degraded_{phase}.nii.gz" for phase in (NC, PV)}
     alone = model.enhance(degraded_files, precision=torch.float32).data
-    result = read_volume(written / "mine.nii.gz").data
-    assert np.abs(result.astype(int) - alone).max() <= 2
+    for name in models:
+        result = read_volume(written / f"{name}.nii.gz").data
+        assert np.abs(result.astype(int) - alone).max() <= 2
 
 
 @pytest.mark.parametrize("fill", [-2000, -3024, -32768])

@@ -96,7 +96,7 @@ def test_an_installed_package_names_its_networks(monkeypatch: pytest.MonkeyPatch
 
 def test_capabilities_are_stated_or_the_defaults() -> None:
     network = build_network("PFNL3D", scale=2, **TINY["PFNL3D"])
-    assert network_capabilities(network) == Capabilities(scale=2, missing_phases=True)
+    assert network_capabilities(network) == Capabilities(scale=2, missing_phases=True, coverage=True)
     assert network_capabilities(torch.compile(network, backend="eager")) == network.capabilities  # type: ignore[arg-type]
     assert network_capabilities(nn.Conv3d(3, 1, 1)) == Capabilities()
     stray = Mean()

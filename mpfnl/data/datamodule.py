@@ -28,7 +28,7 @@ from mpfnl.transforms import RandomRotation90
 from mpfnl.transforms.degradation import SECOND_ORDER_V1, Preset, find_preset
 from mpfnl.transforms.seeds import Sharing
 from mpfnl.transforms.torchio_transforms import Rotation90
-from mpfnl.window import ABDOMEN, Window
+from mpfnl.window import ABDOMEN, UNCOVERED_HU, Window
 
 LEAST_MARGIN = 4
 """Margin around a patch in voxels; with it most presets, and no degradation, see the same patches."""
@@ -62,7 +62,8 @@ class MultiphaseDataModule(LightningDataModule):
     replace a sampler. One step of all processes uses the samples of one process with an accordingly larger
     batch, and every sample is validated, tested and predicted exactly once. See docs/several_machines.md.
 
-    Studies whose preparation failed (column `quality`) are excluded from every split, with one notice.
+    Studies whose preparation failed (column `quality`) are excluded from every split, with one notice. A
+    study may lack any input phase but the target: the phase then covers nothing, and is NaN in a batch.
 
     Args:
         manifest: CSV of the cohort; see `mpfnl.data.manifest`.
@@ -199,22 +200,34 @@ class MultiphaseDataModule(LightningDataModule):
         return self._manifest
 
     def setup(self, stage: str | None = None) -> None:
-        """Reads the manifest and checks that the splits of a stage have studies with all phases.
+        """Reads the manifest, checks the splits of a stage, and tells how many studies lack which phase.
 
         Raises:
             InputError: The manifest cannot be used.
-            NotFoundError: A split has no study, or a study lacks a phase.
+            NotFoundError: A split has no study, a study lacks the target, or all training studies lack a
+                phase.
         """
         needed = {"fit": [Split.TRAIN, Split.VAL], "validate": [Split.VAL], "test": [Split.TEST]}
-        for split in needed.get(stage or "", []):
-            for study in self._studies(split):
-                for phase in self.settings.loaded:
+        splits = {split: self._studies(split) for split in needed.get(stage or "", [])}
+        for study in splits.get(Split.TRAIN, ())[:1]:
+            for phase in self.phases:
+                if all(phase not in other.phases for other in splits[Split.TRAIN]):
                     study.file(phase)
+        studies = [study for split in splits.values() for study in split]
+        for study in studies:
+            study.file(self.target)
+        lacking = {phase: sum(phase not in study.phases for study in studies) for phase in self.phases}
+        counts = [f"{count} without the {phase.label} phase" for phase, count in lacking.items() if count]
+        if counts:
+            rank_zero_info(f"{self.manifest_path.name}: of {len(studies)} studies, {' and '.join(counts)}")
 
     def subjects(self, split: Split | str) -> tio.SubjectsDataset:
-        """A split as TorchIO subjects, loaded on access: clean phases and masks by name."""
+        """A split as TorchIO subjects, loaded on access: clean phases and masks by name.
+
+        An input phase that a study lacks is -2048 HU throughout, as in voxels that a phase does not cover.
+        """
         studies = self._studies(Split(split))
-        return tio.SubjectsDataset([_subject(study) for study in studies])
+        return tio.SubjectsDataset([_subject(study, self.settings.loaded) for study in studies])
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Shuffled training patches, drawn anew in each epoch."""
@@ -309,6 +322,12 @@ def _check_device_degradation(settings: SampleSettings, augmentation: tio.Transf
         )
 
 
+def _read_uncovered(path: Path) -> tuple[torch.Tensor, Any]:
+    """A scan without a covered voxel on the grid of this one, as TorchIO reads images."""
+    image = tio.ScalarImage(path)
+    return torch.full(image.shape, UNCOVERED_HU, dtype=torch.int16), image.affine
+
+
 def _usable_cores() -> int:
     """Number of CPU cores available to this process (under SLURM, those allocated)."""
     try:
@@ -317,7 +336,10 @@ def _usable_cores() -> int:
         return os.cpu_count() or 1
 
 
-def _subject(study: Study) -> tio.Subject:
+def _subject(study: Study, phases: Sequence[Phase]) -> tio.Subject:
     scans = {str(phase): tio.ScalarImage(study.file(phase)) for phase in study.phases}
+    for phase in phases:
+        if phase not in study.phases:
+            scans[str(phase)] = tio.ScalarImage(study.file(phases[-1]), reader=_read_uncovered)
     masks = {name: tio.LabelMap(path) for name, path in study.masks.items()}
     return tio.Subject(**scans, **masks, study_id=study.study_id, patient_id=study.patient_id)

@@ -112,6 +112,9 @@ class SampleSettings:
         for phase in self.phases:
             scan = hu[self.loaded.index(phase)]
             uncovered = (scan < COVERED_FROM_HU) & (phase is not self.target)
+            if uncovered.all():
+                degraded[phase] = torch.from_numpy(np.full(scan.shape, UNCOVERED_HU, np.float32))
+                continue
             filled = np.where(uncovered, hu[-1], scan) if uncovered.any() else scan
             degraded[phase] = parameters[phase].apply(to_float32(filled), spacing)
             if uncovered.any():

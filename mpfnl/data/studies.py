@@ -16,6 +16,7 @@ from mpfnl.volumes import Grid, Scan, Volume, read_volume
 from mpfnl.volumes.grid import Box, check_same_grid
 from mpfnl.volumes.intensity import as_int16
 from mpfnl.volumes.scan import open_random_access
+from mpfnl.window import UNCOVERED_HU
 
 MOST_OPEN_FILES = 64  # a process may have 256 on macOS, 1024 on most Linux systems
 
@@ -69,18 +70,21 @@ class StudyScans:
 
     Args:
         study_id: Name of the study in the manifest.
-        scans: The phases, int16 in HU: files that are read in parts, or volumes in memory.
+        scans: The phases, int16 in HU: files that are read in parts, or volumes in memory; None for a phase
+            that the study lacks, which covers nothing. The study has the last one.
         files: Files that stay open.
     """
 
     study_id: str
-    scans: tuple[Scan, ...]
+    scans: tuple[Scan | None, ...]
     files: OpenScans = field(default_factory=OpenScans)
 
     @property
     def grid(self) -> Grid:
         """Shape and place of all phases."""
-        return self.scans[-1].grid
+        last = self.scans[-1]
+        assert last is not None
+        return last.grid
 
     def read(self, place: int, box: Box | None = None) -> NDArray[np.int16]:
         """HU of one phase, (x, y, z); not to be changed.
@@ -89,7 +93,10 @@ class StudyScans:
             place: Number of the phase among those of the study.
             box: Slices with a start and a stop within the grid; the whole grid if None.
         """
-        return self.files.read(self.scans[place], box or self.grid.box)
+        scan, box = self.scans[place], box or self.grid.box
+        if scan is None:
+            return np.full([side.stop - side.start for side in box], UNCOVERED_HU, np.int16)
+        return self.files.read(scan, box)
 
     def read_all(self) -> list[NDArray[np.int16]]:
         """HU of all phases, (x, y, z) each; not to be changed."""
@@ -107,21 +114,26 @@ class Studies(Protocol):
 def load_study(study: Study, phases: Sequence[Phase]) -> StudyScans:
     """Reads phases of a study into memory, in canonical order, and checks that they lie on one grid.
 
+    A phase that the study lacks covers nothing.
+
     Args:
         study: A row of the manifest.
-        phases: Phases in stacking order; the last one is the reference in messages.
+        phases: Phases in stacking order; the last one, which the study has, is the reference in messages.
 
     Raises:
         InputError: A file cannot be used, or the grids differ; the message names the file and the phase.
     """
     *others, last = phases
     reference = read_volume(study.file(last), last).canonical()
-    volumes = []
+    scans: list[Scan | None] = []
     for phase in others:
+        if phase not in study.phases:
+            scans.append(None)
+            continue
         volume = read_volume(study.file(phase), phase).canonical()
         check_same_grid(reference, [volume])
-        volumes.append(_int16(volume))
-    return StudyScans(study.study_id, (*volumes, _int16(reference)))
+        scans.append(_int16(volume))
+    return StudyScans(study.study_id, (*scans, _int16(reference)))
 
 
 def _int16(volume: Volume) -> Volume:
@@ -136,7 +148,7 @@ def open_study(study: Study, phases: Sequence[Phase], files: OpenScans) -> Study
 
     Args:
         study: A row of the manifest.
-        phases: Phases in stacking order; the last one is the reference in messages.
+        phases: Phases in stacking order; the last one, which the study has, is the reference in messages.
         files: Files that stay open.
 
     Returns:
@@ -145,14 +157,16 @@ def open_study(study: Study, phases: Sequence[Phase], files: OpenScans) -> Study
     Raises:
         InputError: A file cannot be used, or the grids differ; see `load_study`.
     """
-    scans: list[Scan] = []
+    last = phases[-1]
+    opened: dict[Phase, Scan] = {}
     for phase in phases:
-        scan = open_random_access(study.file(phase), phase)
-        if scan is None:
-            return None
-        scans.append(scan)
-    check_same_grid(scans[-1], scans[:-1])
-    return StudyScans(study.study_id, tuple(scans), files)
+        if phase in study.phases or phase is last:
+            scan = open_random_access(study.file(phase), phase)
+            if scan is None:
+                return None
+            opened[phase] = scan
+    check_same_grid(opened[last], [scan for phase, scan in opened.items() if phase is not last])
+    return StudyScans(study.study_id, tuple(map(opened.get, phases)), files)
 
 
 class StudyCache:
@@ -189,7 +203,12 @@ class StudyCache:
     @property
     def nbytes(self) -> int:
         """Bytes of the voxels in the cache."""
-        return sum(hu.nbytes for study in self._loaded.values() for hu in study.read_all())
+        return sum(
+            scan.data.nbytes
+            for study in self._loaded.values()
+            for scan in study.scans
+            if isinstance(scan, Volume)
+        )
 
 
 class StudyReader:

@@ -126,9 +126,10 @@ class OrganDrift:
             rule: Thresholds of a drift.
 
         Returns:
-            The fraction, negative if the drift leads away from that phase; NaN if the phases are too alike.
+            The fraction, negative if the drift leads away from that phase; NaN if the phases are too alike,
+            or the study lacks that phase.
         """
-        gap = self.others_hu[phase] - self.reference_hu
+        gap = self.others_hu.get(phase, math.nan) - self.reference_hu
         return self.drift_hu / gap if abs(gap) >= (rule or LeakRule()).least_gap_hu else math.nan
 
     def toward(self, rule: LeakRule | None = None) -> tuple[Phase, ...]:

@@ -65,7 +65,11 @@ class MontageCallback(Callback):
         restored = enhanced[index, 0, :, :, middle].float().clamp(0, 1).cpu().numpy()
         middle_in = batch["phases"].shape[-1] // 2
         degraded = {
-            f"{phase}, degraded": batch["phases"][index, place, :, :, middle_in].float().cpu().numpy()
+            f"{phase}, degraded": batch["phases"][index, place, :, :, middle_in]
+            .float()
+            .nan_to_num(0)
+            .cpu()
+            .numpy()
             for place, phase in enumerate(model.phases)
         }
         return degraded | {"enhanced": restored, "target": target, "error": restored - target}

@@ -150,9 +150,18 @@ def test_empty_identifier(tmp_path: Path, column: str) -> None:
 @pytest.mark.parametrize("phase", PHASES)
 def test_empty_cell(tmp_path: Path, phase: Phase) -> None:
     cells = ["s1", "p1", "train", *("" if p is phase else p.value for p in PHASES)]
-    message = refusal(table(tmp_path, ",".join(cells)))
-    assert f"row 2, study 's1': its {phase.label} phase" in message
-    assert f"column {phase}" in message
+    path = table(tmp_path, ",".join(cells))
+    if phase is Phase.PORTAL_VENOUS:
+        message = refusal(path)
+        assert f"row 2, study 's1': its {phase.label} phase" in message
+        assert f"column {phase}" in message
+        return
+    (study,) = read_manifest(path, check_files=False)
+    assert study.phases == tuple(p for p in PHASES if p is not phase)
+    written = write_manifest(tmp_path / "again.csv", [study]).path
+    assert written.read_text().splitlines()[1] == ",".join(cells)
+    with pytest.raises(NotFoundError, match=f"column {phase}"):
+        study.file(phase)
 
 
 def test_wrong_number_of_cells(tmp_path: Path) -> None:
@@ -175,7 +184,7 @@ def test_missing_and_empty_file(tmp_path: Path) -> None:
 
 
 def test_counts_the_other_problems(tmp_path: Path) -> None:
-    assert "(and 4 more problems)" in refusal(table(tmp_path, "s1,,x,1,2,", "s2,,train,1,,3"))
+    assert "(and 4 more problems)" in refusal(table(tmp_path, "s1,,x,1,2,", "s2,,train,1,2,"))
 
 
 names = st.text(st.characters(categories=["L", "N", "P", "Zs"]), min_size=1, max_size=12).filter(
@@ -194,8 +203,8 @@ def cohorts(draw: st.DrawFn) -> list[Row]:
     rows = []
     for study_id in ids:
         patient = draw(st.sampled_from(sorted(splits)))
-        others = [phase for phase in Phase if phase not in PHASES]
-        paths = {phase: draw(files) for phase in PHASES}
+        others = [phase for phase in Phase if phase is not Phase.PORTAL_VENOUS]
+        paths = {Phase.PORTAL_VENOUS: draw(files)}
         paths |= draw(st.dictionaries(st.sampled_from(others), files))
         masks = draw(st.dictionaries(st.sampled_from(sorted(MASK_COLUMNS)), files))
         quality = draw(st.none() | st.sampled_from(Quality))

@@ -24,6 +24,8 @@ OPTIONAL_PHASES = tuple(phase.value for phase in Phase if phase not in PHASES)
 FILE_COLUMNS = (*PHASE_COLUMNS, *OPTIONAL_PHASES, *MASK_COLUMNS)
 QUALITY = "quality"
 COLUMNS = (*REQUIRED, *OPTIONAL_PHASES, *MASK_COLUMNS, QUALITY)
+NEEDED = ("study_id", "patient_id", "split", Phase.PORTAL_VENOUS.value)
+"""Columns of which no cell is empty; a study may lack any other phase."""
 IDENTIFIERS = ("study_id", "patient_id")
 MISSING = ("NA", "N/A", "NAN", "NONE", "NULL", "<NA>")
 """Marks for an empty cell of R, pandas and others, in any case."""
@@ -34,7 +36,8 @@ def read_manifest(path: str | Path, check_files: bool = True) -> Manifest:
 
     Args:
         path: CSV as `read_csv` understands it. The first row names the columns, in any order; paths are
-            relative to the CSV, with slashes or Windows' backslashes. A mask in a column `pancreas` may be
+            relative to the CSV, with slashes or Windows' backslashes. The cell of a phase that a study lacks
+            is empty; no study lacks the portal venous phase. A mask in a column `pancreas` may be
             `FILE#LABEL`.
         check_files: Whether every file must exist.
 
@@ -44,8 +47,8 @@ def read_manifest(path: str | Path, check_files: bool = True) -> Manifest:
     Raises:
         NotFoundError: The manifest or a file in it does not exist.
         FormatError: The file is not a CSV or has no studies; a column is missing, unknown or there twice; a
-            cell is empty;
-            an identifier cannot name a folder; a split or quality is unknown; a file is empty.
+            cell is empty that is needed; an identifier cannot name a folder; a split or quality is unknown; a
+            file is empty.
         ConflictError: A study appears twice, or a patient is in two splits.
 
     The message states the first problem and the number of others.
@@ -153,7 +156,7 @@ def _filled(folder: Path, row: Mapping[str, str]) -> dict[str, str]:
 def _check_row(row: Mapping[str, str], short: str = "") -> list[str]:
     study = f"study {row['study_id']!r}"
     problems = []
-    for column in REQUIRED:
+    for column in NEEDED:
         if not row[column]:
             name = f"{Phase(column).label} phase's file" if column in PHASE_COLUMNS else column
             problems.append(f"{study}: its {name} is empty{short}; fill in column {column}")

@@ -21,6 +21,7 @@ from mpfnl.prepare.review import Entry
 from mpfnl.prepare.study import prepare_study
 from mpfnl.volumes import Volume, read_volume
 from mpfnl.volumes.grid import check_same_grid
+from mpfnl.window import AIR_HU, UNCOVERED_HU
 
 UNREGISTERED = PrepareSettings(steps=(), crop="none")
 
@@ -62,8 +63,8 @@ def test_another_grid_is_looked_up_in_the_scanners_coordinates(tmp_path: Path) -
     assert 0.3 < inside.mean() < 0.95
     assert np.abs(found[inside] - expected[inside]).max() <= 0.51
     beyond = ((place < -0.51) | (place > np.array(hu.shape)[:, None, None, None] - 0.49)).any(axis=0)
-    assert (found[beyond] == -1024).all()
-    assert not (found[beyond] == 0).any()
+    assert (found[beyond] == UNCOVERED_HU).all()
+    assert (found[inside] != UNCOVERED_HU).all()
 
 
 @pytest.mark.parametrize("turn", [(1, 1, 1), (-1, -1, 1), (1, -1, -1)])
@@ -89,15 +90,16 @@ def test_the_way_a_scan_is_stored_does_not_matter(
         np.testing.assert_allclose(found[phase].affine, plain[phase].affine, atol=1e-4)
 
 
-def test_darker_than_air_is_air(tmp_path: Path) -> None:
+def test_darker_than_air_is_not_covered_and_air_in_the_portal_venous_scan(tmp_path: Path) -> None:
     study = raw_study(tmp_path, 0)
     for phase in PHASES:
         hu = body(0, phase)
         hu[:3] = -3024
         write_scan(study.file(phase), hu)
-    for volume in prepared(study, tmp_path / "out").values():
-        assert volume.data.min() == -1024
-        assert (volume.data[:3] == -1024).all()
+    for phase, volume in prepared(study, tmp_path / "out").items():
+        expected = AIR_HU if phase is Phase.PORTAL_VENOUS else UNCOVERED_HU
+        assert volume.data.min() == expected
+        assert (volume.data[:3] == expected).all()
 
 
 def test_the_crop_keeps_the_body_and_its_place(tmp_path: Path) -> None:

@@ -209,7 +209,7 @@ def organ_zones(mask: Mask, spacing: Sequence[float], rule: LeakRule | None = No
         raise ValueError(f"the mask must be one volume's (x, y, z) and hold a voxel; it is {mask.shape}")
     if len(spacing) != 3 or not all(0 < step < math.inf for step in spacing):
         raise ValueError(f"the spacing is {tuple(spacing)}; it must be three positive numbers of mm")
-    box = _box(mask, spacing, rule.deep_mm)
+    box = box_around(mask, spacing, rule.deep_mm)
     organ = mask[box]
     depth = _distance(organ, spacing)
     outside = _distance(~organ, spacing)
@@ -289,8 +289,8 @@ def organ_drift(
     )
 
 
-def _box(mask: Mask, spacing: Sequence[float], margin_mm: float) -> tuple[slice, slice, slice]:
-    """The smallest box around the mask and a margin, within the grid."""
+def box_around(mask: Mask, spacing: Sequence[float], margin_mm: float = 0.0) -> tuple[slice, slice, slice]:
+    """The smallest box around a mask and a margin, and a voxel more on each side, within the grid."""
     slices = []
     for axis, step in enumerate(spacing):
         occupied = np.flatnonzero(mask.any(axis=tuple(other for other in range(3) if other != axis)))

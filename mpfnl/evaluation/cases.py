@@ -10,7 +10,11 @@ from pathlib import Path
 from mpfnl.data.manifest import Study
 from mpfnl.errors import ConflictError, FormatError
 from mpfnl.evaluation.folder import CASE_TABLE, REFERENCE, number, read_table, write_table
+from mpfnl.evaluation.tables.metrics import STRUCTURE_METRICS
 from mpfnl.metrics.registry import image_metrics
+
+STRUCTURE_COLUMNS = tuple(metric.column for metric in STRUCTURE_METRICS)
+"""Columns of contrast and structure."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,7 @@ class Case:
         failure: Reason of a failure in one line; empty if nothing failed. A row with an empty segmentation
             has a failure too, and counts in the means with its 0.
         added: Values of registered image metrics besides PSNR and SSIM, by column.
+        structure: Values of contrast and structure, by column; those that could not be measured are missing.
     """
 
     study_id: str
@@ -42,6 +47,7 @@ class Case:
     nsd: float = math.nan
     failure: str = ""
     added: Mapping[str, float] = field(default_factory=dict, hash=False)
+    structure: Mapping[str, float] = field(default_factory=dict, hash=False)
 
     @property
     def values(self) -> dict[str, float]:
@@ -50,6 +56,7 @@ class Case:
         return {column: images.get(column, math.nan) for column in image_columns()} | {
             "dsc": self.dsc,
             "nsd": self.nsd,
+            **{column: self.structure.get(column, math.nan) for column in STRUCTURE_COLUMNS},
         }
 
     @property
@@ -86,9 +93,12 @@ def read_cases(path: Path) -> list[Case]:
 
 def _case(path: Path, line: int, row: dict[str, str]) -> Case:
     try:
-        values = {column: number(row[column]) for column in [*image_columns(), "dsc", "nsd"]}
+        values = {
+            column: number(row[column]) for column in [*image_columns(), "dsc", "nsd", *STRUCTURE_COLUMNS]
+        }
     except (TypeError, ValueError):
         raise FormatError(f"{path}: line {line} has a metric that is no number; delete that line") from None
+    structure = {column: values.pop(column) for column in STRUCTURE_COLUMNS}
     return Case(
         row["study_id"],
         row["patient_id"],
@@ -99,6 +109,7 @@ def _case(path: Path, line: int, row: dict[str, str]) -> Case:
         nsd=values.pop("nsd"),
         failure=row["failure"],
         added=values,
+        structure={column: value for column, value in structure.items() if not math.isnan(value)},
     )
 
 
@@ -117,7 +128,7 @@ def values_by_method(cases: Sequence[Case], metric: str) -> dict[str, list[float
 
     Args:
         cases: Rows; a method without a row for a study gets NaN there.
-        metric: Column of the metric: `psnr_db`, `ssim`, `dsc`, `nsd`, or that of a registered one.
+        metric: Column of the metric: one of `columns`.
     """
     values = {(case.study_id, case.method): case.values[metric] for case in cases}
     studies = studies_of(cases)

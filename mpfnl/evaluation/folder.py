@@ -15,6 +15,7 @@ from mpfnl.phases import Phase
 CASE_TABLE = "cases.csv"
 LEAK_TABLE = "phase_leak.csv"
 SWAP_TABLE = "swap.csv"
+STRUCTURE_TABLE = "structure.csv"
 PROVENANCE = "provenance.json"
 REPORT = "report.html"
 FIGURES = "figures"

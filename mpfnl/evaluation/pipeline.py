@@ -110,6 +110,7 @@ def evaluate(
         image_tables=evaluation.image_tables,
         methods=method_lines(record),
         overlap_tables=evaluation.overlap_tables,
+        structure_tables=evaluation.structure_tables,
         structure=options.overlap.structure,
         truth=options.overlap.truth.noun,
         tolerance_mm=options.overlap.tolerance_mm,
@@ -175,6 +176,8 @@ def _print(contents: ReportContents, manifest: Manifest, options: EvaluateOption
         f"window {window_range(contents.window)}, whole volume"
     )
     console.print(rich_table(contents.image_tables, quality))
+    if contents.structure_tables:
+        console.print(rich_table(contents.structure_tables, "Contrast and structure"))
     if contents.overlap_tables:
         overlap = f"Table II: {contents.structure_name}, n = {contents.studies} studies"
         console.print(rich_table(contents.overlap_tables, overlap, contents.segmentation_notice))

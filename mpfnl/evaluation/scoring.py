@@ -18,10 +18,12 @@ from mpfnl.evaluation.image_quality import score_images
 from mpfnl.evaluation.methods import EvaluatedModel, Methods
 from mpfnl.evaluation.overlap import OverlapOptions, Segmentations
 from mpfnl.evaluation.provenance import check_same_run, provenance
+from mpfnl.evaluation.structure import measure_structure, write_structures
 from mpfnl.evaluation.tables.metric_table import (
     MetricTable,
     tabulate_image_quality,
     tabulate_overlap,
+    tabulate_structure,
     write_summary,
 )
 from mpfnl.inference.enhancement import EnhanceOptions
@@ -79,6 +81,7 @@ class Evaluation:
         cases: One row for each study and method.
         image_tables: PSNR, SSIM and registered image metrics of the methods: Table I.
         overlap_tables: DSC and NSD of the methods: Table II; empty where nothing was segmented.
+        structure_tables: Contrast and structure of the methods.
     """
 
     folder: Path
@@ -87,6 +90,7 @@ class Evaluation:
     cases: list[Case]
     image_tables: list[MetricTable]
     overlap_tables: list[MetricTable]
+    structure_tables: list[MetricTable] = field(default_factory=list)
 
     @property
     def missing(self) -> list[Case]:
@@ -153,10 +157,11 @@ def score_cohort(
         comparable = [study for study in studies if segmentations.comparable(study)]
         for study in _track(comparable, "segmenting", options.progress):
             _segment(study, methods, segmentations, table, folder)
-    images = tabulate_image_quality(table.cases)
+    _measure(studies, methods, table, folder, target, window, options.progress)
+    images, structures = tabulate_image_quality(table.cases), tabulate_structure(table.cases)
     overlaps = [] if segmentations is None else tabulate_overlap(table.cases, options.overlap.tolerance_mm)
-    write_summary(folder, [*images, *overlaps], segmenter.notice if segmenter else "")
-    return Evaluation(folder, target, window, table.cases, images, overlaps)
+    write_summary(folder, [*images, *structures, *overlaps], segmenter.notice if segmenter else "")
+    return Evaluation(folder, target, window, table.cases, images, overlaps, structures)
 
 
 def enhance_options(models: Mapping[str, EvaluatedModel], options: EvaluateOptions) -> EnhanceOptions:
@@ -175,6 +180,26 @@ def _segment(
         exists = name == REFERENCE or table.scored(study, name)
         if exists and (segmentations.needed(case, folder) or not table.has(study, name)):
             table.put([segmentations.score(study, case, files.get(name), folder)])
+
+
+def _measure(
+    studies: Sequence[Study],
+    methods: Methods,
+    table: CaseTable,
+    folder: Path,
+    target: Phase,
+    window: Window,
+    progress: bool,
+) -> None:
+    """Measures contrast and structure in every written scan, also of earlier runs: label maps may change."""
+    rows: list[dict[str, object]] = []
+    for study in _track(studies, "measuring", progress):
+        scored = [name for name in methods.names if table.scored(study, name)]
+        if scored:
+            values, structures = measure_structure(study, scored, folder, target, window)
+            table.put(replace(table.get(study, name), structure=each) for name, each in values.items())
+            rows += structures
+    write_structures(folder, rows)
 
 
 def _track(studies: Sequence[Study], label: str, progress: bool) -> Iterable[Study]:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from mpfnl.metrics.phase_leak import LeakRule, box_around, organ_zones
+from mpfnl.metrics.phase_leak import LeakRule, OrganZones, box_around, organ_zones
 
 Scan: TypeAlias = NDArray[Any]
 """HU (x, y, z), whole or floating-point numbers."""
@@ -241,17 +241,25 @@ def organ_mean_errors(
     {'liver': -4.0}
     """
     _check_shapes(image, reference, labels)
+    return mean_errors(image, reference, organ_cores(labels, spacing, organs, rule))
+
+
+def organ_cores(
+    labels: NDArray[Any], spacing: Sequence[float], organs: Mapping[str, int], rule: LeakRule | None = None
+) -> dict[str, OrganZones]:
+    """The zones of each organ whose core is large enough; see `organ_mean_errors`."""
     rule = rule or LeakRule()
-    errors = {}
-    for name, number in organs.items():
-        mask = np.asarray(labels == number)
-        if not mask.any():
-            continue
-        zones = organ_zones(mask, spacing, rule)
-        if zones.core_ml >= rule.least_ml:
-            error = image[zones.box][zones.core].astype(np.float64) - reference[zones.box][zones.core]
-            errors[name] = float(error.mean())
-    return errors
+    masks = {name: np.asarray(labels == number) for name, number in organs.items()}
+    zones = {name: organ_zones(mask, spacing, rule) for name, mask in masks.items() if mask.any()}
+    return {name: each for name, each in zones.items() if each.core_ml >= rule.least_ml}
+
+
+def mean_errors(image: Scan, reference: Scan, cores: Mapping[str, OrganZones]) -> dict[str, float]:
+    """Mean of image minus reference over the core of each organ in HU."""
+    return {
+        name: float(np.mean(image[each.box][each.core].astype(np.float64) - reference[each.box][each.core]))
+        for name, each in cores.items()
+    }
 
 
 def smoothed(hu: Scan, spacing: Sequence[float], sigma_mm: float) -> NDArray[np.float32]:

@@ -48,7 +48,12 @@ class ImageMetric:
 
 _METRICS: dict[str, ImageMetric] = {}
 _BUILT_IN = ("psnr_db", "ssim")
-_RESERVED = ("study_id", "patient_id", "method", "dsc", "nsd", "failure")  # other columns of `cases.csv`
+_RESERVED = (
+    *("study_id", "patient_id", "method", "dsc", "nsd", "failure"),
+    *("body_rmse_hu", "organ_error_hu", "edge_ratio", "noise_ratio", "blobs_per_100_ml", "portal_vein_kept"),
+    *("vena_cava_kept", "aorta_kept", "liver_vessels_kept", "small_lesions_kept", "large_lesions_kept"),
+)
+"""The other columns of `cases.csv`."""
 
 
 def register_metric(

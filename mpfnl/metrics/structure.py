@@ -13,10 +13,13 @@ import numpy as np
 from scipy import ndimage
 
 from mpfnl.metrics.contrast import Mask, Scan, smoothed
-from mpfnl.metrics.phase_leak import LeakRule, box_around, organ_zones
+from mpfnl.metrics.phase_leak import box_around
 
 SMOOTHING_MM = 1.5
 """Standard deviation of the Gaussian filter before structures and blobs are sought, in mm."""
+
+CORE_MM = 3.0
+"""Depth of an organ's core below its surface, in mm."""
 
 STRUCTURE_HU = 20.0
 """Least distance of a vessel or a lesion from its organ's median in the smoothed clean scan, in HU."""
@@ -59,8 +62,10 @@ class OrganStructure:
         >>> [bool(mask[14, 14, 15]) for mask in (found.bright, found.homogeneous)]
         [True, False]
         """
-        zones = organ_zones(organ, spacing, LeakRule())
-        box, core = zones.box, zones.core
+        if not organ.any():
+            raise ValueError("the mask of the organ is empty")
+        box = box_around(organ, spacing)
+        core = eroded(organ[box], spacing, CORE_MM)
         bright, homogeneous = np.zeros(organ.shape, dtype=bool), np.zeros(organ.shape, dtype=bool)
         if core.any():
             smooth = smoothed(reference[box], spacing, SMOOTHING_MM)
@@ -69,9 +74,7 @@ class OrganStructure:
             found = core & large_parts(core & (shift > STRUCTURE_HU), least)[0]
             dark = large_parts(core & (shift < -STRUCTURE_HU), least)[0]
             bright[box] = found
-            every = found | dark
-            far = ndimage.distance_transform_edt(~every, sampling=list(spacing)) if every.any() else math.inf
-            homogeneous[box] = core & (far > gap_mm)
+            homogeneous[box] = core & eroded(~(found | dark), spacing, gap_mm)
         return OrganStructure(bright, homogeneous)
 
 
@@ -117,6 +120,23 @@ def blob_rate(
     least = math.pi / 6 * least_mm**3 / math.prod(spacing)
     count = sum(large_parts(inside & (sign * smooth >= least_hu), least)[1] for sign in (1, -1))
     return 100.0 * count / (float(np.count_nonzero(inside)) * math.prod(spacing) / 1000.0)
+
+
+def eroded(mask: Mask, spacing: Sequence[float], depth_mm: float) -> Mask:
+    """A mask without its outermost millimetres, at least one voxel, along each axis.
+
+    The mask is assumed to continue beyond the grid.
+
+    Args:
+        mask: Mask (x, y, z).
+        spacing: Voxel size in mm.
+        depth_mm: Depth in mm.
+
+    >>> int(eroded(np.pad(np.ones((4, 4, 4), dtype=bool), 2), (1.0, 1.0, 1.0), 1.0).sum())
+    8
+    """
+    size = [2 * max(1, math.ceil(depth_mm / step - 1e-6)) + 1 for step in spacing]
+    return np.asarray(ndimage.minimum_filter(mask.astype(np.uint8), size, mode="nearest").astype(bool))
 
 
 def large_parts(mask: Mask, least_voxels: float) -> tuple[Mask, int]:

@@ -1,4 +1,4 @@
-"""Contrast kept, lesions, organ means, the error in the body: analytic spheres, and what must hold of them."""
+"""Contrast kept, lesions, organ means, the body's error: analytic spheres, and what must hold of them."""
 
 from __future__ import annotations
 

@@ -69,6 +69,7 @@ class ReportContents:
         image_tables: Table I.
         methods: Architecture and input phases of each model and folder, a sentence each.
         overlap_tables: Table II; empty where nothing was segmented.
+        structure_tables: Table of contrast and structure.
         structure: Structure that was segmented.
         truth: Masks of the comparison, in a sentence.
         tolerance_mm: Tolerance of NSD in mm.
@@ -88,6 +89,7 @@ class ReportContents:
     image_tables: Sequence[MetricTable]
     methods: Mapping[str, str]
     overlap_tables: Sequence[MetricTable] = ()
+    structure_tables: Sequence[MetricTable] = ()
     structure: str = "pancreas"
     truth: str = "reference mask"
     tolerance_mm: float = 3.0

@@ -61,11 +61,12 @@ def render_report(contents: ReportContents) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    every = [*contents.image_tables, *contents.overlap_tables]
+    every = [*contents.image_tables, *contents.structure_tables, *contents.overlap_tables]
     return environment.get_template(TEMPLATE).render(
         c=contents,
         answer=answer(contents),
         image=_printed(contents.image_tables),
+        structure=_printed(contents.structure_tables) if contents.structure_tables else None,
         overlap=_printed(contents.overlap_tables) if contents.overlap_tables else None,
         comparison_columns=COMPARISON_COLUMNS,
         comparisons=[(t.metric.title, [comparison_cells(t, c) for c in t.comparisons]) for t in every],

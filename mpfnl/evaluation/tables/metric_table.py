@@ -13,6 +13,7 @@ from mpfnl.evaluation.cases import Case, values_by_method
 from mpfnl.evaluation.folder import BASELINE, REFERENCE, write_table
 from mpfnl.evaluation.tables.metrics import (
     IMAGE_METRICS,
+    STRUCTURE_METRICS,
     Metric,
     image_quality_metrics,
     segmentation_metrics,
@@ -31,9 +32,10 @@ class MetricTable:
     Args:
         metric: The metric.
         summaries: Summary of each method, in the order of the rows; `n_failed` counts cases without a value.
-        gains: Summary of each method's paired difference to the baseline, the baseline left out.
+        gains: Summary of each method's paired difference to the baseline, the baseline left out; of the
+            distance from the best value where the metric has one.
         comparisons: Tests of each method against the baseline, then of each pair of methods; Holm-corrected
-            together. The reference is not among them.
+            together, of the same values as the gains. The reference is not among them.
         n_empty: Number of each method's cases in which the segmenter found nothing; they count as 0.
     """
 
@@ -57,6 +59,11 @@ class MetricTable:
 def tabulate_image_quality(cases: Sequence[Case]) -> list[MetricTable]:
     """Table I: PSNR, SSIM, and the image metrics that were registered."""
     return tabulate(cases, image_quality_metrics())
+
+
+def tabulate_structure(cases: Sequence[Case]) -> list[MetricTable]:
+    """Contrast and structure: every metric that a study has; organ means need a label map, for example."""
+    return [table for table in tabulate(cases, STRUCTURE_METRICS) if table.has_values]
 
 
 def tabulate_overlap(cases: Sequence[Case], tolerance_mm: float) -> list[MetricTable]:
@@ -92,12 +99,14 @@ def _tabulate(cases: Sequence[Case], metric: Metric) -> MetricTable:
     values = values_by_method(cases, metric.column)
     tested = {method: scores for method, scores in values.items() if method != REFERENCE}
     shown = values if _has_reference(cases, metric) else tested
+    summaries = {method: summarize(scores) for method, scores in shown.items()}
+    if metric.best is not None:
+        tested = shown = {name: [abs(x - metric.best) for x in scores] for name, scores in tested.items()}
     gains = {
-        method: summarize([new - old for new, old in zip(scores, values[BASELINE], strict=True)])
+        method: summarize([new - old for new, old in zip(scores, shown[BASELINE], strict=True)])
         for method, scores in shown.items()
         if method != BASELINE
     }
-    summaries = {method: summarize(scores) for method, scores in shown.items()}
     empty = Counter(case.method for case in cases if metric.of_masks and case.failure and case.dsc == 0)
     return MetricTable(metric, summaries, gains, compare_methods(tested, BASELINE), empty)
 
@@ -123,11 +132,12 @@ def write_summary(folder: Path, tables: Sequence[MetricTable], notice: str = "")
     """Writes `summary.csv` (one row a metric and method) and `summary.json` (with all comparisons).
 
     Values are those of `cases.csv`: dB and fractions, not rounded. Gains and tests are against the degraded
-    scan; its own row has none, and the reference's has a gain and no test.
+    scan; its own row has none, and the reference's has a gain and no test. Gains and tests of a metric with a
+    best value (`best` in the JSON) are of the distance from it.
 
     Args:
         folder: The evaluation folder.
-        tables: Tables I and II together.
+        tables: Every table of the evaluation.
         notice: Warning about Table II, written to each of its rows.
     """
     columns = [*METHOD, *CHANGE, "notice"]
@@ -145,6 +155,7 @@ def write_summary(folder: Path, tables: Sequence[MetricTable], notice: str = "")
             },
             "gains": {name: asdict(summary) for name, summary in table.gains.items()},
             "comparisons": [asdict(comparison) for comparison in table.comparisons],
+            "best": table.metric.best,
             "notice": notice if table.metric.of_masks else "",
         }
         for table in tables

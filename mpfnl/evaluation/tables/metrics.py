@@ -143,6 +143,9 @@ class Metric:
         change_unit: Unit of a change, in a sentence; empty if it has none.
         of_masks: Whether the metric compares segmentations: then the reference scan has a value, and an empty
             segmentation counts as 0.
+        best: Best value, where both less and more are worse, such as 1 of a ratio; then changes and tests are
+            of the distance from it, and a change below 0 is an improvement.
+        optional: Whether a study may lack a value without a failure, such as one without a label map.
     """
 
     column: str
@@ -153,6 +156,8 @@ class Metric:
     unit: str = ""
     change_unit: str = ""
     of_masks: bool = False
+    best: float | None = None
+    optional: bool = False
 
 
 PSNR = Metric("psnr_db", "PSNR", "PSNR (dB)", "PSNR (dB)", Decimals(2), "dB", "dB")
@@ -174,6 +179,32 @@ IMAGE_METRICS = (PSNR, SSIM)
 
 SEGMENTATION_METRICS = (DSC, NSD)
 """The metrics of Table II, without the tolerance of NSD."""
+
+
+def _structure(
+    column: str, name: str, digits: int, unit: str = "", best: float | None = None, remark: str = ""
+) -> Metric:
+    title = f"{name} ({unit})" if unit else name
+    remark = remark or ("1 = clean scan" if best == 1 else "less is better")
+    return Metric(
+        column, name, f"{title}, {remark}", title, Decimals(digits), unit, unit, best=best, optional=True
+    )
+
+
+STRUCTURE_METRICS = (
+    _structure("body_rmse_hu", "RMSE in the body", 1, "HU"),
+    _structure("organ_error_hu", "largest error of an organ's mean", 1, "HU"),
+    _structure("edge_ratio", "edge gradient", 2, best=1.0),
+    _structure("noise_ratio", "noise of flat tissue", 2, best=1.0),
+    _structure("blobs_per_100_ml", "blobs in liver and spleen", 1, "per 100 mL"),
+    _structure("portal_vein_kept", "contrast of the portal vein", 2, best=1.0),
+    _structure("vena_cava_kept", "contrast of the vena cava", 2, best=1.0),
+    _structure("aorta_kept", "contrast of the aorta", 2, best=1.0),
+    _structure("liver_vessels_kept", "contrast of the liver's vessels", 2, best=1.0),
+    _structure("small_lesions_kept", "contrast of liver lesions under 10 mm", 2, best=1.0),
+    _structure("large_lesions_kept", "contrast of liver lesions from 10 mm", 2, best=1.0),
+)
+"""The metrics of the table of contrast and structure; `docs/evaluation.md` defines them."""
 
 
 def image_quality_metrics() -> tuple[Metric, ...]:

@@ -16,6 +16,7 @@ from mpfnl.metrics.statistics import Comparison, Summary
 
 COLUMNS = ("mean ± SD", "95 % CI", "change [95 % CI]", "p (Holm)", "n", "failed")
 EMPTY = "empty"
+NO_VALUE = "no value"
 TABLE_WIDTH = 100
 """Width of the tables in characters, for names of up to NAME_WIDTH."""
 
@@ -24,7 +25,9 @@ COMPARISON_COLUMNS = ("method", "against", "n", "median difference", "p", "p (Ho
 
 
 def columns(tables: Sequence[MetricTable]) -> tuple[str, ...]:
-    """The headings of Table I, or of Table II, which also counts empty segmentations."""
+    """The headings of a table; Table II also counts empty segmentations."""
+    if any(table.metric.optional for table in tables):
+        return (*COLUMNS[:-1], NO_VALUE)
     return (*COLUMNS, EMPTY) if any(table.metric.of_masks for table in tables) else COLUMNS
 
 
@@ -79,7 +82,12 @@ def table_notes(tables: Sequence[MetricTable]) -> list[str]:
         "change: mean paired difference to the degraded scan; CI: BCa bootstrap of the mean",
         "p: two-sided paired Wilcoxon test against the degraded scan, Holm-corrected over a metric's pairs",
     ]
-    if any(table.metric.of_masks for table in tables):
+    if any(table.metric.optional for table in tables):
+        notes += [
+            "1 = clean scan: change and p are of the distance from 1; a change below 0 comes closer to 1",
+            "no value: no label map, or the structure is not in the study; left out of means and tests",
+        ]
+    elif any(table.metric.of_masks for table in tables):
         notes += [
             "mean and SD in %, the CI of the mean as a fraction, change in percentage points",
             "the reference is not tested; failed: no value, left out; empty: no voxel found, counts as 0",

@@ -31,7 +31,8 @@ def prepare(
     """Prepare a cohort: crop, registration to the portal venous scan, quality record.
 
     A repeated run prepares only what is missing. A study that fails is named at the end and in failures.csv
-    and does not stop the others; the exit status is then 1. Review index.html before training: the thresholds
+    and does not stop the others; the exit status is then 1. A phase that does not lie on the portal venous
+    scan is left out, and its study is kept. Review index.html before training: the thresholds
     of its verdicts were calibrated on phantoms.
 
     Args:
@@ -76,6 +77,8 @@ def _print_summary(cohort: PreparedCohort, output: Path) -> None:
     for quality in (Quality.WARN, Quality.FAIL):
         if studies[quality]:
             print(f"{quality}: {', '.join(studies[quality])}")
+    for study_id, phases in cohort.left_out.items():
+        print(f"left out: {study_id}: {', '.join(f'{phase.label} phase' for phase in phases)}")
     for study_id, reason in cohort.failures.items():
         print(f"not prepared: {study_id}: {reason}")
     if cohort.failures:

@@ -40,8 +40,8 @@ class Alignment:
         fixed: Portal venous scan in HU, (x, y, z).
         before: The phase in HU at the scanner's coordinates; -1024 outside its field of view.
         after: The phase in HU after registration.
-        covered_before: Field of view of the phase at the scanner's coordinates.
-        covered_after: Field of view of the phase after registration.
+        covered_before: Voxels that the phase covers at the scanner's coordinates.
+        covered_after: Voxels that the phase covers after registration.
         displacement: Total displacement T(x) - x in mm, (3, x, y, z), RAS.
         spacing: Voxel spacing in mm.
     """
@@ -56,7 +56,12 @@ class Alignment:
 
     @classmethod
     def on_grid(
-        cls, fixed: Image, moving: Image, transform: sitk.Transform, grid_mm: float = GRID_MM
+        cls,
+        fixed: Image,
+        moving: Image,
+        transform: sitk.Transform,
+        grid_mm: float = GRID_MM,
+        view: Image | None = None,
     ) -> Self:
         """Resamples a registered phase and the portal venous scan onto one isotropic grid.
 
@@ -65,10 +70,12 @@ class Alignment:
             moving: The phase in HU.
             transform: Transform from points of `fixed` to points of `moving` (LPS, mm), as of `register`.
             grid_mm: Voxel size of the grid in mm.
+            view: Voxels that the phase covers, 1 of 0 and 1; its whole field of view if None.
         """
         reference, phase = coarse(fixed, grid_mm), coarse(moving, grid_mm)
-        view = sitk.Image(phase.GetSize(), sitk.sitkUInt8) + 1
-        view.CopyInformation(phase)
+        if view is None or to_voxels(view).all():
+            view = sitk.Image(phase.GetSize(), sitk.sitkUInt8) + 1
+            view.CopyInformation(phase)
         transforms = (sitk.Transform(3, sitk.sitkIdentity), transform)
         before, after = (_hu(resample(phase, reference, each)) for each in transforms)
         covered_before, covered_after = (

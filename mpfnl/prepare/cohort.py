@@ -10,14 +10,15 @@ import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from mpfnl.data.manifest import MASK_COLUMNS, Manifest, Quality, Study, write_manifest
+from mpfnl.data.manifest import MASK_COLUMNS, Manifest, Quality, Study, mask_phase, write_manifest
 from mpfnl.errors import ConflictError, FormatError, MissingExtraError, OptionError, OutputError
 from mpfnl.files import write_text
+from mpfnl.phases import Phase
 from mpfnl.prepare.execution import Job, outcomes_here, outcomes_on_cluster
 from mpfnl.prepare.record import (
     FAILURES,
@@ -42,10 +43,12 @@ class PreparedCohort:
     Args:
         manifest: Manifest of the prepared studies; None if all failed.
         failures: Reason of each failure, by study.
+        left_out: Phases that a prepared study does without, since they do not lie on its portal venous scan.
     """
 
     manifest: Manifest | None
     failures: dict[str, str]
+    left_out: dict[str, tuple[Phase, ...]] = field(default_factory=dict)
 
     def with_quality(self, quality: Quality) -> list[str]:
         """The studies with this verdict."""
@@ -69,7 +72,8 @@ def prepare_cohort(
     `studies/<study_id>/` (the phases as int16 NIfTI, masks, `record.json`, `sheet.png`), `cohort.csv`,
     `failures.csv`, `index.html` and `prepare.json`. It holds no path and no header of the inputs. A repeated
     run prepares only what is missing, or whose files have changed. A study that fails is named and does not
-    stop the others.
+    stop the others. A phase that does not lie on the portal venous scan after registration, or cannot be
+    registered, is left out of `cohort.csv`; its study is kept.
 
     Args:
         manifest: The raw cohort.
@@ -119,7 +123,7 @@ def prepare_cohort(
         failures = {
             study.study_id: reasons[study.study_id] for study in manifest if study.study_id in reasons
         }
-        return PreparedCohort(_write_cohort(manifest, folder, settings, failures), failures)
+        return _write_cohort(manifest, folder, settings, failures)
 
 
 def _check_packages(settings: PrepareSettings, scheduler: str | None) -> None:
@@ -186,7 +190,7 @@ def _locked(folder: Path) -> Iterator[None]:
 
 def _write_cohort(
     manifest: Manifest, output: Path, settings: PrepareSettings, failures: dict[str, str]
-) -> Manifest | None:
+) -> PreparedCohort:
     shared = {
         study.study_id: without_paths(study, failures[study.study_id])
         for study in manifest
@@ -201,11 +205,16 @@ def _write_cohort(
     write_index(output, [Entry.of(record) for record in records.values()], shared, settings.to_json())
     if not records:
         (output / MANIFEST).unlink(missing_ok=True)
-        return None
+        return PreparedCohort(None, failures)
     studies = [
         _located(study, output, records[study.study_id]) for study in manifest if study.study_id in records
     ]
-    return write_manifest(output / MANIFEST, studies)
+    left_out = {name: tuple(map(Phase, record["left_out"])) for name, record in records.items()}
+    return PreparedCohort(
+        write_manifest(output / MANIFEST, studies),
+        failures,
+        {name: phases for name, phases in left_out.items() if phases},
+    )
 
 
 def _located(study: Study, output: Path, record: dict[str, Any]) -> Study:
@@ -215,7 +224,13 @@ def _located(study: Study, output: Path, record: dict[str, Any]) -> Study:
         labels = split_labels(path)[1] if column in MASK_COLUMNS else ()
         return join_labels(folder / file_name(column), labels)
 
-    return study.located(place, Quality(record["quality"]))
+    without = set(record["left_out"])
+    used = replace(
+        study,
+        scans={phase: path for phase, path in study.scans.items() if phase not in without},
+        masks={column: path for column, path in study.masks.items() if mask_phase(column) not in without},
+    )
+    return used.located(place, Quality(record["quality"]))
 
 
 def _write_table(path: Path, rows: Sequence[tuple[str, str]]) -> None:

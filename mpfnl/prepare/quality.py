@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -72,7 +72,7 @@ class Thresholds:
     They were calibrated on phantoms; see `docs/quality.md`.
 
     Args:
-        coverage: Share of the body inside the phase's field of view.
+        coverage: Share of the body that the phase covers.
         body_overlap: Dice coefficient of the two bodies inside the phase's field of view.
         similarity: Normalised mutual information.
         mismatch: Share of the structures inside the body that differ.
@@ -100,7 +100,10 @@ class PhaseQuality:
         similarity_after: Normalised mutual information after registration.
         mismatch_before: Share of the structures inside the body that differ, 0 to 1.
         mismatch_after: Share of differing structures after registration.
-        coverage: Share of the body inside the phase's field of view.
+        coverage: Share of the body that the phase covers.
+        coverage_upper: Share covered of the body in the upper third of the portal venous scan.
+        coverage_middle: Share covered in the middle third.
+        coverage_lower: Share covered in the lower third.
         body_overlap_before: Dice coefficient of the two bodies inside the phase's field of view.
         body_overlap_after: Dice coefficient after registration.
         folding: Share of the body where the displacement folds.
@@ -119,6 +122,9 @@ class PhaseQuality:
     mismatch_before: float
     mismatch_after: float
     coverage: float
+    coverage_upper: float
+    coverage_middle: float
+    coverage_lower: float
     body_overlap_before: float
     body_overlap_after: float
     folding: float
@@ -151,9 +157,20 @@ def measure(alignment: Alignment, thresholds: Thresholds | None = None) -> Phase
     return PhaseQuality(verdict, reasons, **numbers)
 
 
-def study_verdict(phases: Mapping[Phase, PhaseQuality]) -> Quality:
-    """The worst verdict of a study's registered phases; `pass` for a portal venous scan alone."""
-    return max((quality.verdict for quality in phases.values()), key=_ORDER.index, default=Quality.PASS)
+def study_verdict(phases: Mapping[Phase, PhaseQuality], left_out: Collection[Phase] = ()) -> Quality:
+    """The verdict on a study: the worst of the phases that are used, and `warn` at best if one is left out.
+
+    A portal venous scan alone passes.
+
+    Args:
+        phases: Quality of each registered phase.
+        left_out: Phases that the study does without; those whose verdict is `fail` are left out anyway.
+    """
+    used = [each.verdict for phase, each in phases.items() if phase not in left_out]
+    verdicts = [verdict for verdict in used if verdict is not Quality.FAIL]
+    if left_out or Quality.FAIL in used:
+        verdicts.append(Quality.WARN)
+    return max(verdicts, key=_ORDER.index, default=Quality.PASS)
 
 
 def _numbers(alignment: Alignment) -> dict[str, float]:
@@ -171,8 +188,15 @@ def _numbers(alignment: Alignment) -> dict[str, float]:
         numbers[f"mismatch_{time}"] = mismatch(fixed, phase, region)
         numbers[f"body_overlap_{time}"] = dice(common, body_mask(phase, spacing) & covered)
     common = body & alignment.covered_after
-    numbers["coverage"] = float(common.sum() / body.sum()) if body.any() else math.nan
+    numbers["coverage"] = _share(common, body)
+    lower, middle, upper = np.array_split(np.arange(body.shape[2]), 3)
+    for name, slices in (("upper", upper), ("middle", middle), ("lower", lower)):
+        numbers[f"coverage_{name}"] = _share(common[:, :, slices], body[:, :, slices])
     return numbers | _deformation(alignment, common)
+
+
+def _share(part: Mask, whole: Mask) -> float:
+    return float(part.sum() / whole.sum()) if whole.any() else math.nan
 
 
 def _deformation(alignment: Alignment, region: Mask) -> dict[str, float]:

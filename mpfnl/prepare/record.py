@@ -26,6 +26,9 @@ WORK = ".work"  # during a run only
 RECORD = "record.json"
 SHEET = "sheet.png"
 
+VERSION = 2
+"""Version of the method; the work of an earlier one, which marked no uncovered voxels, is repeated."""
+
 PACKAGES = ("antspyx", "SimpleITK", "numpy", "scipy")
 """Packages that determine the result; a record holds their versions."""
 
@@ -46,7 +49,7 @@ def study_key(study: Study, settings: PrepareSettings) -> str:
     """
     inputs = {phase.value: _content(study.file(phase), phase) for phase in study.phases}
     inputs |= {column: _content(split_labels(path)[0]) for column, path in study.masks.items()}
-    plain = {"inputs": inputs, "settings": settings.to_json()}
+    plain = {"inputs": inputs, "settings": settings.to_json(), "version": VERSION}
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 

@@ -40,7 +40,7 @@ def draw_sheet(
     verdict = study_verdict(qualities)
     overlays = [
         Overlay(
-            f"{phase.label}: {qualities[phase].verdict}",
+            f"{phase.label}: {qualities[phase].verdict}{'' if _used(qualities[phase]) else ', left out'}",
             (_summary(qualities[phase]), *qualities[phase].reasons),
             alignment.before,
             alignment.after,
@@ -53,6 +53,10 @@ def draw_sheet(
     first = next(iter(alignments.values()))
     figure = contact_sheet(f"{study_id}: {verdict}", first.fixed, overlays, first.spacing, _COLOURS[verdict])
     return small_png(figure)
+
+
+def _used(quality: PhaseQuality) -> bool:
+    return quality.verdict is not Quality.FAIL
 
 
 def _summary(quality: PhaseQuality) -> str:
@@ -70,15 +74,17 @@ class Entry:
 
     Args:
         study_id: Name of the study.
-        verdict: Worst verdict of its phases.
+        verdict: Worst verdict of the phases that are used.
         reasons: Reasons for a verdict other than `pass`, each naming its phase.
         phases: Numbers of each registered phase, by the names of `PhaseQuality`; None was not measurable.
+        left_out: Phases that are not used, with the reasons.
     """
 
     study_id: str
     verdict: Quality
     reasons: tuple[str, ...]
     phases: Mapping[Phase, Numbers]
+    left_out: Mapping[Phase, str]
 
     @classmethod
     def of(cls, record: Mapping[str, Any]) -> Entry:
@@ -88,6 +94,7 @@ class Entry:
             Quality(record["quality"]),
             tuple(record["reasons"]),
             {Phase(name): numbers for name, numbers in record["phases"].items()},
+            {Phase(name): reason for name, reason in record["left_out"].items()},
         )
 
     @property
@@ -118,6 +125,9 @@ _COLUMNS = (
     _Column("structures that differ", "mismatch_after", "mismatch_before", ".0%"),
     _Column("body overlap", "body_overlap_after", "body_overlap_before", ".3f"),
     _Column("coverage", "coverage", None, ".0%"),
+    _Column("upper third", "coverage_upper", None, ".0%"),
+    _Column("middle third", "coverage_middle", None, ".0%"),
+    _Column("lower third", "coverage_lower", None, ".0%"),
     _Column("folding", "folding", None, ".2%"),
     _Column("volume change, SD", "log_jacobian_sd", None, ".2f"),
     _Column("moved, mean mm", "displacement_mean_mm", None, ".1f"),
@@ -150,7 +160,7 @@ def write_index(
         groups=groups,
         failures=failures,
         total=len(entries) + len(failures),
-        headings=[column.heading for column in _COLUMNS],
+        headings=["used", *(column.heading for column in _COLUMNS)],
         limits=_limits(Thresholds()),
         settings=json.dumps(settings, indent=2),
     )
@@ -163,8 +173,12 @@ def _row(entry: Entry) -> dict[str, object]:
         "sheet": entry.sheet,
         "reasons": entry.reasons,
         "rows": {
-            phase.label: [column.cell(numbers) for column in _COLUMNS]
-            for phase, numbers in entry.phases.items()
+            phase.label: [
+                "no" if phase in entry.left_out else "yes",
+                *(column.cell(entry.phases[phase]) if phase in entry.phases else "–" for column in _COLUMNS),
+            ]
+            for phase in Phase
+            if phase in entry.phases or phase in entry.left_out
         },
     }
 

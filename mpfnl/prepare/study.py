@@ -52,6 +52,8 @@ _INTERPOLATORS = {"linear": sitk.sitkLinear, "bspline": sitk.sitkBSpline}
 class RegisteredPhase:
     """A phase on the portal venous grid, its quality, and its contact sheet.
 
+    The study uses it unless its verdict is `fail`.
+
     Args:
         hu: `(x, y, z)`, int16.
         masks: Masks of the phase by manifest column, on the portal venous grid.
@@ -75,7 +77,10 @@ def prepare_study(study: Study, settings: PrepareSettings, key: str, folder: Pat
         folder: Folder for the phases (`<phase>.nii`, int16), the masks, `sheet.png` and `record.json`.
 
     Returns:
-        The record. Its verdict is `warn` at best where a scan was changed on reading (a tilted gantry).
+        The record. Its verdict is the worst of the phases that are used; it is `warn` at best where a phase
+        is left out, or a scan was changed on reading (a tilted gantry). `left_out` holds the reasons of the
+        phases whose own verdict is `fail`, whose files are in the folder for review, and of those that cannot
+        be registered, of which there are no files.
 
     Raises:
         InputError: A scan cannot be used; the message names its file and phase.
@@ -101,11 +106,21 @@ def _prepare(study: Study, settings: PrepareSettings, key: str, folder: Path) ->
         if mask_phase(column) is REFERENCE:
             arrays[column] = _mask(path, target).crop(box).data
     registered: dict[Phase, RegisteredPhase] = {}
+    left_out: dict[Phase, str] = {}
     for phase in study.phases:
         if phase is not REFERENCE:
-            registered[phase] = _register_phase(study, phase, reference, settings)
+            scan = read_volume(study.file(phase), phase).canonical()
+            scan_body(scan)
+            try:
+                transform = _register(scan, reference, study, settings)
+            except InputError as error:
+                left_out[phase] = without_paths(study, str(error))
+                continue
+            registered[phase] = _move(study, scan, reference, transform, settings)
             arrays[phase.value] = registered[phase].hu
             arrays |= registered[phase].masks
+            if registered[phase].quality.verdict is Quality.FAIL:
+                left_out[phase] = "; ".join(registered[phase].quality.reasons)
     for column, voxels in arrays.items():
         write_volume(folder / file_name(column), voxels, like=reference, dtype=voxels.dtype)
     qualities = {phase: each.quality for phase, each in registered.items()}
@@ -113,7 +128,7 @@ def _prepare(study: Study, settings: PrepareSettings, key: str, folder: Path) ->
         sheets = {phase: each.sheet for phase, each in registered.items()}
         with atomic_file(folder / SHEET) as file:
             file.write(draw_sheet(study.study_id, sheets, qualities))
-    record = _record(study, key, reference, qualities, box)
+    record = _record(study, key, reference, qualities, left_out, box)
     record["files"] = {file.name: file_digest(file) for file in sorted(folder.iterdir())}
     return record
 
@@ -123,44 +138,49 @@ def whole_hu(hu: NDArray[Any]) -> NDArray[np.int16]:
     return np.where(hu < COVERED_FROM_HU, np.int16(UNCOVERED_HU), as_int16(np.maximum(hu, AIR_HU)))
 
 
-def _register_phase(
-    study: Study, phase: Phase, reference: Volume, settings: PrepareSettings
-) -> RegisteredPhase:
-    scan = read_volume(study.file(phase), phase).canonical()
-    scan_body(scan)
+def _register(scan: Volume, reference: Volume, study: Study, settings: PrepareSettings) -> sitk.Transform:
+    """The transform from points of the reference to points of the scan.
+
+    Raises:
+        InputError: The scan cannot be registered; the message names its file and phase.
+    """
     fixed = to_image(reference.data, reference.affine)
     moving = to_image(np.maximum(scan.data, AIR_HU), scan.affine)
     _check_overlap(scan, moving, isotropic_grid(fixed, settings.grid_mm), study)
     with TemporaryDirectory() as work:
         try:
-            transform = register(
-                fixed, moving, settings.registration, settings.grid_mm, Path(work), settings.seed
-            )
+            return register(fixed, moving, settings.registration, settings.grid_mm, Path(work), settings.seed)
         except InputError as error:
             raise type(error)(f"{scan.name}: {error}") from error
-    floating = sitk.Cast(moving, sitk.sitkFloat32)
-    interpolator = _INTERPOLATORS[settings.interpolation]
-    hu = to_voxels(resample(floating, fixed, transform, interpolator, UNCOVERED_HU))
-    hu = np.where(_covered(scan, fixed, transform), hu, UNCOVERED_HU)
+
+
+def _move(
+    study: Study, scan: Volume, reference: Volume, transform: sitk.Transform, settings: PrepareSettings
+) -> RegisteredPhase:
+    """The scan of a phase and its masks on the reference's grid, and the quality of the registration."""
+    fixed = to_image(reference.data, reference.affine)
+    moving = to_image(np.maximum(scan.data, AIR_HU).astype(np.float32), scan.affine)
+    view = to_image(_covered(scan).astype(np.uint8), scan.affine)
+    hu = to_voxels(resample(moving, fixed, transform, _INTERPOLATORS[settings.interpolation], UNCOVERED_HU))
+    covered = to_voxels(resample(view, fixed, transform, sitk.sitkNearestNeighbor, 0)) > 0
     masks = {}
     for column, path in study.masks.items():
-        if mask_phase(column) is phase:
+        if mask_phase(column) is scan.phase:
             mask = _mask(path, scan)
             moved = resample(to_image(mask.data, mask.affine), fixed, transform, sitk.sitkNearestNeighbor, 0)
             masks[column] = to_voxels(moved)
-    quality = measure(Alignment.on_grid(fixed, floating, transform))
-    sheet = Alignment.on_grid(fixed, floating, transform, SHEET_MM)
-    return RegisteredPhase(whole_hu(hu), masks, quality, sheet)
+    quality = measure(Alignment.on_grid(fixed, moving, transform, view=view))
+    sheet = Alignment.on_grid(fixed, moving, transform, SHEET_MM, view)
+    return RegisteredPhase(whole_hu(np.where(covered, hu, UNCOVERED_HU)), masks, quality, sheet)
 
 
-def _covered(scan: Volume, fixed: Image, transform: sitk.Transform) -> NDArray[np.bool_]:
-    """Where a scan has voxels, on the fixed grid: not beyond its field of view, nor in blank end slices."""
+def _covered(scan: Volume) -> NDArray[np.bool_]:
+    """Where a scan has voxels: not where it holds no HU, nor in blank end slices."""
     meter = CoverageMeter()
     meter(0, scan.data, scan.shape[2])
     covered = scan.data >= COVERED_FROM_HU
     covered[:, :, : meter.slices.start] = covered[:, :, meter.slices.stop :] = False
-    mask = to_image(covered.astype(np.uint8), scan.affine)
-    return to_voxels(resample(mask, fixed, transform, sitk.sitkNearestNeighbor, 0)).astype(np.bool_)
+    return covered
 
 
 def _check_overlap(scan: Volume, moving: Image, grid: Image, study: Study) -> None:
@@ -185,15 +205,23 @@ def _mask(path: Path, like: Volume) -> Volume:
 
 
 def _record(
-    study: Study, key: str, reference: Volume, qualities: Mapping[Phase, PhaseQuality], box: Box
+    study: Study,
+    key: str,
+    reference: Volume,
+    qualities: Mapping[Phase, PhaseQuality],
+    left_out: Mapping[Phase, str],
+    box: Box,
 ) -> dict[str, Any]:
+    used = {phase: each for phase, each in qualities.items() if phase not in left_out}
     return {
         "study_id": study.study_id,
         "key": key,
-        "quality": study_verdict(qualities).value,
+        "quality": study_verdict(qualities, left_out).value,
         "reasons": [
-            f"{phase.label} phase: {reason}" for phase, each in qualities.items() for reason in each.reasons
+            *(f"{phase.label} phase left out: {reason}" for phase, reason in left_out.items()),
+            *(f"{phase.label} phase: {reason}" for phase, each in used.items() for reason in each.reasons),
         ],
+        "left_out": {phase.value: reason for phase, reason in left_out.items()},
         "phases": {phase.value: each.to_json() for phase, each in qualities.items()},
         "shape": list(reference.shape),
         "spacing_mm": [round(s, 6) for s in reference.spacing],

@@ -20,7 +20,7 @@ from preparation import checksums
 from raw_studies import AFFINE, SHAPE, body, raw_cohort, write_scan
 
 from mpfnl.cli import main
-from mpfnl.data.manifest import Manifest, Study, read_manifest, write_manifest
+from mpfnl.data.manifest import Manifest, Quality, Study, read_manifest, write_manifest
 from mpfnl.phases import PHASES, Phase
 
 OPTIONS = ["--steps", "rigid", "--grid-mm", "5", "--crop", "none", "--deterministic"]
@@ -233,7 +233,6 @@ BAD: list[tuple[Callable[[Study], Path], Phase]] = [
     (an_mr_scan, Phase.PORTAL_VENOUS),
     (one_slice, Phase.ARTERIAL),
     (broken_dicom, Phase.ARTERIAL),
-    (far_away, Phase.ARTERIAL),
     (missing, Phase.NONCONTRAST),
 ]
 """Faults of a study, and the phase that its failure must name."""
@@ -244,6 +243,7 @@ def test_every_bad_study_is_named_and_the_others_are_prepared(
 ) -> None:
     raw = raw_cohort(tmp_path / "Jane Doe 1961", len(BAD) + 1)
     broken = {study.study_id: spoil(study) for study, (spoil, _) in zip(raw, BAD, strict=False)}
+    far_away(raw.studies[-1])
     output = tmp_path / "cohort"
     assert main(words(raw, output, "--jobs", "2", "--steps", "none")) == 1
     printed = capsys.readouterr()
@@ -256,7 +256,12 @@ def test_every_bad_study_is_named_and_the_others_are_prepared(
         assert name in failures[study_id]
         assert "Jane Doe" not in failures[study_id]
     assert f"{len(BAD)} of {len(BAD) + 1} " in printed.err
-    assert [study.study_id for study in read_manifest(output / "cohort.csv")] == [raw.studies[-1].study_id]
+    (last,) = read_manifest(output / "cohort.csv")
+    assert last.study_id == raw.studies[-1].study_id
+    assert last.phases == tuple(phase for phase in PHASES if phase is not Phase.ARTERIAL)
+    assert set(last.masks) == {"pancreas"}  # not the arterial labels
+    assert last.quality is Quality.WARN
+    assert f"left out: {last.study_id}: arterial phase" in printed.out
     assert all(study_id in (output / "index.html").read_text() for study_id in broken)
 
 

@@ -14,7 +14,7 @@ from raw_studies import AFFINE, SHAPE, body, raw_study, write_scan
 from scipy import ndimage
 
 from mpfnl.data.manifest import Quality, Split, Study
-from mpfnl.errors import GridError, InputError, InputWarning, IntensityError
+from mpfnl.errors import InputError, InputWarning, IntensityError
 from mpfnl.phases import PHASES, Phase
 from mpfnl.prepare import PrepareSettings
 from mpfnl.prepare.review import Entry
@@ -29,7 +29,8 @@ UNREGISTERED = PrepareSettings(steps=(), crop="none")
 def prepared(study: Study, folder: Path, settings: PrepareSettings = UNREGISTERED) -> dict[Phase, Volume]:
     folder.mkdir()
     prepare_study(study, settings, "key", folder)
-    return {phase: read_volume(folder / f"{phase}.nii", phase) for phase in study.phases}
+    files = {phase: folder / f"{phase}.nii" for phase in study.phases}
+    return {phase: read_volume(file, phase) for phase, file in files.items() if file.is_file()}
 
 
 def test_without_registration_scans_on_one_grid_stay_as_they_are(tmp_path: Path) -> None:
@@ -192,13 +193,52 @@ def test_a_study_without_portal_venous_scan_is_refused(tmp_path: Path) -> None:
         prepared(other, tmp_path / "out")
 
 
-def test_scans_that_do_not_meet_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("steps", [(), ("rigid",)])
+def test_a_phase_that_does_not_meet_the_portal_venous_scan_is_left_out(
+    tmp_path: Path, steps: tuple[str, ...]
+) -> None:
     study = raw_study(tmp_path, 0)
     away = AFFINE.copy()
     away[2, 3] += 500
     write_scan(study.file(Phase.NONCONTRAST), body(0, Phase.NONCONTRAST), away)
-    with pytest.raises(GridError, match=r"noncontrast\.nii\.gz \(non-contrast phase\): "):
-        prepared(study, tmp_path / "out")
+    found = prepared(study, tmp_path / "out", replace(UNREGISTERED, steps=steps))
+    assert set(found) == {Phase.ARTERIAL, Phase.PORTAL_VENOUS}
+    record = json.loads((tmp_path / "out" / "record.json").read_text())
+    assert record["quality"] == Quality.WARN
+    assert set(record["left_out"]) == {Phase.NONCONTRAST}
+    assert record["reasons"][0].startswith(
+        "non-contrast phase left out: <noncontrast> (non-contrast phase): "
+    )
+
+
+def test_a_phase_of_another_patient_is_left_out_and_kept_for_review(tmp_path: Path) -> None:
+    study = raw_study(tmp_path, 0)
+    write_scan(study.file(Phase.ARTERIAL), body(5, Phase.ARTERIAL)[:, ::-1])
+    found = prepared(study, tmp_path / "out")
+    assert set(found) == set(PHASES)
+    record = json.loads((tmp_path / "out" / "record.json").read_text())
+    assert record["quality"] == Quality.WARN
+    assert set(record["left_out"]) == {Phase.ARTERIAL}
+    assert record["phases"]["arterial"]["verdict"] == Quality.FAIL
+    assert record["phases"]["noncontrast"]["verdict"] != Quality.FAIL
+    assert {"arterial.nii", "sheet.png"} < set(record["files"])
+
+
+def test_the_record_states_what_is_covered_by_thirds(tmp_path: Path) -> None:
+    study = raw_study(tmp_path, 0)
+    hu = body(0, Phase.NONCONTRAST)
+    hu[:, :, 16:] = -1024  # blank slices at the upper end, as software appends them
+    write_scan(study.file(Phase.NONCONTRAST), hu)
+    write_scan(study.file(Phase.ARTERIAL), body(0, Phase.ARTERIAL)[:, :, :8])
+    found = prepared(replace(study, masks={}), tmp_path / "out")
+    assert (found[Phase.NONCONTRAST].data[:, :, 16:] == UNCOVERED_HU).all()
+    record = json.loads((tmp_path / "out" / "record.json").read_text())
+    thirds = ("coverage_lower", "coverage_middle", "coverage_upper")
+    shares = {name: [each[third] for third in thirds] for name, each in record["phases"].items()}
+    assert shares == {"noncontrast": [1, 1, 0], "arterial": [1, 0, 0]}
+    coverage = {name: each["coverage"] for name, each in record["phases"].items()}
+    assert coverage == {"noncontrast": pytest.approx(2 / 3, abs=0.01), "arterial": pytest.approx(1 / 3, abs=0.01)}
+    assert set(record["left_out"]) == {Phase.ARTERIAL}
 
 
 def test_a_scan_that_was_changed_on_reading_is_to_be_looked_at(

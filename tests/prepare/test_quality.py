@@ -247,16 +247,18 @@ def test_json_has_six_digits() -> None:
     plain = measure(against(aligned_study().phases[Phase.ARTERIAL])).to_json()
     assert plain["verdict"] == "pass"
     numbers = [value for value in plain.values() if isinstance(value, float)]
-    assert len(numbers) == 14
+    assert len(numbers) == 17
     assert all(value == float(f"{value:.6g}") for value in numbers)
 
 
-def test_the_worst_phase_decides() -> None:
+def test_the_worst_phase_that_is_used_decides() -> None:
     good = measure(against(aligned_study().phases[Phase.ARTERIAL]))
     phases = {Phase.ARTERIAL: good, Phase.NONCONTRAST: replace(good, verdict=Quality.WARN)}
     assert study_verdict(phases) is Quality.WARN
     phases[Phase.ARTERIAL] = replace(good, verdict=Quality.FAIL)
-    assert study_verdict(phases) is Quality.FAIL
+    assert study_verdict(phases) is Quality.WARN
+    assert study_verdict({Phase.ARTERIAL: replace(good, verdict=Quality.FAIL)}) is Quality.WARN
+    assert study_verdict({Phase.ARTERIAL: good}, [Phase.NONCONTRAST]) is Quality.WARN
     assert study_verdict({Phase.ARTERIAL: good}) is Quality.PASS
     assert study_verdict({}) is Quality.PASS  # a portal venous scan alone
 

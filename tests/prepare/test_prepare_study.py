@@ -237,7 +237,10 @@ def test_the_record_states_what_is_covered_by_thirds(tmp_path: Path) -> None:
     shares = {name: [each[third] for third in thirds] for name, each in record["phases"].items()}
     assert shares == {"noncontrast": [1, 1, 0], "arterial": [1, 0, 0]}
     coverage = {name: each["coverage"] for name, each in record["phases"].items()}
-    assert coverage == {"noncontrast": pytest.approx(2 / 3, abs=0.01), "arterial": pytest.approx(1 / 3, abs=0.01)}
+    assert coverage == {
+        "noncontrast": pytest.approx(2 / 3, abs=0.01),
+        "arterial": pytest.approx(1 / 3, abs=0.01),
+    }
     assert set(record["left_out"]) == {Phase.ARTERIAL}
 
 

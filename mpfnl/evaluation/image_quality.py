@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 from mpfnl.data.degradation import SampleSettings, degrade_study
 from mpfnl.data.manifest import Study
 from mpfnl.data.studies import load_study
-from mpfnl.errors import ConflictError, GridError, InputError
+from mpfnl.errors import ConflictError, GridError, InputError, NotFoundError
 from mpfnl.evaluation.cases import Case
 from mpfnl.evaluation.folder import BASELINE, VOLUMES, degraded_file
 from mpfnl.evaluation.methods import Methods
 from mpfnl.inference.enhancement import EnhanceOptions, enhance_study
+from mpfnl.inference.selection import needed_phases
 from mpfnl.metrics.registry import image_metrics
 from mpfnl.phases import Phase
 from mpfnl.volumes import Volume, read_volume, write_volume
@@ -39,8 +40,8 @@ def score_images(
 ) -> list[Case]:
     """Makes a study's scans by the wanted methods, writes them, and scores them.
 
-    The study's own phases are degraded, and those that a model takes. Scans from a folder are copied, so that
-    the evaluation folder holds every scan that a number comes from.
+    The study's phases are degraded, and a model receives those that it takes. Scans from a folder are copied,
+    so that the evaluation folder holds every scan that a number comes from.
 
     Args:
         study: The study.
@@ -80,8 +81,7 @@ def score_images(
 
 
 def _degrade(study: Study, reference: Volume, settings: SampleSettings) -> dict[Phase, Volume]:
-    phases = tuple(phase for phase in Phase if phase in study.phases or phase in settings.phases)
-    settings = replace(settings, phases=phases)
+    settings = replace(settings, phases=study.phases)
     degraded = degrade_study(load_study(study, settings.loaded), settings)
     return {
         phase: replace(reference, data=hu, path=study.file(phase), phase=phase, storage=hu.dtype)
@@ -100,7 +100,13 @@ def _scan(
     """The scan of a method, written to the evaluation folder."""
     path = folder / VOLUMES / case.study_id / f"{case.method}.nii.gz"
     if case.method in methods.models:
-        return enhance_study(methods.models[case.method], degraded, path, options).canonical()
+        model = methods.models[case.method]
+        if needed := needed_phases(model, degraded):
+            raise NotFoundError(
+                f"study {case.study_id!r}: has no {' and no '.join(phase.label for phase in needed)} phase,"
+                f" which {case.method} ({model.name}) needs; leave the study or the model out"
+            )
+        return enhance_study(model, degraded, path, options).canonical()
     if case.method in methods.folders:
         return _copied(methods.folders[case.method] / f"{case.study_id}.nii.gz", path, reference)
     for phase, volume in degraded.items():

@@ -55,6 +55,18 @@ class PhaseSelection:
         return f"phases used: {_listed(self.phases)}{without}"
 
 
+def needed_phases(model: PhaseModel, available: Collection[Phase]) -> list[Phase]:
+    """The phases that a model cannot do without, of those that are not available.
+
+    Args:
+        model: Model that is to be run.
+        available: Phases of the study.
+    """
+    return [
+        phase for phase in model.phases if phase not in available and phase not in model.optional_phases
+    ]
+
+
 def select_phases(model: PhaseModel, available: Collection[Phase]) -> PhaseSelection:
     """Selects the phases that a model takes from those that are available.
 
@@ -70,8 +82,7 @@ def select_phases(model: PhaseModel, available: Collection[Phase]) -> PhaseSelec
     missing = tuple(phase for phase in model.phases if phase not in available)
     if not missing:
         return PhaseSelection(tuple(model.phases), (), None)
-    needed = [phase for phase in missing if phase not in model.optional_phases]
-    if needed:
+    if needed := needed_phases(model, available):
         raise _lacking(model, needed)
     if not model.trained_without_phases:
         warn_once(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from dataclasses import replace
 from pathlib import Path
 
@@ -134,14 +135,34 @@ def test_preparing_it_with_the_others(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_volume(study.file(Phase.DELAYED)).data, read_volume(delayed).data)
 
 
-def test_evaluating_a_study_without_it_says_so_in_its_rows(
+def test_a_study_without_it_is_enhanced_with_the_others_where_the_model_can(
     four_phases: Path, weights: Path, tmp_path: Path
 ) -> None:
+    stacked = mpfnl.RCAN3D(phases=4, channels=8, groups=1, blocks=1).save_pretrained(tmp_path / "stacked")
     (study,) = (study for study in read_manifest(four_phases) if study.split == "test")
     lacks = replace(without_delayed(study), study_id="lacks", patient_id="p-lacks")
     cohort = write_manifest(tmp_path / "mixed.csv", [study, lacks])
     out = tmp_path / "evaluation"
-    assert main(["evaluate", str(cohort.path), "--models", f"four={weights}", "-o", str(out)]) == 1
+    models = [f"stack={stacked}", f"four={weights}"]
+    assert main(["evaluate", str(cohort.path), "--models", *models, "-o", str(out)]) == 1
     failures = {(row.study_id, row.method): row.failure for row in read_cases(out / "cases.csv")}
-    assert failures["test0", "four"] == ""
-    assert "study 'lacks': has no delayed phase" in failures["lacks", "four"]
+    refusal = failures.pop(("lacks", "stack"))
+    assert set(failures.values()) == {""}
+    for word in ("'lacks'", "delayed phase", "stack (RCAN3D)"):
+        assert word in refusal
+    swapped: dict[tuple[str, str], set[str]] = {}
+    with (out / "swap.csv").open(newline="") as file:
+        for row in csv.DictReader(file):
+            swapped.setdefault((row["study_id"], row["method"]), set()).add(row["swapped"])
+    others = {"noncontrast", "arterial"}
+    assert swapped == {
+        ("test0", "four"): {*others, "delayed"},
+        ("test0", "stack"): {*others, "delayed"},
+        ("lacks", "four"): others,
+    }
+    volumes = out / "volumes" / "lacks"
+    assert not (volumes / "degraded_delayed.nii.gz").exists()
+    files = {phase: volumes / f"degraded_{phase}.nii.gz" for phase in PHASES}
+    alone = mpfnl.load(weights).enhance(files, precision=torch.float32).data
+    found = read_volume(volumes / "four.nii.gz").data
+    assert np.abs(found.astype(int) - alone).max() <= 1

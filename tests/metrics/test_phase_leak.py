@@ -40,6 +40,18 @@ AORTA = OrganDrift(  # an ordinary aorta: fat and muscle around it
 )
 
 
+def test_no_fraction_toward_a_phase_that_the_study_lacks() -> None:
+    assert np.isnan(AORTA.fraction(Phase.DELAYED))
+    zones = organ_zones(np.ones((20, 20, 20), dtype=bool), (2.0, 2.0, 2.0))
+    scan = np.full((20, 20, 20), 100)
+    other = scan.copy()
+    other[:, :, 10:] = -2048  # covers half of the organ
+    drift = organ_drift(scan, scan, {ARTERIAL: other}, zones)
+    assert drift is not None
+    assert np.isnan(drift.fraction(ARTERIAL))
+    assert drift.drift_hu == 0
+
+
 def drifted(drift: float, deep: float | None = None, **others: float) -> OrganDrift:
     deep = drift if deep is None else deep
     return replace(AORTA, enhanced_hu=AORTA.reference_hu + drift, deep_drift_hu=deep, **others)

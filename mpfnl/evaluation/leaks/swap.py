@@ -18,10 +18,11 @@ from mpfnl.evaluation.folder import SWAP_TABLE, degraded_file, number, read_tabl
 from mpfnl.evaluation.leaks.check import OrganMasks, read_organs
 from mpfnl.evaluation.methods import EvaluatedModel
 from mpfnl.inference.enhancement import EnhanceOptions, Enhancer, enhance_study
+from mpfnl.inference.selection import needed_phases
 from mpfnl.metrics.phase_leak import LeakRule, organ_zones
 from mpfnl.phases import Phase
 from mpfnl.volumes import Volume, read_volume
-from mpfnl.window import Window
+from mpfnl.window import COVERED_FROM_HU, UNCOVERED_HU, Window
 
 BODY = "body"
 """Name of the region of all soft tissue."""
@@ -77,14 +78,15 @@ def swap_test(
 ) -> list[SwapRow]:
     """Enhances a study again with each other input phase replaced in turn, and measures the change.
 
-    Replaced by the target's degraded scan, an input phase has no contrast of its own any more. The change of
+    Replaced by the target's degraded scan where it covers it, an input phase has no contrast of its own any
+    more. The change of
     an organ came from that phase: wanted, where it compensated noise, or leaked. No network was trained on
     such an input, so the numbers are an indication. Outside the window nothing changes, since the input's HU
     are kept.
 
     Args:
         model: Model; one that takes a single phase has no rows.
-        scans: Degraded scan of each phase that the model takes.
+        scans: Degraded scans of the phases that the model takes and the study has.
         organs: Masks (x, y, z) by organ on the scans' grid; organs whose core is too small are left out.
         options: Settings of the enhancement.
         by: Phase that replaces the others; the target by default.
@@ -101,14 +103,15 @@ def swap_test(
     stand_in = model.target if by is None else by
     if stand_in not in model.phases:
         raise ValueError(f"the model takes {', '.join(model.phases)}, not {stand_in}")
-    swapped = [phase for phase in model.phases if phase not in (model.target, stand_in)]
+    swapped = [phase for phase in model.phases if phase in scans and phase not in (model.target, stand_in)]
     if not swapped:
         return []
     regions = _regions(scans[model.target], organs, model.window, rule)
     whole = enhance_study(model, scans, options=options).data.astype(np.float32)
     rows = []
     for phase in swapped:
-        replaced = {**scans, phase: replace(scans[stand_in], phase=phase)}
+        hu = np.where(scans[phase].data < COVERED_FROM_HU, UNCOVERED_HU, scans[stand_in].data)
+        replaced = {**scans, phase: replace(scans[stand_in], data=hu, phase=phase)}
         change = whole - enhance_study(model, replaced, options=options).data
         rows += [_row(phase, stand_in, name, change[mask]) for name, mask in regions.items()]
     return rows
@@ -145,6 +148,8 @@ def swap_studies(
 ) -> list[SwapCase]:
     """Runs the swap test of the models that take several phases, on the degraded scans in the folder.
 
+    A phase that a study lacks is not replaced, and a model that needs it is not tested.
+
     Args:
         studies: Studies of the test; those that `swap.csv` has already are not tested again.
         models: Models by name.
@@ -162,7 +167,7 @@ def swap_studies(
     cases: list[SwapCase] = []
     for study in studies:
         for name, model in models.items():
-            if len(model.phases) == 1:
+            if len(model.phases) == 1 or needed_phases(model, study.phases):
                 continue
             rows = [case for case in finished if (case.study_id, case.method) == (study.study_id, name)]
             if not rows:
@@ -191,7 +196,8 @@ def mean_over_studies(cases: Sequence[SwapCase]) -> dict[str, list[SwapRow]]:
 
 
 def _swap(study: Study, model: EvaluatedModel, folder: Path, options: EnhanceOptions) -> list[SwapRow]:
-    files = {phase: degraded_file(folder, study.study_id, phase) for phase in model.phases}
+    phases = [phase for phase in model.phases if phase in study.phases]
+    files = {phase: degraded_file(folder, study.study_id, phase) for phase in phases}
     scans = {phase: read_volume(path, phase).canonical().detached() for phase, path in files.items()}
     return swap_test(model, scans, _organs(study, model.target), options)
 

@@ -62,9 +62,7 @@ def needed_phases(model: PhaseModel, available: Collection[Phase]) -> list[Phase
         model: Model that is to be run.
         available: Phases of the study.
     """
-    return [
-        phase for phase in model.phases if phase not in available and phase not in model.optional_phases
-    ]
+    return [phase for phase in model.phases if phase not in available and phase not in model.optional_phases]
 
 
 def select_phases(model: PhaseModel, available: Collection[Phase]) -> PhaseSelection:

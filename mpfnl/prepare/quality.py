@@ -72,7 +72,8 @@ class Thresholds:
     They were calibrated on phantoms; see `docs/quality.md`.
 
     Args:
-        coverage: Share of the body that the phase covers.
+        coverage: Share of the body that the phase covers. A small share alone rejects nothing: the phase is
+            used where it covers the body.
         body_overlap: Dice coefficient of the two bodies inside the phase's field of view.
         similarity: Normalised mutual information.
         mismatch: Share of the structures inside the body that differ.
@@ -81,7 +82,7 @@ class Thresholds:
             respiratory motion: they suggest a wrong position or a wrong study.
     """
 
-    coverage: Limits = Limits(0.8, 0.5, above=False)
+    coverage: Limits = Limits(0.8, None, above=False)
     body_overlap: Limits = Limits(0.95, 0.9, above=False)
     similarity: Limits = Limits(1.23, 1.20, above=False)
     mismatch: Limits = Limits(0.18, 0.21, above=True)

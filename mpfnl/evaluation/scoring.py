@@ -17,8 +17,9 @@ from mpfnl.evaluation.folder import REFERENCE, volume_files
 from mpfnl.evaluation.image_quality import score_images
 from mpfnl.evaluation.methods import EvaluatedModel, Methods
 from mpfnl.evaluation.overlap import OverlapOptions, Segmentations
+from mpfnl.evaluation.probes import Probes, of_probes
 from mpfnl.evaluation.provenance import check_same_run, provenance
-from mpfnl.evaluation.structure import measure_structure, write_structures
+from mpfnl.evaluation.structure import measure_scans, read_clean, write_structures
 from mpfnl.evaluation.tables.metric_table import (
     MetricTable,
     tabulate_image_quality,
@@ -53,6 +54,8 @@ class EvaluateOptions:
         progress: Whether to show progress bars.
         target: Phase that is compared where only folders of scans are evaluated; models bring their own.
         window: HU window of the comparison where only folders are evaluated; models bring their own.
+        probes: Whether each model also enhances the undegraded phases, and a part of the liver with lesions
+            inserted before the degradation; more than twice the work.
 
     >>> EvaluateOptions(seed=1).overlap.tolerance_mm
     3.0
@@ -68,6 +71,7 @@ class EvaluateOptions:
     progress: bool = False
     target: Phase = Phase.PORTAL_VENOUS
     window: Window = ABDOMEN
+    probes: bool = True
 
 
 @dataclass(frozen=True)
@@ -157,7 +161,8 @@ def score_cohort(
         comparable = [study for study in studies if segmentations.comparable(study)]
         for study in _track(comparable, "segmenting", options.progress):
             _segment(study, methods, segmentations, table, folder)
-    _measure(studies, methods, table, folder, target, window, options.progress)
+    probes = Probes(models, folder, settings, enhancing) if options.probes else None
+    _measure(_track(studies, "measuring", options.progress), methods, table, folder, settings, probes)
     images, structures = tabulate_image_quality(table.cases), tabulate_structure(table.cases)
     overlaps = [] if segmentations is None else tabulate_overlap(table.cases, options.overlap.tolerance_mm)
     write_summary(folder, [*images, *structures, *overlaps], segmenter.notice if segmenter else "")
@@ -183,22 +188,33 @@ def _segment(
 
 
 def _measure(
-    studies: Sequence[Study],
+    studies: Iterable[Study],
     methods: Methods,
     table: CaseTable,
     folder: Path,
-    target: Phase,
-    window: Window,
-    progress: bool,
+    settings: SampleSettings,
+    probes: Probes | None,
 ) -> None:
     """Measures contrast and structure in every written scan, also of earlier runs: label maps may change."""
     rows: list[dict[str, object]] = []
-    for study in _track(studies, "measuring", progress):
-        scored = [name for name in methods.names if table.scored(study, name)]
-        if scored:
-            values, structures = measure_structure(study, scored, folder, target, window)
-            table.put(replace(table.get(study, name), structure=each) for name, each in values.items())
-            rows += structures
+    for study in studies:
+        files = volume_files(folder, study.study_id, methods.names, settings.target)
+        scored = {name: table.get(study, name) for name in methods.names if table.scored(study, name)}
+        clean = read_clean(study, settings.target, settings.window) if scored else None
+        if clean is None:
+            continue
+        values, structures = measure_scans(
+            study, clean, {name: files[name] for name in scored}, settings.window
+        )
+        known = {name: case.structure for name, case in scored.items()}
+        if probes is None:
+            probed = {name: of_probes(each) for name, each in known.items()}
+        else:
+            probed = probes.run(study, clean, known)
+        table.put(
+            replace(scored[name], structure=each | probed.get(name, {})) for name, each in values.items()
+        )
+        rows += structures
     write_structures(folder, rows)
 
 

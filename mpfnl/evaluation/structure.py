@@ -13,7 +13,7 @@ from scipy import ndimage
 
 from mpfnl.data.manifest import Study, mask_column
 from mpfnl.errors import InputError
-from mpfnl.evaluation.folder import STRUCTURE_TABLE, volume_files, write_table
+from mpfnl.evaluation.folder import STRUCTURE_TABLE, write_table
 from mpfnl.evaluation.leaks.check import ORGANS
 from mpfnl.evaluation.overlap import LABELS
 from mpfnl.metrics.contrast import body_rmse, contrast, mean_errors, organ_cores, shell
@@ -93,26 +93,31 @@ class CleanScan:
     """What a study's clean scan shows, found once and measured in the scan of every method.
 
     Args:
+        scan: The clean scan, its axes towards right, anterior and superior.
         hu: HU (x, y, z), clipped to the window.
-        spacing: Voxel size in mm.
         body: Mask of the body.
         edges: Strong edges inside the body; None if there is none.
         flat: Homogeneous soft tissue.
         noise_hu: Noise of the homogeneous soft tissue in HU; NaN if there is none.
         cores: Cores of the organs, on thinned voxels (see `THINNED_MM`).
-        homogeneous: Homogeneous part of liver and spleen.
+        homogeneous: Homogeneous part of liver and spleen, by label.
         targets: Vessels and lesions.
     """
 
+    scan: Volume
     hu: NDArray[np.float32]
-    spacing: tuple[float, float, float]
     body: Mask
     edges: Edges | None
     flat: Mask
     noise_hu: float
     cores: Mapping[str, OrganZones] = field(default_factory=dict)
-    homogeneous: Sequence[Mask] = ()
+    homogeneous: Mapping[int, Mask] = field(default_factory=dict)
     targets: Sequence[Target] = ()
+
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        """Voxel size in mm."""
+        return self.scan.spacing
 
     @staticmethod
     def of(scan: Volume, labels: NDArray[np.integer] | None, window: Window) -> CleanScan:
@@ -124,7 +129,7 @@ class CleanScan:
             window: HU window to which all scans are clipped.
         """
         body, inner = find_body(scan)
-        hu, spacing = _clipped(scan, window), scan.spacing
+        hu, spacing = clipped(scan, window), scan.spacing
         inner[:, :, np.arange(inner.shape[2]) % _step(inner.shape[2]) > 0] = False
         try:
             edges = Edges.find(hu, spacing, inner)
@@ -133,18 +138,18 @@ class CleanScan:
         flat = flat_tissue(hu, spacing, inner, (0.0, min(200.0, window.upper)))
         noise = _noise(hu, spacing, flat)
         if labels is None:
-            return CleanScan(hu, spacing, body, edges, flat, noise)
+            return CleanScan(scan, hu, body, edges, flat, noise)
         found = {
             number: OrganStructure.find(hu, spacing, labels == number)
             for number in (LIVER, SPLEEN)
             if (labels == number).any()
         }
         voxel_ml = math.prod(spacing) / 1000
-        homogeneous = [
-            each.homogeneous
-            for each in found.values()
+        homogeneous = {
+            number: each.homogeneous
+            for number, each in found.items()
             if np.count_nonzero(each.homogeneous) * voxel_ml >= LEAST_ML
-        ]
+        }
         targets = [
             *(_vessels(hu, labels, found[LIVER]) if LIVER in found else ()),
             *_lesions(hu, labels, spacing),
@@ -152,7 +157,7 @@ class CleanScan:
         thin = _thinned(spacing)
         coarse = [step * (each.step or 1) for step, each in zip(spacing, thin, strict=True)]
         cores = organ_cores(labels[thin], coarse, ORGANS)
-        return CleanScan(hu, spacing, body, edges, flat, noise, cores, homogeneous, targets)
+        return CleanScan(scan, hu, body, edges, flat, noise, cores, homogeneous, targets)
 
     def measure(self, hu: NDArray[np.float32]) -> dict[str, float]:
         """The values of a scan by column of `cases.csv`; those that cannot be measured are missing.
@@ -172,10 +177,10 @@ class CleanScan:
             errors = mean_errors(hu[thin], self.hu[thin], self.cores)
             values["organ_error_hu"] = max(map(abs, errors.values()))
         if self.homogeneous:
-            rates = [blob_rate(hu, self.hu, self.spacing, region) for region in self.homogeneous]
-            values["blobs_per_100_ml"] = float(
-                np.average(rates, weights=list(map(np.count_nonzero, self.homogeneous)))
-            )
+            regions = list(self.homogeneous.values())
+            rates = [blob_rate(hu, self.hu, self.spacing, region) for region in regions]
+            sizes = [np.count_nonzero(region) for region in regions]
+            values["blobs_per_100_ml"] = float(np.average(rates, weights=sizes))
         for column in dict.fromkeys(target.column for target in self.targets):
             kept = [self.kept(hu, target) for target in self.targets if target.column == column]
             values[column] = float(np.mean(kept))
@@ -190,46 +195,50 @@ class CleanScan:
 STRUCTURE_ROW = ("study_id", "method", "structure", "diameter_mm", "clean_hu", "scan_hu", "kept")
 
 
-def measure_structure(
-    study: Study, methods: Sequence[str], folder: Path, target: Phase, window: Window
-) -> tuple[dict[str, dict[str, float]], list[dict[str, object]]]:
-    """Measures each method's scan of a study.
+def read_clean(study: Study, target: Phase, window: Window) -> CleanScan | None:
+    """A study's clean scan and what it shows; None where its file cannot be read.
 
-    A label map that is missing or cannot be used leaves out what needs organs; a scan that cannot be read has
-    no values.
+    A label map that is missing or cannot be used leaves out what needs organs.
 
     Args:
         study: The study; its scan is the clean one.
-        methods: Methods with a scan in the folder.
-        folder: The evaluation folder.
         target: The phase that was restored.
+        window: HU window to which all scans are clipped.
+    """
+    try:
+        scan = read_volume(study.file(target), target).canonical()
+    except InputError:  # the rows of the scans name it
+        return None
+    return CleanScan.of(scan, _labels(study, scan, target), window)
+
+
+def measure_scans(
+    study: Study, clean: CleanScan, files: Mapping[str, Path], window: Window
+) -> tuple[dict[str, dict[str, float]], list[dict[str, object]]]:
+    """Measures the scan of each method; one that is missing or cannot be read has no values.
+
+    Args:
+        study: The study.
+        clean: Its clean scan.
+        files: Paths of the scans by method.
         window: HU window to which all scans are clipped.
 
     Returns:
         Values by method and column of `cases.csv`, and rows of `structure.csv`: the contrast of each vessel
         and lesion.
     """
-    try:
-        scan = read_volume(study.file(target), target).canonical()
-    except InputError:
-        return {}, []
-    clean = CleanScan.of(scan, _labels(study, scan, target), window)
     values: dict[str, dict[str, float]] = {}
     rows: list[dict[str, object]] = []
-    files = volume_files(folder, study.study_id, methods, target)
     for method, path in files.items():
-        if not path.is_file():
-            continue
         try:
             volume = read_volume(path).canonical()
-            check_same_grid(scan, [volume])
+            check_same_grid(clean.scan, [volume])
         except InputError:
             continue
-        hu = _clipped(volume, window)
+        hu = clipped(volume, window)
         values[method] = clean.measure(hu)
         for each in clean.targets:
-            kept = clean.kept(hu, each)
-            cells = (study.study_id, method, each.name, *_rounded(each, kept))
+            cells = (study.study_id, method, each.name, *_rounded(each, clean.kept(hu, each)))
             rows.append(dict(zip(STRUCTURE_ROW, cells, strict=True)))
     return values, rows
 
@@ -272,7 +281,8 @@ def _thinned(spacing: Sequence[float]) -> tuple[slice, slice, slice]:
     return x, y, z
 
 
-def _clipped(scan: Volume, window: Window) -> NDArray[np.float32]:
+def clipped(scan: Volume, window: Window) -> NDArray[np.float32]:
+    """HU of a scan, clipped to a window."""
     return np.clip(scan.data.astype(np.float32), window.lower, window.upper)
 
 

@@ -52,6 +52,8 @@ _RESERVED = (
     *("study_id", "patient_id", "method", "dsc", "nsd", "failure"),
     *("body_rmse_hu", "organ_error_hu", "edge_ratio", "noise_ratio", "blobs_per_100_ml", "portal_vein_kept"),
     *("vena_cava_kept", "aorta_kept", "liver_vessels_kept", "small_lesions_kept", "large_lesions_kept"),
+    *("inserted_12_mm_kept", "inserted_8_mm_kept", "inserted_6_mm_kept", "one_phase_12_mm_kept"),
+    *("undegraded_rmse_hu", "undegraded_edge_ratio"),
 )
 """The other columns of `cases.csv`."""
 

@@ -203,6 +203,12 @@ STRUCTURE_METRICS = (
     _structure("liver_vessels_kept", "contrast of the liver's vessels", 2, best=1.0),
     _structure("small_lesions_kept", "contrast of liver lesions under 10 mm", 2, best=1.0),
     _structure("large_lesions_kept", "contrast of liver lesions from 10 mm", 2, best=1.0),
+    _structure("inserted_12_mm_kept", "contrast of inserted lesions of 12 mm", 2, best=1.0),
+    _structure("inserted_8_mm_kept", "contrast of inserted lesions of 8 mm", 2, best=1.0),
+    _structure("inserted_6_mm_kept", "contrast of inserted lesions of 6 mm", 2, best=1.0),
+    _structure("one_phase_12_mm_kept", "contrast of 12 mm lesions in one phase alone", 2, best=1.0),
+    _structure("undegraded_rmse_hu", "RMSE in the body, undegraded input", 1, "HU"),
+    _structure("undegraded_edge_ratio", "edge gradient, undegraded input", 2, best=1.0),
 )
 """The metrics of the table of contrast and structure; `docs/evaluation.md` defines them."""
 

@@ -23,7 +23,7 @@ from mpfnl.metrics.contrast import body_rmse, contrast, insert_lesion, shell, sp
 from mpfnl.phases import Phase
 from mpfnl.volumes import Volume, read_volume
 from mpfnl.volumes.grid import Box
-from mpfnl.volumes.intensity import as_int16
+from mpfnl.volumes.intensity import Voxels, as_int16
 from mpfnl.window import COVERED_FROM_HU
 
 LESION_HU = -40.0
@@ -218,9 +218,7 @@ def place_lesions(liver: NDArray[np.bool_], spacing: Sequence[float]) -> list[Le
     return lesions
 
 
-def inserted(
-    hu: NDArray[np.generic], spacing: Sequence[float], lesions: Sequence[Lesion], is_target: bool
-) -> NDArray[np.generic]:
+def inserted(hu: Voxels, spacing: Sequence[float], lesions: Sequence[Lesion], is_target: bool) -> Voxels:
     """A clean phase with the lesions that it shows; voxels that it does not cover remain so."""
     with_them = hu
     for lesion in lesions:

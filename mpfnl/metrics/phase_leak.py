@@ -295,7 +295,8 @@ def box_around(mask: Mask, spacing: Sequence[float], margin_mm: float = 0.0) -> 
     for axis, step in enumerate(spacing):
         occupied = np.flatnonzero(mask.any(axis=tuple(other for other in range(3) if other != axis)))
         margin = math.ceil(margin_mm / step) + 1
-        slices.append(slice(max(0, int(occupied[0]) - margin), int(occupied[-1]) + 1 + margin))
+        last = min(mask.shape[axis], int(occupied[-1]) + 1 + margin)
+        slices.append(slice(max(0, int(occupied[0]) - margin), last))
     x, y, z = slices
     return x, y, z
 

@@ -33,6 +33,7 @@ from mpfnl.data.manifest import Study, read_manifest
 from mpfnl.metrics.overlap import dice
 from mpfnl.phases import Phase
 from mpfnl.prepare.cropping import body_mask
+from mpfnl.prepare.record import STUDIES, file_name
 from mpfnl.prepare.resampling import resample, to_image, to_voxels
 from mpfnl.volumes import read_volume
 from mpfnl.volumes.masks import read_label_volume
@@ -41,6 +42,12 @@ MOVING = (Phase.NONCONTRAST, Phase.ARTERIAL)
 MOST_BEFORE, LEAST_AFTER = 0.6, 0.88
 MOST_TIME = 0.65
 SKIN_MM = 8.0  # around the body; the table and the air beyond are outside
+
+
+def with_all_phases(raw: Study, prepared: Study, output: Path) -> Study:
+    """A prepared study with the phases that its cohort leaves out, whose files remain for review."""
+    folder = output / STUDIES / raw.study_id
+    return raw.located(lambda column, _: folder / file_name(column), prepared.quality)
 
 
 def pancreas_dice(study: Study, phase: Phase) -> float:
@@ -141,7 +148,9 @@ def main() -> int:
     times, same = prepare(options.folder, phantoms)
 
     raw = read_manifest(options.folder / "raw.csv")
-    after = {study.study_id: study for study in read_manifest(options.folder / "prepared1" / "cohort.csv")}
+    output = options.folder / "prepared1"
+    cohort = {study.study_id: study for study in read_manifest(output / "cohort.csv")}
+    after = {study.study_id: with_all_phases(study, cohort[study.study_id], output) for study in raw}
     rows = [compare(study, after[study.study_id], phase) for study in raw for phase in MOVING]
     for row in rows:
         print(row.line())

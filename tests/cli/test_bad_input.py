@@ -156,7 +156,7 @@ MANIFESTS = {
     "no rows": (f"{HEADER}\n", "no studies"),
     "patient in two splits": (f"{HEADER}\ns1,p1,train,a,a,a\ns2,p1,test,a,a,a\n", "p1"),
     "unknown column": (f"{HEADER},pancraes\ns1,p1,test,a,a,a,a\n", "pancraes"),
-    "missing phase": (f"{HEADER}\ns1,p1,test,a,,a\n", "arterial"),
+    "missing phase": (f"{HEADER}\ns1,p1,test,a,a,\n", "portal_venous"),
 }
 
 

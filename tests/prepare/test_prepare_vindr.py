@@ -7,7 +7,7 @@ from statistics import mean
 
 import numpy as np
 import pytest
-from preparation import MOVING, pancreas_dice, zeros_outside
+from preparation import MOVING, pancreas_dice, with_all_phases, zeros_outside
 
 from mpfnl.cli import main
 from mpfnl.data.manifest import Manifest, read_manifest
@@ -15,6 +15,7 @@ from mpfnl.phantoms import PhantomConfig
 from mpfnl.phantoms.vindr import write_vindr_cohort
 from mpfnl.phases import Phase
 from mpfnl.volumes import read_volume
+from mpfnl.window import UNCOVERED_HU
 
 COARSE = PhantomConfig(
     in_plane_mm=(3.4, 3.6),
@@ -37,7 +38,10 @@ def cohorts(tmp_path_factory: pytest.TempPathFactory) -> tuple[Manifest, Manifes
     )
     steps = ["--steps", "rigid", "deformable-fast", "--grid-mm", "6", "--jobs", "2"]
     assert main(["prepare", str(folder / "raw.csv"), "-o", str(folder / "prepared"), *steps]) == 0
-    return read_manifest(folder / "raw.csv"), read_manifest(folder / "prepared" / "cohort.csv")
+    raw, prepared = read_manifest(folder / "raw.csv"), read_manifest(folder / "prepared" / "cohort.csv")
+    pairs = zip(raw, prepared, strict=True)
+    studies = tuple(with_all_phases(before, after, folder / "prepared") for before, after in pairs)
+    return raw, Manifest(prepared.path, studies)
 
 
 def test_the_pancreas_comes_together(cohorts: tuple[Manifest, Manifest]) -> None:
@@ -48,13 +52,13 @@ def test_the_pancreas_comes_together(cohorts: tuple[Manifest, Manifest]) -> None
     assert after > before + 0.1
 
 
-def test_outside_of_the_scans_is_air(cohorts: tuple[Manifest, Manifest]) -> None:
+def test_outside_of_the_scans_is_marked(cohorts: tuple[Manifest, Manifest]) -> None:
     raw, prepared = cohorts
     assert sum(zeros_outside(study) for study in prepared) == 0
     slices = {read_volume(study.file(phase)).shape[2] for study in raw for phase in study.phases}
     assert len(slices) > 1  # or nothing would lie outside
     darkest = [read_volume(study.file(phase)).data.min() for study in prepared for phase in MOVING]
-    assert min(darkest) == -1024
+    assert min(darkest) == UNCOVERED_HU
 
 
 def test_patients_are_not_named(cohorts: tuple[Manifest, Manifest]) -> None:

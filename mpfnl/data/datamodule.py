@@ -26,6 +26,7 @@ from mpfnl.phases import Phase, PhaseName, resolve_phases
 from mpfnl.samples import TrainingData
 from mpfnl.transforms import RandomRotation90
 from mpfnl.transforms.degradation import SECOND_ORDER_V1, Preset, find_preset
+from mpfnl.transforms.insertion import StructureInsertion
 from mpfnl.transforms.seeds import Sharing
 from mpfnl.transforms.torchio_transforms import Rotation90
 from mpfnl.window import ABDOMEN, UNCOVERED_HU, Window
@@ -82,6 +83,8 @@ class MultiphaseDataModule(LightningDataModule):
             the GPU. Samples agree up to rounding. Whole volumes are always degraded by workers.
         augmentation: TorchIO transform of training patches; the default is the paper's random rotations by
             90, 180 or 270 degrees in the axial plane; None applies none.
+        insertion: Small lesions and vessels to insert into the clean training patches before the degradation
+            (`StructureInsertion`); None inserts none.
         workers: Number of worker processes for training, and the same number for validation; None: one for
             each CPU core available to this process but one, at most 8.
         cache_gb: Memory in GB for voxels of studies that are not read in parts, in each process.
@@ -121,6 +124,7 @@ class MultiphaseDataModule(LightningDataModule):
         sharing: Sharing | Literal["nothing", "acquisition"] = Sharing.NOTHING,
         degrade_on: DegradeOn | Literal["workers", "device"] = DegradeOn.WORKERS,
         augmentation: tio.Transform | None = RandomRotation90(),  # noqa: B008  # it holds no state
+        insertion: StructureInsertion | None = None,
         workers: int | None = None,
         cache_gb: float = 4.0,
         seed: int = 0,
@@ -146,6 +150,7 @@ class MultiphaseDataModule(LightningDataModule):
         self.val_sampling = PatchSampling(edge, val_patches_per_study, margin)
         self.batch_size = batch_size
         self.augmentation = augmentation
+        self.insertion = insertion
         self.degrade_on = DegradeOn(degrade_on)
         if self.degrade_on is DegradeOn.DEVICE:
             _check_device_degradation(self.settings, augmentation)
@@ -274,7 +279,8 @@ class MultiphaseDataModule(LightningDataModule):
     ) -> PatchDataset[Any]:
         on_device = self.degrade_on is DegradeOn.DEVICE
         make: PatchMaker[Any] = RawPatches(augmentation) if on_device else DegradedPatches(augmentation)
-        return PatchDataset(self._reader(split), self.settings, make, sampling)
+        insertion = self.insertion if split is Split.TRAIN else None
+        return PatchDataset(self._reader(split), self.settings, make, sampling, insertion)
 
     def _studies(self, split: Split) -> tuple[Study, ...]:
         return self.manifest.needed(split, self.include_failed)

@@ -17,6 +17,7 @@ from torch.utils.data import Dataset
 from mpfnl.data.degradation import Sample, SampleSettings, block_mean, to_float32
 from mpfnl.data.studies import Studies, StudyScans
 from mpfnl.networks.coverage import normalize_covered
+from mpfnl.transforms.insertion import StructureInsertion
 from mpfnl.transforms.seeds import sample_generator
 from mpfnl.transforms.torchio_transforms import Rotation90
 from mpfnl.volumes.grid import Box
@@ -69,6 +70,9 @@ class PatchSampling:
         return hu[..., inside, inside, inside]
 
 
+_STRUCTURES = 1  # beside the seed of the augmentation
+
+
 @dataclass(frozen=True)
 class Patch:
     """A random position in a study.
@@ -81,6 +85,7 @@ class Patch:
         epoch: Epoch of the draw.
         draw: Number of the sample within study and epoch.
         augmentation_seed: Seed of the augmentation.
+        insertion: Structures to insert before the degradation; None for none.
     """
 
     study: StudyScans
@@ -90,17 +95,27 @@ class Patch:
     epoch: int
     draw: int
     augmentation_seed: int
+    insertion: StructureInsertion | None = None
 
     def read(self, phases: int) -> NDArray[np.int16]:
-        """The patch of all phases of the study."""
+        """The patch of all phases of the study, with the structures that are inserted."""
         box = _box(self.corner, self.size)
         others = [self.study.read(place, box) for place in range(phases - 1)]
-        return np.stack([*others, self.target])
+        return self._with_structures(np.stack([*others, self.target]))
 
     def read_slab(self, phases: int) -> NDArray[np.int16]:
-        """The whole cross-sections of all phases that the patch lies in."""
+        """The whole cross-sections of all phases that the patch lies in, with the same structures."""
         slab = self.study.grid.slab(int(self.corner[2]), int(self.corner[2] + self.size[2]))
-        return np.stack([self.study.read(place, slab) for place in range(phases)])
+        hu = np.stack([self.study.read(place, slab) for place in range(phases)])
+        x, y, _ = _box(self.corner, self.size)
+        hu[:, x, y] = self._with_structures(hu[:, x, y])
+        return hu
+
+    def _with_structures(self, hu: NDArray[np.int16]) -> NDArray[np.int16]:
+        if self.insertion is None:
+            return hu
+        rng = np.random.default_rng([self.augmentation_seed, _STRUCTURES])
+        return self.insertion(hu, self.study.grid.spacing, rng)
 
     def within_slab(self, slab: Tensor) -> Tensor:
         """The patch in the last three axes of its slab."""
@@ -132,12 +147,14 @@ class PatchDataset(Dataset[SampleT], Generic[SampleT]):
         settings: Degradation and window.
         make: Makes the sample: `DegradedPatches` or `RawPatches`.
         sampling: Size, number and margin of the patches.
+        insertion: Structures to insert into the clean patches; None for none.
     """
 
     studies: Studies
     settings: SampleSettings
     make: PatchMaker[SampleT]
     sampling: PatchSampling = field(default_factory=PatchSampling)
+    insertion: StructureInsertion | None = None
 
     def __len__(self) -> int:
         return len(self.studies) * self.sampling.per_study
@@ -152,7 +169,8 @@ class PatchDataset(Dataset[SampleT], Generic[SampleT]):
         rng = sample_generator(self.settings.seed, epoch, study.study_id, draw)
         corner, target = self._place(study, rng)
         size = np.array(target.shape)
-        patch = Patch(study, corner, size, target, epoch, draw, int(rng.integers(2**31)))
+        seed = int(rng.integers(2**31))
+        patch = Patch(study, corner, size, target, epoch, draw, seed, self.insertion)
         return self.make(patch, self.settings, self.sampling)
 
     def _place(self, study: StudyScans, rng: np.random.Generator) -> tuple[Index3, NDArray[np.int16]]:

@@ -32,6 +32,7 @@ from mpfnl.models.montage import MontageCallback
 from mpfnl.models.sources import find_weights
 from mpfnl.models.weights import CONFIG, WEIGHTS
 from mpfnl.transforms.degradation import SECOND_ORDER_V1, Preset
+from mpfnl.transforms.insertion import StructureInsertion
 
 PACKAGES = ("mpfnl", "torch", "lightning", "torchio", "numpy")
 SETTINGS = "settings"
@@ -47,6 +48,7 @@ class TrainingSet:
     Args:
         manifest: Manifest of the cohort.
         degradation: Degradation of each phase.
+        insertion: Small structures to insert into the training patches; None for none.
 
     Raises:
         InputError: The cohort has no study in the split train, or none in val.
@@ -54,6 +56,7 @@ class TrainingSet:
 
     manifest: Manifest
     degradation: Preset = SECOND_ORDER_V1
+    insertion: StructureInsertion | None = None
 
     def __post_init__(self) -> None:
         self.manifest.needed(Split.TRAIN)
@@ -125,6 +128,8 @@ class TrainingRun:
         precision = str(self.machine.computed_in).removeprefix("torch.")
         data = {"degradation": self.data.degradation.name, "scans_sha256": self.data.digest}
         method = {"rate": rate, "clip_norm": self.candidate.clip_norm, "precision": precision}
+        if self.data.insertion is not None:
+            method["insertion"] = asdict(self.data.insertion)
         if self.candidate.start_from is not None:
             digest = file_digest(find_weights(self.candidate.start_from) / WEIGHTS)
             method["start_from"] = {"weights": self.candidate.start_from, "sha256": digest}
@@ -212,6 +217,7 @@ class TrainingRun:
             patch_size=self.budget.patch_size,
             patches_per_study=self.budget.patches_per_study,
             degradation=self.data.degradation,
+            insertion=self.data.insertion,
             workers=self.machine.workers,
             seed=self.budget.seed,
         )

@@ -13,6 +13,7 @@ from mpfnl.transforms.degradation.base import Degradation, Json
 from mpfnl.transforms.degradation.clip import Clip
 from mpfnl.transforms.degradation.low_dose import LowDoseStage
 from mpfnl.transforms.degradation.metal import MetalStage
+from mpfnl.transforms.degradation.mixture import Alternative, MixtureStage
 from mpfnl.transforms.degradation.motion import MotionStage
 from mpfnl.transforms.degradation.records import Record, Step
 from mpfnl.transforms.degradation.second_order import SecondOrderStage
@@ -166,6 +167,10 @@ def newest_presets() -> Mapping[str, Preset]:
     return MappingProxyType(_NEWEST)
 
 
+def _stages(preset: Preset) -> tuple[Stage, ...]:
+    return tuple(stage for stage in preset.stages if isinstance(stage, Stage))
+
+
 SECOND_ORDER_V1 = register_preset(
     Preset(
         name="second-order-v1",
@@ -298,6 +303,27 @@ SECOND_ORDER_SEVERE_V1 = register_preset(
 )
 """The same model, worse than the paper's; not calibrated to anything."""
 
+
+MIXED_V1 = register_preset(
+    Preset(
+        name="mixed-v1",
+        version=1,
+        summary="none, mild, the paper's or severe, drawn anew for each scan: for training",
+        clip_to_window=True,
+        stages=(
+            MixtureStage(
+                (
+                    Alternative(0.1),  # a good scan, which is to stay as it is
+                    Alternative(0.2, _stages(SECOND_ORDER_MILD_V1)),
+                    Alternative(0.35, _stages(SECOND_ORDER_V1)),
+                    Alternative(0.35, _stages(SECOND_ORDER_SEVERE_V1)),
+                )
+            ),
+        ),
+    ),
+    short_name="mixed",
+)
+"""The paper's model at all severities, and none."""
 
 LOW_DOSE_V1 = register_preset(
     Preset(

@@ -75,7 +75,7 @@ def coarse(volume: Volume) -> Volume:
     affine = volume.affine @ np.diag([*(1 / factors), 1.0])
     affine[:3, 3] = (volume.affine @ np.array([*(0.5 / factors - 0.5), 1.0]))[:3]
     data = np.where(share < 0.95, UNCOVERED_HU, np.rint(hu)).astype(np.int16)
-    return Volume(data, affine)
+    return Volume.from_array(data, affine)
 
 
 def real_studies(prepared: Path, folder: Path) -> list[Study]:
@@ -94,7 +94,7 @@ def real_studies(prepared: Path, folder: Path) -> list[Study]:
                 volume = (
                     read_volume(source)
                     if source.exists()
-                    else Volume(np.full(target.shape, UNCOVERED_HU, np.int16), target.affine)
+                    else Volume.from_array(np.full(target.shape, UNCOVERED_HU, np.int16), target.affine)
                 )
                 volume = coarse(volume) if size == "3mm" else volume
                 file.parent.mkdir(parents=True, exist_ok=True)
@@ -181,7 +181,7 @@ def methods(
     target = Phase.PORTAL_VENOUS
     yield "degraded", degraded[target]
     there = {
-        str(phase): Volume(hu, affine)
+        str(phase): Volume.from_array(hu, affine)
         for phase, hu in degraded.items()
         if (hu >= COVERED_FROM_HU).mean() > 0.01
     }

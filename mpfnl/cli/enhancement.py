@@ -11,6 +11,7 @@ from mpfnl.errors import OptionError, OutputError
 from mpfnl.phases import Phase
 
 if TYPE_CHECKING:
+    from mpfnl.inference.enhancement import EnhanceOptions
     from mpfnl.inference.tiling import Tiling
     from mpfnl.models.enhancement import EnhancementModule
     from mpfnl.volumes.dicom.provenance import Derivation
@@ -27,6 +28,7 @@ def enhance(
     overlap: int | None = None,
     max_memory: float | None = None,
     self_ensemble: bool = False,
+    strength: float = 1.0,
     device: str = "auto",
     precision: Precision = "auto",
 ) -> None:
@@ -49,6 +51,7 @@ def enhance(
         overlap: Voxels shared by neighbouring tiles; by default the number that suits the model.
         max_memory: Memory limit of this process in GB (1e9 bytes); by default 0.8 of the free memory.
         self_ensemble: Mean over eight orientations of each tile; eight times the work.
+        strength: Share of the enhanced scan in the result, from 0 (the input) to 1 (the network's result).
         device: Device: auto, cpu, cuda or cuda:N; auto is a GPU if there is one.
         precision: Number type: auto, bf16 or fp32; auto is bf16 if the device computes in it.
     """
@@ -81,11 +84,12 @@ def enhance(
         progress=True,
         self_ensemble=self_ensemble,
         max_memory=_bytes(max_memory),
+        strength=strength,
     )
     with open_study(model, sources, options, keeps_result=False) as study:
         print("\n".join(study.lines), flush=True)
         if as_dicom:
-            about = _derivation(model, study.selection.phases, self_ensemble=self_ensemble)
+            about = _derivation(model, study.selection.phases, options)
             with derived_series_writer(output, files[model.target], about) as series:
                 writer = in_stored_order(series, study.grid)
                 for _, slab in study.slabs():
@@ -124,7 +128,7 @@ def _is_folder(output: Path) -> bool:
     return not output.name.lower().endswith(IMAGE_SUFFIXES)
 
 
-def _derivation(model: EnhancementModule, phases: tuple[Phase, ...], *, self_ensemble: bool) -> Derivation:
+def _derivation(model: EnhancementModule, phases: tuple[Phase, ...], options: EnhanceOptions) -> Derivation:
     """The derivation that the DICOM series states."""
     from mpfnl import __version__
     from mpfnl.volumes.dicom.provenance import Derivation
@@ -132,7 +136,8 @@ def _derivation(model: EnhancementModule, phases: tuple[Phase, ...], *, self_ens
     record = model.training_record
     remarks = [
         "Enhanced by a neural network",
-        "mean over eight orientations" if self_ensemble else "",
+        "mean over eight orientations" if options.self_ensemble else "",
+        f"{1 - options.strength:.0%} of the measured scan" if options.strength < 1 else "",
         "trained on phantoms, not on patients" if record is not None and record.saw_phantoms else "",
     ]
     description = ", ".join(filter(None, remarks))

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from mpfnl.errors import DamagedError
+from mpfnl.errors import DamagedError, OptionError
 from mpfnl.inference.coverage import WHOLE, CoverageMeter
 from mpfnl.inference.hounsfield import REACH, NoiseMeter, Restorer
 from mpfnl.inference.memory import allowed, highest, resident
@@ -72,6 +72,10 @@ class EnhanceOptions:
         progress: Display of a progress bar.
         self_ensemble: Mean over eight orientations of each tile; eight times the work.
         max_memory: Bytes that this process may use; its present memory and 0.8 of the free memory if None.
+        strength: Share of the enhanced scan in the result, 0 to 1; the rest is the input.
+
+    Raises:
+        OptionError: If the strength lies outside of 0 to 1.
     """
 
     tiling: Tiling | None = None
@@ -79,6 +83,11 @@ class EnhanceOptions:
     progress: bool = False
     self_ensemble: bool = False
     max_memory: int | None = None
+    strength: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.strength <= 1:
+            raise OptionError(f"the strength is {self.strength:g}; give a number from 0 to 1")
 
 
 def enhance_study(
@@ -157,7 +166,9 @@ def open_study(
         runner = TileRunner(network, run)
         plan = _plan(model, runner, list(scans.values()), target, options, keeps_result)
         _warn_of_other_tile(model, plan.tiling)
-        restorer = Restorer(target.grid.shape, meter.sd, model.window, plan.slices, runner.scale)
+        restorer = Restorer(
+            target.grid.shape, meter.sd, model.window, plan.slices, runner.scale, options.strength
+        )
         slabs = {phase: MovingSlab(scan) for phase, scan in scans.items()}
         slices = [coverage[phase].slices if phase in coverage else None for phase in scans]
         tiles = ScanTiles(list(slabs.values()), slabs[model.target], model.window, slices)

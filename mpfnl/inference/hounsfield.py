@@ -86,6 +86,7 @@ class Restorer:
         window: HU window of the network.
         slices: Input slices per step; as many as give 8 million voxels if None.
         scale: Factor by which the result's grid is finer.
+        strength: Share of the enhanced scan in the result, 0 to 1; the rest is the input.
     """
 
     shape: tuple[int, ...]
@@ -93,6 +94,7 @@ class Restorer:
     window: Window
     slices: int | None = None
     scale: int = 1
+    strength: float = 1.0
 
     @property
     def step(self) -> int:
@@ -132,7 +134,7 @@ class Restorer:
         low, high = max(0, start - finer), min(depth, stop + finer)  # neighbours for the interpolation
         before, after = max(0, low - BROAD_RADIUS), min(depth, high + BROAD_RADIUS)
         near, within = read(before, after), slice(low - before, high - before)
-        share = enhanced_share(near, self.noise, self.window)[:, :, within]
+        share = enhanced_share(near, self.noise, self.window)[:, :, within] * np.float32(self.strength)
         scan = near[:, :, within]
         if not finer:
             return scan, share, near.dtype

@@ -25,6 +25,7 @@ class EnhanceArguments(TypedDict, total=False):
     progress: bool
     self_ensemble: bool
     max_memory: int | None
+    strength: float
 
 
 def enhance(
@@ -44,7 +45,7 @@ def enhance(
         scans: File, DICOM folder or `Volume` in HU for each phase, on one grid. Phases that the model does
             not take are ignored.
         output: File for the result (`.nii` or `.nii.gz`); not written if None.
-        options: Tiling, precision, progress bar, self-ensemble and memory limit, as for
+        options: Tiling, precision, progress bar, self-ensemble, memory limit and strength, as for
             `EnhancementModule.enhance`.
 
     Returns:

@@ -388,6 +388,7 @@ class EnhancementModule(PretrainedModule):
         progress: bool = False,
         self_ensemble: bool = False,
         max_memory: int | None = None,
+        strength: float = 1.0,
     ) -> Volume:
         """Enhances one study from NIfTI files.
 
@@ -404,6 +405,7 @@ class EnhancementModule(PretrainedModule):
                 work.
             max_memory: Memory limit of this process in bytes; None: its present memory and 0.8 of the free
                 memory.
+            strength: Share of the enhanced scan in the result, from 0 (the input) to 1.
 
         Returns:
             The enhanced target phase in HU, on the input's grid; with scale 2 or 4 on the grid that divides
@@ -415,7 +417,9 @@ class EnhancementModule(PretrainedModule):
         """
         from mpfnl.inference.enhancement import EnhanceOptions, enhance_study  # needs nibabel
 
-        options = EnhanceOptions(tiling or self.tiling, precision, progress, self_ensemble, max_memory)
+        options = EnhanceOptions(
+            tiling or self.tiling, precision, progress, self_ensemble, max_memory, strength
+        )
         named = {Phase(phase): source for phase, source in phases.items()}
         return enhance_study(self, named, output, options)
 

@@ -32,6 +32,7 @@ from mpfnl.data.studies import load_study
 from mpfnl.experiments.budget import Machine, TrainingBudget
 from mpfnl.experiments.candidates import SMALL_CLIP, Candidate, LearningRate
 from mpfnl.experiments.training import TrainingRun, TrainingSet
+from mpfnl.inference.tiling import Tiling
 from mpfnl.losses import ContrastLoss
 from mpfnl.models import EnhancementModule
 from mpfnl.models.loading import load_model
@@ -58,6 +59,7 @@ RATE = LearningRate(1e-3, warm_up=0.1, betas=(0.95, 0.99), method="muon")
 STARTS = {"PFNL3D": "pfnl3d-phantoms", "RCAN3D": "rcan3d-phantoms"}
 PRESETS = ("none", "mild", "paper", "severe")
 EVALUATION_SEED = 20
+TILING = Tiling(64, 16)  # half the time of tiles of the training patches' size
 
 
 def coarse(volume: Volume) -> Volume:
@@ -187,11 +189,14 @@ def methods(
     }
     for name, model in models.items():
         if len(model.phases) > 1:
-            yield f"{name} portal venous", model.enhance({str(target): there[str(target)]}).data
+            yield (
+                f"{name} portal venous",
+                model.enhance({str(target): there[str(target)]}, tiling=TILING).data,
+            )
             if len(there) > 1:
-                yield name, model.enhance(there).data
+                yield name, model.enhance(there, tiling=TILING).data
         else:
-            yield name, model.enhance({str(target): there[str(target)]}).data
+            yield name, model.enhance({str(target): there[str(target)]}, tiling=TILING).data
 
 
 def scores(

@@ -81,23 +81,20 @@ def coarse(volume: Volume) -> Volume:
 
 
 def real_studies(prepared: Path, folder: Path) -> list[Study]:
-    """The prepared studies at both voxel sizes; a phase that a study lacks covers nothing."""
+    """The prepared studies at both voxel sizes, with the phases that each has."""
     studies = []
     for place in sorted(prepared.iterdir()):
-        target = read_volume(place / f"{Phase.PORTAL_VENOUS}.nii")
         for size in ("own", "3mm"):
             scans = {}
             for phase in PHASES:
+                source = place / f"{phase}.nii"
+                if not source.exists():
+                    continue
                 file = folder / f"{place.name}-{size}" / f"{phase}.nii"
                 scans[phase] = file
                 if file.exists():
                     continue
-                source = place / f"{phase}.nii"
-                volume = (
-                    read_volume(source)
-                    if source.exists()
-                    else Volume.from_array(np.full(target.shape, UNCOVERED_HU, np.int16), target.affine)
-                )
+                volume = read_volume(source)
                 volume = coarse(volume) if size == "3mm" else volume
                 file.parent.mkdir(parents=True, exist_ok=True)
                 write_volume(file, volume.data, like=volume, dtype=np.dtype(np.int16))

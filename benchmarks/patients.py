@@ -52,6 +52,7 @@ CONFIGS: dict[str, PhantomConfig] = {
     "fine": replace(SMALL, in_plane_mm=(1.4, 2.2), slice_mm=(2.0, 3.0), **COMMON),
 }
 COUNTS = {"three-mm": SplitCounts(train=24, val=2, test=0), "fine": SplitCounts(train=12, val=2, test=0)}
+PATCH = 24
 TIMES = 3  # a patient's scans are as many studies
 COARSE_MM = 3.0
 PHASE_DROPOUT = 0.25
@@ -137,10 +138,10 @@ def candidate(network: str, name: str) -> Candidate:
 
 
 def train(data: TrainingSet, folder: Path, network: str, name: str, steps: int) -> Path:
-    """Trains one network for about a number of steps, an epoch being 600."""
+    """Trains one network for about a number of steps, an epoch being 300."""
     per_study = max(1, 600 // len(data.studies))
     budget = TrainingBudget(
-        epochs=1, patches_per_study=per_study, batch_size=1, patch_size=32, seed=SEEDS["three-mm"]
+        epochs=1, patches_per_study=per_study, batch_size=2, patch_size=PATCH, seed=SEEDS["three-mm"]
     )
     epochs = max(1, steps // budget.steps_per_epoch(len(data.studies)))
     machine = Machine(torch.device("cuda" if torch.cuda.is_available() else "cpu"), workers=0)
@@ -224,7 +225,7 @@ def main() -> None:
     parser.add_argument("--networks", nargs="+", choices=list(STARTS), default=list(STARTS))
     parser.add_argument("--leave-out", nargs="*", default=[], metavar="PATIENT")
     parser.add_argument("--presets", nargs="+", default=list(PRESETS))
-    parser.add_argument("--steps", type=int, default=1800, help="training steps (1800)")
+    parser.add_argument("--steps", type=int, default=900, help="training steps of two patches (900)")
     parser.add_argument(
         "--shipped", action="store_true", help="evaluate the shipped weights, without training"
     )

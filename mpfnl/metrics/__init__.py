@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from mpfnl.metrics.image import psnr, ssim
     from mpfnl.metrics.overlap import dice
     from mpfnl.metrics.registry import register_metric
-    from mpfnl.metrics.statistics import bca_interval, compare_methods, holm, paired_wilcoxon
+    from mpfnl.metrics.statistics import bca_interval, compare_methods, paired_wilcoxon
     from mpfnl.metrics.surface import normalized_surface_distance
 
 __all__ = [
@@ -32,7 +32,6 @@ __all__ = [
     "bca_interval",
     "compare_methods",
     "dice",
-    "holm",
     "normalized_surface_distance",
     "paired_wilcoxon",
     "psnr",
@@ -51,7 +50,6 @@ _HOMES = {
     "register_metric": "mpfnl.metrics.registry",
     "bca_interval": "mpfnl.metrics.statistics",
     "compare_methods": "mpfnl.metrics.statistics",
-    "holm": "mpfnl.metrics.statistics",
     "paired_wilcoxon": "mpfnl.metrics.statistics",
     "normalized_surface_distance": "mpfnl.metrics.surface",
 }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import textwrap
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +24,10 @@ VERBOSE = "--verbose"
 
 
 class _HelpFormatter(argparse.HelpFormatter):
-    """Says a default where there is one, and nothing of Python types."""
+    """Says a default where there is one, and nothing of Python types; breaks no line within a name."""
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        return textwrap.wrap(" ".join(text.split()), width, break_on_hyphens=False)
 
     def _get_help_string(self, action: argparse.Action) -> str:
         text = action.help or ""

@@ -44,6 +44,7 @@ def test_needs_follow_from_the_stages() -> None:
         "paper": 4,
         "mild": 4,
         "severe": 4,
+        "mixed": 4,
         "low-dose": 0,
         "thick-slices": 8,
         "motion": 8,

@@ -46,7 +46,7 @@ from mpfnl.window import ABDOMEN, BODY_HU, COVERED_FROM_HU, UNCOVERED_HU
 
 SEEDS = {"three-mm": 7109, "fine": 7110}
 """Of the phantoms; the first is that of patches and degradation, too."""
-COMMON = {"misalignment": 0.2, "noise_hu": (0.0, 3.0), "liver_lesion_probability": 1.0}
+COMMON: dict[str, Any] = {"misalignment": 0.2, "noise_hu": (0.0, 3.0), "liver_lesion_probability": 1.0}
 CONFIGS: dict[str, PhantomConfig] = {
     "three-mm": replace(THREE_MM, **COMMON),
     "fine": replace(SMALL, in_plane_mm=(1.4, 2.2), slice_mm=(2.0, 3.0), **COMMON),

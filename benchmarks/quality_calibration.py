@@ -177,7 +177,7 @@ def report(results: Sequence[Result]) -> Iterator[str]:
         for patient in sorted({result.case.patient for result in good})
     ]
     counts = ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in Quality)
-    yield f"  good studies, both phases: {len(verdicts)}, of them {counts}"
+    yield f"  good studies, those phases used that do not fail: {len(verdicts)}, of them {counts}"
     for kind in (*BAD, BROUGHT_BACK, UNREGISTERED):
         found = [result.verdict for result in results if result.case.kind == kind]
         counts = ", ".join(f"{found.count(verdict)} {verdict}" for verdict in Quality)

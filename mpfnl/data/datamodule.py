@@ -212,7 +212,12 @@ class MultiphaseDataModule(LightningDataModule):
             NotFoundError: A split has no study, a study lacks the target, or all training studies lack a
                 phase.
         """
-        needed = {"fit": [Split.TRAIN, Split.VAL], "validate": [Split.VAL], "test": [Split.TEST]}
+        needed = {
+            "fit": [Split.TRAIN, Split.VAL],
+            "validate": [Split.VAL],
+            "test": [Split.TEST],
+            "predict": [Split.TEST],
+        }
         splits = {split: self._studies(split) for split in needed.get(stage or "", [])}
         for study in splits.get(Split.TRAIN, ())[:1]:
             for phase in self.phases:

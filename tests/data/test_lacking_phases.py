@@ -90,6 +90,11 @@ def test_setup_counts_them_in_one_line(cohort: Manifest, caplog: pytest.LogCaptu
     assert [record.getMessage() for record in caplog.records] == [
         "cohort.csv: of 3 studies, 1 without the non-contrast phase and 1 without the arterial phase"
     ]
+    caplog.clear()
+    with caplog.at_level(logging.INFO):
+        make_data(cohort).setup("predict")
+        make_data(cohort, phases=1).setup("fit")  # the target alone
+    assert len(caplog.records) == 1
 
 
 def test_a_phase_that_no_training_study_has_is_refused(cohort: Manifest, tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ def coarse(volume: Volume) -> Volume:
 def real_studies(prepared: Path, folder: Path) -> list[Study]:
     """The prepared studies at both voxel sizes, with the phases that each has."""
     studies = []
-    for place in sorted(prepared.iterdir()):
+    for place in sorted(path.parent for path in prepared.glob(f"*/{Phase.PORTAL_VENOUS}.nii")):
         for size in ("own", "3mm"):
             scans = {}
             for phase in PHASES:

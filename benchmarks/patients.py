@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import provenance, write_csv
+from common import REPOSITORY, provenance, write_csv
 from numpy.typing import NDArray
 from scipy import ndimage
 
@@ -32,13 +32,15 @@ from mpfnl.data.studies import load_study
 from mpfnl.experiments.budget import Machine, TrainingBudget
 from mpfnl.experiments.candidates import SMALL_CLIP, Candidate, LearningRate
 from mpfnl.experiments.training import TrainingRun, TrainingSet
+from mpfnl.inference.hounsfield import noise_sd
 from mpfnl.inference.tiling import Tiling
 from mpfnl.losses import ContrastLoss
-from mpfnl.models import EnhancementModule
+from mpfnl.models import EnhancementModule, TrainingRecord
 from mpfnl.models.loading import load_model
 from mpfnl.phantoms import PhantomConfig, write_cohort
 from mpfnl.phantoms.config import SMALL, THREE_MM
 from mpfnl.phases import PHASES, Phase
+from mpfnl.samples import ReferenceNoise
 from mpfnl.transforms.degradation import find_preset
 from mpfnl.transforms.insertion import StructureInsertion
 from mpfnl.volumes import Volume, read_volume, write_volume
@@ -58,6 +60,18 @@ COARSE_MM = 3.0
 PHASE_DROPOUT = 0.25
 RATE = LearningRate(1e-3, warm_up=0.1, betas=(0.95, 0.99), method="muon")
 STARTS = {"PFNL3D": "pfnl3d-phantoms", "RCAN3D": "rcan3d-phantoms"}
+DATA = (
+    "non-contrast, arterial and portal venous CT of 4 patients with liver cancer (6 studies) of the "
+    "HCC-TACE-Seg collection, The Cancer Imaging Archive (Moawad et al., 2021), doi 10.7937/TCIA.5FNA-0924, "
+    "CC BY 4.0, changed (cropped, registered, averaged to coarser voxels); and phantoms of mpfnl (simulated "
+    "anatomy and contrast)"
+)
+NOTES = (
+    "Four patients, all with cirrhosis and liver cancer, of one collection: no clinical evidence. Where the "
+    "weights are used, cite Moawad et al. (doi 10.7937/TCIA.5FNA-0924), Morshid et al. 2019 (doi "
+    "10.1148/ryai.2019180021) and Clark et al. 2013 (doi 10.1007/s10278-013-9622-7). The network is far "
+    "smaller than the paper's."
+)
 PRESETS = ("none", "mild", "paper", "severe")
 EVALUATION_SEED = 20
 TILING = Tiling(64, 16)  # half the time of tiles of the training patches' size
@@ -150,6 +164,32 @@ def train(data: TrainingSet, folder: Path, network: str, name: str, steps: int) 
     return run.weights
 
 
+def ship(network: str, weights: Path, real: Sequence[Study]) -> Path:
+    """Writes trained weights to the package, with their data, attribution and the noise of the references."""
+    model = load_model(weights)
+    patients = len({study.patient_id for study in real})
+    model.training_record = replace(
+        model.training_record or TrainingRecord(),
+        data=DATA,
+        notes=NOTES,
+        patients=patients,
+        reference_noise=reference_noise(real),
+    )
+    folder = REPOSITORY / "mpfnl" / "models" / "shipped" / f"{network.lower()}-patients"
+    return model.save_pretrained(folder)
+
+
+def reference_noise(real: Sequence[Study]) -> ReferenceNoise:
+    """The noise of the targets as a power of the voxel volume, by least squares of the logarithms."""
+    noise, volume = [], []
+    for study in real:
+        scan = read_volume(study.file(Phase.PORTAL_VENOUS))
+        noise.append(noise_sd(scan.data, ABDOMEN))
+        volume.append(float(np.prod(scan.spacing)))
+    slope, offset = np.polyfit(np.log(np.array(volume) / 27.0), np.log(noise), 1)
+    return ReferenceNoise(round(float(np.exp(offset)), 2), round(float(-slope), 3))
+
+
 def evaluate(
     studies: Sequence[Study], models: Mapping[str, EnhancementModule], presets: Sequence[str]
 ) -> Iterator[dict[str, object]]:
@@ -161,7 +201,8 @@ def evaluate(
             scans = load_study(study, settings.loaded)
             clean = scans.read(len(settings.loaded) - 1)
             degraded = degrade_study(scans, settings)
-            covered = np.all([hu >= COVERED_FROM_HU for hu in degraded.values()], axis=0)
+            masks = [hu >= COVERED_FROM_HU for hu in degraded.values()]
+            covered = np.all([mask for mask in masks if mask.mean() > 0.01], axis=0)
             spacing = scans.grid.spacing
             inner = covered & (ndimage.distance_transform_edt(covered, sampling=spacing) > 10)
             for method, result in methods(degraded, scans.grid.affine, models):
@@ -255,7 +296,7 @@ def main() -> None:
     if chosen.ship:
         used = training_set(data, real, phantoms, "all")
         for network in chosen.networks:
-            print(train(used, chosen.folder, network, f"{network}{chosen.tag}", chosen.steps))
+            print(ship(network, train(used, chosen.folder, network, network, chosen.steps), real))
 
 
 if __name__ == "__main__":

@@ -65,6 +65,33 @@ class TrainingSource(Protocol):
         """The training set; known once the data module is set up."""
 
 
+@dataclass(frozen=True)
+class ReferenceNoise:
+    """Noise of the references (targets) of a training, as a power of the voxel volume.
+
+    Args:
+        hu: Standard deviation in HU in voxels of 27 mm3, see `mpfnl.inference.hounsfield.noise_sd`.
+        exponent: Exponent of the falling power; 0.5 for white noise.
+
+    Raises:
+        ValueError: The noise is not positive.
+
+    >>> round(ReferenceNoise(16.0, 0.5).at(27 / 4), 1)
+    32.0
+    """
+
+    hu: float
+    exponent: float
+
+    def __post_init__(self) -> None:
+        if not self.hu > 0:
+            raise ValueError(f"the noise of the references is {self.hu} HU; it must be positive")
+
+    def at(self, voxel_mm3: float) -> float:
+        """The standard deviation in HU in voxels of a volume in mm3."""
+        return float(self.hu * (27.0 / voxel_mm3) ** self.exponent)
+
+
 class StudyBatch(TypedDict):
     """A batch as the data module yields it and the models take it."""
 

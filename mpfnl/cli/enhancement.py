@@ -11,7 +11,7 @@ from mpfnl.errors import OptionError, OutputError
 from mpfnl.phases import Phase
 
 if TYPE_CHECKING:
-    from mpfnl.inference.enhancement import EnhanceOptions
+    from mpfnl.inference.enhancement import StudyEnhancement
     from mpfnl.inference.tiling import Tiling
     from mpfnl.models.enhancement import EnhancementModule
     from mpfnl.volumes.dicom.provenance import Derivation
@@ -28,7 +28,7 @@ def enhance(
     overlap: int | None = None,
     max_memory: float | None = None,
     self_ensemble: bool = False,
-    strength: float = 1.0,
+    strength: float | None = None,
     device: str = "auto",
     precision: Precision = "auto",
 ) -> None:
@@ -51,7 +51,8 @@ def enhance(
         overlap: Voxels shared by neighbouring tiles; by default the number that suits the model.
         max_memory: Memory limit of this process in GB (1e9 bytes); by default 0.8 of the free memory.
         self_ensemble: Mean over eight orientations of each tile; eight times the work.
-        strength: Share of the enhanced scan in the result, from 0 (the input) to 1 (the network's result).
+        strength: Share of the enhanced scan in the result, from 0 (the input) to 1 (the network's result); by
+            default 1, or less where the scan is as good as the model's references.
         device: Device: auto, cpu, cuda or cuda:N; auto is a GPU if there is one.
         precision: Number type: auto, bf16 or fp32; auto is bf16 if the device computes in it.
     """
@@ -89,7 +90,7 @@ def enhance(
     with open_study(model, sources, options, keeps_result=False) as study:
         print("\n".join(study.lines), flush=True)
         if as_dicom:
-            about = _derivation(model, study.selection.phases, options)
+            about = _derivation(model, study, self_ensemble=self_ensemble)
             with derived_series_writer(output, files[model.target], about) as series:
                 writer = in_stored_order(series, study.grid)
                 for _, slab in study.slabs():
@@ -128,7 +129,7 @@ def _is_folder(output: Path) -> bool:
     return not output.name.lower().endswith(IMAGE_SUFFIXES)
 
 
-def _derivation(model: EnhancementModule, phases: tuple[Phase, ...], options: EnhanceOptions) -> Derivation:
+def _derivation(model: EnhancementModule, study: StudyEnhancement, *, self_ensemble: bool) -> Derivation:
     """The derivation that the DICOM series states."""
     from mpfnl import __version__
     from mpfnl.volumes.dicom.provenance import Derivation
@@ -136,13 +137,13 @@ def _derivation(model: EnhancementModule, phases: tuple[Phase, ...], options: En
     record = model.training_record
     remarks = [
         "Enhanced by a neural network",
-        "mean over eight orientations" if options.self_ensemble else "",
-        f"{1 - options.strength:.0%} of the measured scan" if options.strength < 1 else "",
-        "trained on phantoms, not on patients" if record is not None and record.saw_phantoms else "",
+        "mean over eight orientations" if self_ensemble else "",
+        f"{1 - study.restorer.strength:.0%} of the measured scan" if study.restorer.strength < 1 else "",
+        "" if record is None else record.origin,
     ]
     description = ", ".join(filter(None, remarks))
     digest = "" if model.source is None else model.source.sha256
-    return Derivation(model.name, digest, __version__, phases, description)
+    return Derivation(model.name, digest, __version__, study.selection.phases, description)
 
 
 def _model_tiling(model: EnhancementModule, tile: int | None, overlap: int | None) -> Tiling | None:

@@ -67,6 +67,7 @@ class PhaseSubset:
         self.optional_phases: tuple[Phase, ...] = ()
         self.trained_without_phases = model.trained_without_phases
         self.patch_size = model.patch_size
+        self.reference_noise = model.reference_noise
 
     @property
     def network(self) -> nn.Module:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -20,11 +21,13 @@ from mpfnl.inference.memory import allowed, highest, resident
 from mpfnl.inference.plan import Plan, TileCost, Workload, make_plan, tile_cost
 from mpfnl.inference.runner import RunOptions, TileRunner
 from mpfnl.inference.selection import LOGGER, PhaseModel, PhaseSelection, select_phases, warn_once
+from mpfnl.inference.strength import noise_strength
 from mpfnl.inference.sweep import Box, sweep
 from mpfnl.inference.tiling import Tiling, network_tiling, sees_whole_tile, smaller_tilings
 from mpfnl.networks.coverage import normalize_covered
 from mpfnl.phases import Phase
 from mpfnl.progress import track
+from mpfnl.samples import ReferenceNoise
 from mpfnl.shapes import PhaseVolume
 from mpfnl.volumes import Grid, Scan, Volume, open_scan
 from mpfnl.volumes.grid import check_same_grid
@@ -60,6 +63,10 @@ class Enhancer(PhaseModel, Protocol):
     def patch_size(self) -> int | None:
         """Edge of the training patches in voxels; None if unknown."""
 
+    @property
+    def reference_noise(self) -> ReferenceNoise | None:
+        """Noise of the training's references, which stay as they are; None: each scan is enhanced in full."""
+
 
 @dataclass(frozen=True)
 class EnhanceOptions:
@@ -72,7 +79,8 @@ class EnhanceOptions:
         progress: Display of a progress bar.
         self_ensemble: Mean over eight orientations of each tile; eight times the work.
         max_memory: Bytes that this process may use; its present memory and 0.8 of the free memory if None.
-        strength: Share of the enhanced scan in the result, 0 to 1; the rest is the input.
+        strength: Share of the enhanced scan in the result, 0 to 1; the rest is the input. None: 1, or less
+            where the scan's noise is near that of the training's references, see `noise_strength`.
 
     Raises:
         OptionError: If the strength lies outside of 0 to 1.
@@ -83,10 +91,10 @@ class EnhanceOptions:
     progress: bool = False
     self_ensemble: bool = False
     max_memory: int | None = None
-    strength: float = 1.0
+    strength: float | None = None
 
     def __post_init__(self) -> None:
-        if not 0 <= self.strength <= 1:
+        if self.strength is not None and not 0 <= self.strength <= 1:
             raise OptionError(f"the strength is {self.strength:g}; give a number from 0 to 1")
 
 
@@ -166,21 +174,38 @@ def open_study(
         runner = TileRunner(network, run)
         plan = _plan(model, runner, list(scans.values()), target, options, keeps_result)
         _warn_of_other_tile(model, plan.tiling)
-        restorer = Restorer(
-            target.grid.shape, meter.sd, model.window, plan.slices, runner.scale, options.strength
-        )
+        strength, reason = _strength(model, meter.sd, target.grid.spacing, options)
+        restorer = Restorer(target.grid.shape, meter.sd, model.window, plan.slices, runner.scale, strength)
         slabs = {phase: MovingSlab(scan) for phase, scan in scans.items()}
         slices = [coverage[phase].slices if phase in coverage else None for phase in scans]
         tiles = ScanTiles(list(slabs.values()), slabs[model.target], model.window, slices)
         lacking = [
             f"{phase.label} phase: {each.line}" for phase, each in coverage.items() if each.share < WHOLE
         ]
+        lacking += reason
         study = StudyEnhancement(
             model.name, tiles, runner, restorer, selection, plan, lacking, options.progress
         )
         for line in study.lines:
             LOGGER.info(line)
         yield study
+
+
+def _strength(
+    model: Enhancer, noise: float, spacing: Sequence[float], options: EnhanceOptions
+) -> tuple[float, list[str]]:
+    """The strength, and the reason for one that was not asked for."""
+    reference = model.reference_noise
+    if options.strength is not None or reference is None:
+        return 1.0 if options.strength is None else options.strength, []
+    strength = noise_strength(noise, spacing, reference)
+    if strength == 1:
+        return strength, []
+    expected = reference.at(math.prod(spacing))
+    return strength, [
+        f"strength {strength:.2f}: the scan has noise of {noise:.0f} HU, the references of this {model.name}"
+        f" have {expected:.0f} HU at its voxels; --strength 1 enhances it in full"
+    ]
 
 
 def _plan(
@@ -298,7 +323,7 @@ class StudyEnhancement:
 
     @property
     def lines(self) -> list[str]:
-        """Phases used, their coverage where it is not whole, and predicted memory, one line each."""
+        """Phases used, coverage where it is not whole, a strength below 1, predicted memory: a line each."""
         return [self.selection.line, *self.lacking, self.plan.line]
 
     def write(self, output: str | Path) -> None:

@@ -14,7 +14,7 @@ NOT_STATED = "*not stated*"
 """Text of an empty field."""
 
 PAPER = "https://arxiv.org/abs/2501.14013"
-PHANTOMS = "**Trained on phantoms, not on patients.** Its effect on a patient's scan is not known."
+EFFECT = "Its effect on a patient's scan is not known."
 
 
 def render_card(
@@ -41,7 +41,7 @@ def render_card(
     parts = [
         _metadata(network, record),
         f"# {network}: the {target} phase of an abdominal CT, enhanced\n",
-        f"> {PHANTOMS}\n" if record.saw_phantoms else "",
+        f"> {_origin(record)}\n" if record.origin else "",
         _what(network, arguments, window, parameters),
         _data(record),
         _recipe(record, window),
@@ -51,6 +51,10 @@ def render_card(
         _cite(),
     ]
     return "\n".join(part for part in parts if part)
+
+
+def _origin(record: TrainingRecord) -> str:
+    return f"**{record.origin[:1].upper()}{record.origin[1:]}.** {EFFECT}"
 
 
 def _metadata(network: str, record: TrainingRecord) -> str:
@@ -95,6 +99,7 @@ def _data(record: TrainingRecord) -> str:
         ("scans", _stated(record.data)),
         ("training studies", _stated(record.studies)),
         ("phantoms among them", "yes" if record.phantoms else "none known"),
+        *([("patients among them", str(record.patients))] if record.patients else []),
         ("degraded with", _stated(record.degradation)),
     ]
     before = record.started_from
@@ -138,8 +143,8 @@ def _use(arguments: Mapping[str, Any], record: TrainingRecord) -> str:
         f"It was trained on scans degraded with: {_stated(record.degradation)}. Other degradations lie "
         "outside its training.",
     ]
-    if record.saw_phantoms:
-        limits.insert(0, PHANTOMS)
+    if record.origin:
+        limits.insert(0, _origin(record))
     if len(arguments["phases"]) > 1:
         limits.append(_missing_phases(record.phase_dropout))
     if record.notes:

@@ -25,7 +25,7 @@ class EnhanceArguments(TypedDict, total=False):
     progress: bool
     self_ensemble: bool
     max_memory: int | None
-    strength: float
+    strength: float | None
 
 
 def enhance(

@@ -388,7 +388,7 @@ class EnhancementModule(PretrainedModule):
         progress: bool = False,
         self_ensemble: bool = False,
         max_memory: int | None = None,
-        strength: float = 1.0,
+        strength: float | None = None,
     ) -> Volume:
         """Enhances one study from NIfTI files.
 
@@ -405,7 +405,8 @@ class EnhancementModule(PretrainedModule):
                 work.
             max_memory: Memory limit of this process in bytes; None: its present memory and 0.8 of the free
                 memory.
-            strength: Share of the enhanced scan in the result, from 0 (the input) to 1.
+            strength: Share of the enhanced scan in the result, 0 to 1; None: 1, or less where the scan is as
+                good as the training's references.
 
         Returns:
             The enhanced target phase in HU, on the input's grid; with scale 2 or 4 on the grid that divides

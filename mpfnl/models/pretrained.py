@@ -16,6 +16,7 @@ from mpfnl.models.provenance import Recorder, TrainingRecord
 from mpfnl.models.rates import TrainingOptions
 from mpfnl.models.sources import find_weights, say_phantoms, upload, weights_name
 from mpfnl.models.weights import ModelConfig, read_weights, save_weights
+from mpfnl.samples import ReferenceNoise
 from mpfnl.window import Window
 
 CHECKPOINT_KEY = "mpfnl"  # entry of a Lightning checkpoint with the model's configuration
@@ -94,6 +95,11 @@ class PretrainedModule(LightningModule):
     def trained_without_phases(self) -> bool:
         """Whether phases were left out in the training."""
         return self.training_record is not None and bool(self.training_record.phase_dropout)
+
+    @property
+    def reference_noise(self) -> ReferenceNoise | None:
+        """Noise of the training's references, where the strength of an enhancement depends on it."""
+        return None if self.training_record is None else self.training_record.reference_noise
 
     def setup(self, stage: str) -> None:
         """Begins to record a training."""
@@ -218,6 +224,6 @@ class PretrainedModule(LightningModule):
         record = model.training_record = stored.config.training or TrainingRecord()
         model.drop_phases(record.phase_dropout or 0.0 if phase_dropout is None else phase_dropout)
         model.source = WeightsSource(weights_name(folder), stored.sha256)
-        if record.saw_phantoms:
-            say_phantoms(folder)
+        if record.origin:
+            say_phantoms(folder, record.origin)
         return model

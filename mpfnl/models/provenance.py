@@ -13,7 +13,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from mpfnl.models.freezing import frozen_parts
-from mpfnl.samples import TrainingData, TrainingSource
+from mpfnl.samples import ReferenceNoise, TrainingData, TrainingSource
 from mpfnl.window import Window
 
 PACKAGES = ("mpfnl", "torch", "lightning")
@@ -46,6 +46,7 @@ class TrainingRecord:
         data: Description of the scans.
         studies: Number of training studies.
         phantoms: Whether the studies include phantoms.
+        patients: Number of patients among the studies, where it is known.
         degradation: Name of the degradation preset, or its description.
         window: HU window of the samples.
         patch_size: Edge of a training patch in voxels.
@@ -57,6 +58,7 @@ class TrainingRecord:
         versions: Versions of the packages.
         metrics: Scores of the model by name.
         notes: Notes for users.
+        reference_noise: Noise of the targets; None: the strength of an enhancement does not depend on it.
         started_from: Record of the weights before, for a fine-tuning.
 
     >>> record = TrainingRecord(studies=48, started_from=TrainingRecord(phantoms=True))
@@ -67,6 +69,7 @@ class TrainingRecord:
     data: str | None = None
     studies: int | None = None
     phantoms: bool = False
+    patients: int | None = None
     degradation: str | None = None
     window: Window | None = None
     patch_size: int | None = None
@@ -78,12 +81,28 @@ class TrainingRecord:
     versions: Mapping[str, str] = field(default_factory=dict)
     metrics: Mapping[str, Score] = field(default_factory=dict)
     notes: str | None = None
+    reference_noise: ReferenceNoise | None = None
     started_from: TrainingRecord | None = None
 
     @property
     def saw_phantoms(self) -> bool:
         """Whether phantoms were trained on, in this training or in one before it."""
         return self.phantoms or (self.started_from is not None and self.started_from.saw_phantoms)
+
+    @property
+    def origin(self) -> str:
+        """The kind of data of the training in words, where phantoms were among them; else empty.
+
+        >>> TrainingRecord(phantoms=True).origin
+        'trained on phantoms, not on patients'
+        >>> TrainingRecord(phantoms=True, patients=4).origin
+        'trained on phantoms and on scans of 4 patients, no clinical evidence'
+        """
+        if not self.saw_phantoms:
+            return ""
+        if patients := self.patients or (self.started_from.patients if self.started_from else None):
+            return f"trained on phantoms and on scans of {patients} patients, no clinical evidence"
+        return "trained on phantoms, not on patients"
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -149,6 +168,11 @@ def window_from_json(value: object) -> Window:
     return Window(_number(window.get("level")), _number(window.get("width")))
 
 
+def _reference_noise(value: object) -> ReferenceNoise:
+    noise = _mapping(value)
+    return ReferenceNoise(_number(noise.get("hu")), _number(noise.get("exponent")))
+
+
 def _table(read: Callable[[object], Any]) -> Callable[[object], dict[str, Any]]:
     return lambda value: {name: read(content) for name, content in _mapping(value).items()}
 
@@ -158,6 +182,7 @@ _READ: dict[str, Callable[[object], Any]] = {
     "data": _TEXT,
     "studies": _COUNT,
     "phantoms": _plain(bool),
+    "patients": _COUNT,
     "degradation": _TEXT,
     "window": _or_none(window_from_json),
     "patch_size": _COUNT,
@@ -169,6 +194,7 @@ _READ: dict[str, Callable[[object], Any]] = {
     "versions": _table(_plain(str)),
     "metrics": _table(_score),
     "notes": _TEXT,
+    "reference_noise": _or_none(_reference_noise),
     "started_from": _or_none(TrainingRecord.from_json),
 }
 

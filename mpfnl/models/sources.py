@@ -24,10 +24,11 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 def shipped_weights() -> tuple[str, ...]:
     """The names of the weights that ship with this package, as `from_pretrained` accepts them.
 
-    All were trained on phantoms, not on patients.
+    Those named `phantoms` were trained on phantoms alone, those named `patients` on phantoms and on the scans
+    of a few patients; see docs/shipped.md.
 
     >>> shipped_weights()
-    ('pfnl3d-phantoms', 'rcan3d-phantoms')
+    ('pfnl3d-patients', 'pfnl3d-phantoms', 'rcan3d-patients', 'rcan3d-phantoms')
     """
     if not _SHIPPED.is_dir():
         return ()
@@ -71,10 +72,14 @@ def weights_name(folder: Path) -> str:
 
 
 @cache
-def say_phantoms(folder: Path) -> None:
-    """Reports once that the weights of a folder were trained on phantoms."""
-    name = weights_name(folder)
-    rank_zero_info(f"{name}: trained on phantoms, not on patients; its effect on patients' scans is unknown")
+def say_phantoms(folder: Path, origin: str) -> None:
+    """Reports once that the weights of a folder were trained on phantoms.
+
+    Args:
+        folder: Folder of the weights.
+        origin: Kind of data of the training, see `TrainingRecord.origin`.
+    """
+    rank_zero_info(f"{weights_name(folder)}: {origin}; its effect on patients' scans is unknown")
 
 
 def _download(repo_id: str, revision: str | None, local_files_only: bool) -> Path:

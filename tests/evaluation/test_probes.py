@@ -48,6 +48,7 @@ def model(edge: int) -> SimpleNamespace:
         phases=(ART, PV),
         optional_phases=(),
         trained_without_phases=False,
+        reference_noise=None,
         target=PV,
         window=ABDOMEN,
         patch_size=None,

@@ -42,6 +42,7 @@ class MeanOfThose(nn.Module):
 class Model:
     network: nn.Module
     trained_without_phases: bool = True
+    reference_noise: None = None
     name: str = "stand-in"
     optional_phases: tuple[Phase, ...] = (NC, ART)
     phases: tuple[Phase, ...] = PHASES

@@ -47,6 +47,7 @@ class Smoother:
     window: Window = ABDOMEN
     optional_phases: tuple[Phase, ...] = ()
     trained_without_phases: bool = False
+    reference_noise: None = None
     patch_size: int | None = None
 
 

@@ -9,7 +9,7 @@ from huggingface_hub import ModelCard
 
 import mpfnl
 from mpfnl.models import TrainingRecord
-from mpfnl.models.card import NOT_STATED, PHANTOMS
+from mpfnl.models.card import EFFECT, NOT_STATED
 from mpfnl.models.provenance import Score
 
 SECTIONS = [
@@ -88,7 +88,7 @@ def test_what_nobody_said_is_called_so(tmp_path: Path) -> None:
         for name in ("Training data", "Recipe", "Metrics", "Limits"):
             assert NOT_STATED in section(read.text, name)
         assert "| steps | *not stated* |" in read.text
-        assert PHANTOMS not in read.text
+        assert EFFECT not in read.text
 
 
 @pytest.mark.parametrize(
@@ -97,8 +97,8 @@ def test_what_nobody_said_is_called_so(tmp_path: Path) -> None:
 def test_phantoms_are_told_before_anything_else(record: TrainingRecord, tmp_path: Path) -> None:
     read = card(record, tmp_path)
     before, _ = read.text.split("## What it is")
-    assert PHANTOMS in before
-    assert PHANTOMS in section(read.text, "Limits")
+    assert EFFECT in before
+    assert EFFECT in section(read.text, "Limits")
     assert "phantoms" in read.data.tags
 
 

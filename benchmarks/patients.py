@@ -1,14 +1,15 @@
 """Fine-tunes the shipped networks on patients and phantoms: python benchmarks/patients.py PREPARED FOLDER.
 
-`PREPARED` is the folder that `mpfnl prepare` made of the real multiphase studies. The training set holds them
-at their own voxels and averaged to 3 mm, and phantoms with lesions, whose targets have hardly any noise. Each
-scan is degraded by `mixed`, and small lesions and vessels are inserted into each patch. `--leave-out PATIENT`
+`PREPARED` is the folder `studies` that `mpfnl prepare` made of the real multiphase studies. The training set
+holds them at their own voxels and averaged to 3 mm, and phantoms with lesions, whose targets have hardly any
+noise. Each scan is degraded by `mixed`, and small lesions and vessels are inserted into each patch. `--leave-out PATIENT`
 trains without a patient and evaluates the patient's studies, at both voxel sizes, with the degradations of
 `--presets`; it may be repeated. `--ship` trains on all patients and writes the weights to the package.
 An interrupted training continues from the last epoch.
 
 Rows of FOLDER/patients.csv: one study, voxel size, degradation and method; PSNR of the whole volume and of
 the part that all phases cover (eroded by 10 mm), RMSE in the body, edges, and the part that is covered.
+`--noise` writes FOLDER/patients_noise.csv: the noise of each scan, and the strength that follows from it.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from mpfnl.experiments.budget import Machine, TrainingBudget
 from mpfnl.experiments.candidates import SMALL_CLIP, Candidate, LearningRate
 from mpfnl.experiments.training import TrainingRun, TrainingSet
 from mpfnl.inference.hounsfield import noise_sd
+from mpfnl.inference.strength import noise_strength
 from mpfnl.inference.tiling import Tiling
 from mpfnl.losses import ContrastLoss
 from mpfnl.models import EnhancementModule, TrainingRecord
@@ -215,6 +217,25 @@ def evaluate(
                 }
 
 
+def noise_rows(studies: Sequence[Study], presets: Sequence[str]) -> Iterator[dict[str, object]]:
+    """The noise of each study and degradation, and the strength that follows from it."""
+    reference = reference_noise(studies)
+    for study in studies:
+        for preset in presets:
+            degradation = None if preset == "none" else find_preset(preset)
+            target = Phase.PORTAL_VENOUS
+            settings = SampleSettings((target,), target, degradation, seed=EVALUATION_SEED)
+            scans = load_study(study, settings.loaded)
+            noise = noise_sd(degrade_study(scans, settings)[target], ABDOMEN)
+            yield {
+                "study": study.study_id,
+                "degradation": preset,
+                "noise_hu": round(noise, 1),
+                "references_hu": round(reference.at(float(np.prod(scans.grid.spacing))), 1),
+                "strength": noise_strength(noise, scans.grid.spacing, reference),
+            }
+
+
 def methods(
     degraded: Mapping[Phase, NDArray[np.int16]], affine: NDArray[Any], models: Mapping[str, EnhancementModule]
 ) -> Iterator[tuple[str, NDArray[Any]]]:
@@ -271,6 +292,7 @@ def main() -> None:
         "--shipped", action="store_true", help="evaluate the shipped weights, without training"
     )
     parser.add_argument("--ship", action="store_true", help="train on all patients")
+    parser.add_argument("--noise", action="store_true", help="measure the noise of all scans")
     parser.add_argument("--tag", default="", help="word in the names of the weights")
     chosen = parser.parse_args()
     data = chosen.folder / "data"
@@ -290,6 +312,8 @@ def main() -> None:
         for row in evaluate([s for s in real if s.patient_id == patient], models, chosen.presets):
             rows.append({"left_out": patient, "tag": chosen.tag} | row)
             print(row, flush=True)
+    if chosen.noise:
+        write_csv(chosen.folder / "patients_noise.csv", list(noise_rows(real, PRESETS)), provenance())
     if rows:
         name = "shipped" if chosen.shipped else f"patients{chosen.tag}"
         write_csv(chosen.folder / f"{name}-{'-'.join(chosen.leave_out)}.csv", rows, provenance())

@@ -111,6 +111,29 @@ def test_figures_of_the_shipped_weights_are_those_of_the_csv() -> None:
     assert [line[1:4] for line in lines[: len(expected)]] == expected
 
 
+def test_figures_of_the_patients_are_those_of_the_csv() -> None:
+    path = ROOT / "benchmarks" / "results" / "patients.csv"
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["weights"] != "phantoms"]
+    psnr = {(row["study"], row["degradation"], row["method"]): float(row["psnr_db"]) for row in rows}
+    methods = ("degraded", "RCAN3D", "PFNL3D", "PFNL3D portal venous")
+    expected = [
+        [f"`{preset}`", *(f"{psnr[f'{study}-{voxels}', preset, method]:.2f}" for method in methods)]
+        for voxels in ("own", "3mm")
+        for preset in ("mild", "paper", "severe")
+        for study in ("hcc005_a", "hcc005_b")
+    ]
+    assert [line[1:] for line in table("shipped.md", "Patients")] == expected
+    page = (ROOT / "docs" / "shipped.md").read_text("utf-8")
+    for preset in ("paper", "severe"):
+        gains = [
+            psnr[study, preset, "PFNL3D"] - psnr[study, preset, "PFNL3D portal venous"]
+            for study in dict.fromkeys(row["study"] for row in rows)
+        ]
+        assert f"{mean(gains):+.2f} dB" in page
+        assert f"({min(gains):+.2f} to {max(gains):+.2f})" in page
+
+
 def test_benchmarks_page_names_every_script_and_csv() -> None:
     text = (ROOT / "docs" / "benchmarks.md").read_text("utf-8")
     results = {path.name for path in (ROOT / "benchmarks" / "results").glob("*.csv")}

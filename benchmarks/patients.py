@@ -1,11 +1,11 @@
 """Fine-tunes the shipped networks on patients and phantoms: python benchmarks/patients.py PREPARED FOLDER.
 
-`PREPARED` is the folder `studies` that `mpfnl prepare` made of the real multiphase studies. The training set
-holds them at their own voxels and averaged to 3 mm, and phantoms with lesions, whose targets have hardly any
-noise. Each scan is degraded by `mixed`, and small lesions and vessels are inserted into each patch. `--leave-out PATIENT`
-trains without a patient and evaluates the patient's studies, at both voxel sizes, with the degradations of
-`--presets`; it may be repeated. `--ship` trains on all patients and writes the weights to the package.
-An interrupted training continues from the last epoch.
+`PREPARED` is the folder `studies` that `mpfnl prepare` made of the real multiphase studies. The training
+set holds them at their own voxels and averaged to 3 mm, and phantoms with lesions, whose targets have
+hardly any noise. Each scan is degraded by `mixed`, and small lesions and vessels are inserted into each
+patch. `--leave-out PATIENT` trains without a patient and evaluates the patient's studies, at both voxel
+sizes, with the degradations of `--presets`; it may be repeated. `--ship` trains on all patients and writes
+the weights to the package. An interrupted training continues from the last epoch.
 
 Rows of FOLDER/patients.csv: one study, voxel size, degradation and method; PSNR of the whole volume and of
 the part that all phases cover (eroded by 10 mm), RMSE in the body, edges, and the part that is covered.

@@ -45,6 +45,7 @@ class Model:
     phases: Sequence[Phase] = PHASES
     target: Phase = PV
     window: Window = ABDOMEN
+    reference_noise: None = None
     network: nn.Module = field(init=False)
 
     def __post_init__(self) -> None:

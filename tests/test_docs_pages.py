@@ -111,6 +111,9 @@ def test_figures_of_the_shipped_weights_are_those_of_the_csv() -> None:
     assert [line[1:4] for line in lines[: len(expected)]] == expected
 
 
+PRESETS = ("none", "mild", "paper", "severe")
+
+
 def test_figures_of_the_patients_are_those_of_the_csv() -> None:
     path = ROOT / "benchmarks" / "results" / "patients.csv"
     with path.open(encoding="utf-8", newline="") as file:
@@ -132,6 +135,17 @@ def test_figures_of_the_patients_are_those_of_the_csv() -> None:
         ]
         assert f"{mean(gains):+.2f} dB" in page
         assert f"({min(gains):+.2f} to {max(gains):+.2f})" in page
+    with path.with_name("patients_noise.csv").open(encoding="utf-8", newline="") as file:
+        noise = list(csv.DictReader(file))
+    words = " ".join(page.split())
+    for preset, text in (("none", "0 to {:.2f} undegraded"), ("mild", "0 to {:.2f} at `mild`")):
+        strengths = [float(row["strength"]) for row in noise if row["degradation"] == preset]
+        assert min(strengths) == 0
+        assert text.format(max(strengths)) in words
+    least = {
+        preset: min(float(r["strength"]) for r in noise if r["degradation"] == preset) for preset in PRESETS
+    }
+    assert f"{least['paper']:.2f} to 1.00 at `paper` and {least['severe']:.2f} at `severe`" in words
 
 
 def test_benchmarks_page_names_every_script_and_csv() -> None:

@@ -48,7 +48,11 @@ def refusal(path: Path, kind: type[InputError] = FormatError) -> str:
     return message
 
 
-text = st.text(st.characters(categories=["L", "N", "P", "Zs"]), max_size=9).map(str.strip)
+text = (
+    st.text(st.characters(categories=["L", "N", "P", "Zs"]), max_size=9)
+    .map(str.strip)
+    .filter(lambda cell: not cell.startswith("#"))  # a spreadsheet's errors are refused
+)
 rows = st.lists(
     st.tuples(text.filter(lambda cell: cell and cell not in COLUMNS), text, text), min_size=1, max_size=5
 )

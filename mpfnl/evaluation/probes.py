@@ -193,7 +193,9 @@ def of_probes(values: Mapping[str, float]) -> dict[str, float]:
 
 
 def place_lesions(liver: NDArray[np.bool_], spacing: Sequence[float]) -> list[Lesion]:
-    """Places lesions where homogeneous liver has the most room, the largest first; some may find no room.
+    """Places lesions where homogeneous liver has the most room, the largest first.
+
+    A lesion that finds no room, or is not two voxels wide, is left out.
 
     Args:
         liver: Homogeneous liver, see `mpfnl.metrics.structure.OrganStructure`.
@@ -208,7 +210,7 @@ def place_lesions(liver: NDArray[np.bool_], spacing: Sequence[float]) -> list[Le
     lesions = []
     for column, diameter, one_phase in PLANNED:
         x, y, z = (int(index) for index in np.unravel_index(int(np.argmax(room)), room.shape))
-        if room[x, y, z] < diameter / 2:
+        if room[x, y, z] < diameter / 2 or diameter < 2 * max(spacing):
             continue
         lesions.append(Lesion(column, (x, y, z), diameter, one_phase))
         squares = [

@@ -173,10 +173,13 @@ class RCAN3DNet(nn.Module):
         self, phases: PhaseBatch, present: Sequence[int] | None, covered: Coverage | None
     ) -> Features:
         """The phases in [-1, 1], 0 where there is none, and their masks."""
-        places = range(self.phases) if present is None else list(present)
+        places = tuple(range(self.phases)) if present is None else tuple(present)
         if phases.shape[1] != len(places) or (len(places) < self.phases and not self.presence):
             raise ValueError(f"this network takes {self.phases} phases, not {phases.shape[1]}")
-        if list(places) != sorted(set(places) & set(range(self.phases))) or self.target not in places:
+        ascending = all(
+            one < next_one for one, next_one in zip((-1, *places), (*places, self.phases), strict=True)
+        )
+        if not ascending or self.target not in places:
             raise ValueError(f"{list(places)}: give phases in ascending order, the target {self.target} too")
         scaled = 2 * phases - 1
         if not self.presence:

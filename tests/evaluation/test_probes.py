@@ -138,6 +138,12 @@ def test_lesions_lie_in_the_liver_and_apart() -> None:
     assert place_lesions(np.ones((6, 6, 3), dtype=bool), (1.0, 1.0, 1.0)) == []
 
 
+@pytest.mark.parametrize("edge", [2.0, 3.5, 5.0, 8.0])
+def test_lesions_of_less_than_two_voxels_are_left_out(edge: float) -> None:
+    lesions = place_lesions(np.ones((30, 30, 30), dtype=bool), (edge, edge, edge))
+    assert {lesion.diameter_mm for lesion in lesions} == {d for _, d, _ in PLANNED if d >= 2 * edge}
+
+
 def test_a_one_phase_lesion_is_in_the_target_alone_and_uncovered_voxels_stay_so() -> None:
     (lesion, *_) = place_lesions(np.ones((40, 40, 40), dtype=bool), (1.0, 1.0, 1.0))
     hu = np.full((40, 40, 40), 100, np.int16)

@@ -30,12 +30,14 @@ def drawn_phases(count: int, target: int, probability: float, step: int) -> list
 
 
 def uncover(phases: Tensor, target: int, probability: float, step: int) -> Tensor:
-    """Phases of which some end within the patch, as those of patients do; NaN beyond the end.
+    """Phases of which some end within the patches, as those of patients do; NaN beyond the end.
+
+    All samples of a step end alike, so that the split of a batch over processes changes nothing.
 
     Args:
         phases: Phases `(batch, P, x, y, z)`.
         target: Place of the target, which covers the patch.
-        probability: Probability with which a phase of a sample ends within its patch.
+        probability: Probability with which a phase ends within the patches.
         step: Step of the training.
 
     Returns:
@@ -46,16 +48,16 @@ def uncover(phases: Tensor, target: int, probability: float, step: int) -> Tenso
     (True, False)
     """
     rng = _generator(step, 1)
-    ends = rng.random(phases.shape[:2]) < probability
-    ends[:, target] = False
+    ends = rng.random(phases.shape[1]) < probability
+    ends[target] = False
     if not ends.any():
         return phases
     phases = phases.clone()
-    for sample, phase in np.argwhere(ends):
+    for phase in np.flatnonzero(ends):
         axis = 2 if rng.random() < ALONG_Z else int(rng.integers(2))
         cut = int(rng.integers(1, phases.shape[2 + axis]))
         start, length = (0, cut) if rng.random() < 0.5 else (cut, phases.shape[2 + axis] - cut)
-        phases[sample, phase].narrow(axis, start, length).fill_(torch.nan)
+        phases[:, phase].narrow(1 + axis, start, length).fill_(torch.nan)
     return phases
 
 

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import mpfnl
+from mpfnl.models.dropout import uncover
 from mpfnl.phases import PHASES, Phase
 
 
@@ -67,3 +68,18 @@ def test_a_wrong_probability_is_refused(probability: float) -> None:
 def test_every_phase_but_the_target_is_optional() -> None:
     assert model(0, "arterial").optional_phases == (Phase.NONCONTRAST, Phase.PORTAL_VENOUS)
     assert mpfnl.PFNL3D(phases=1, features=4, blocks=1).optional_phases == ()
+
+
+def test_fields_of_view_end_alike_in_the_parts_of_a_batch() -> None:
+    """As several processes split a batch; see tests/models/test_distributed.py for whole trainings."""
+    torch.manual_seed(3)
+    batch = torch.rand(4, 3, 6, 6, 6)
+    ended = 0
+    for step in range(40):
+        whole = uncover(batch, 2, 0.5, step)
+        parts = torch.cat([uncover(part, 2, 0.5, step) for part in batch.split(2)])
+        torch.testing.assert_close(whole, parts, equal_nan=True)
+        assert not whole[:, 2].isnan().any()
+        assert not whole.isnan().all(dim=(2, 3, 4)).any()
+        ended += bool(whole.isnan().any())
+    assert 10 < ended < 40

@@ -132,16 +132,13 @@ def phantom_studies(folder: Path) -> list[Study]:
     return studies
 
 
-def training_set(
-    folder: Path, real: Sequence[Study], phantoms: Sequence[Study], name: str, structures: bool = True
-) -> TrainingSet:
+def training_set(folder: Path, real: Sequence[Study], phantoms: Sequence[Study], name: str) -> TrainingSet:
     """Real studies several times, and phantoms, in one manifest."""
     repeated = [
         replace(study, study_id=f"{study.study_id}-{time}") for study in real for time in range(TIMES)
     ]
     manifest = write_manifest(folder / f"{name}.csv", [*repeated, *phantoms])
-    insertion = StructureInsertion() if structures else None
-    return TrainingSet(read_manifest(manifest.path), find_preset("mixed"), insertion)
+    return TrainingSet(read_manifest(manifest.path), find_preset("mixed"), StructureInsertion())
 
 
 def candidate(network: str, name: str) -> Candidate:

@@ -41,13 +41,7 @@ def convolve_groups_leaky_relu(
     in_rows = features.is_contiguous(memory_format=LAYOUT) and not torch.compiler.is_compiling()
     if weight.shape[-1] == 1 and in_rows:
         return _multiply_groups(features, weight, bias, groups, slope)
-    padding = weight.shape[-1] // 2
-    slabs = weight.chunk(groups, dim=1)
-    each = features.chunk(groups, dim=0)
-    total = functional.conv3d(each[0], slabs[0], bias, padding=padding)
-    for group, slab in zip(each[1:], slabs[1:], strict=True):
-        total.add_(functional.conv3d(group, slab, padding=padding))
-    return functional.leaky_relu(total, slope, inplace=True)
+    return functional.leaky_relu(_sum_over_groups(features, weight, bias, groups), slope, inplace=True)
 
 
 def convolve_covered_groups_leaky_relu(
@@ -72,17 +66,24 @@ def convolve_covered_groups_leaky_relu(
         `(batch, out, x, y, z)`.
     """
     edge = weight.shape[-1]
-    slabs = weight.chunk(groups, dim=1)
-    each = (features * covered).chunk(groups, dim=0)
-    total = functional.conv3d(each[0], slabs[0], padding=edge // 2)
-    for group, slab in zip(each[1:], slabs[1:], strict=True):
-        total = total + functional.conv3d(group, slab, padding=edge // 2)
+    total = _sum_over_groups(features * covered, weight, None, groups)
     shares = covered
     if edge > 1:  # the neighbourhood's share of covered voxels
         shares = functional.avg_pool3d(covered, edge, 1, edge // 2, count_include_pad=False)
     available = shares.unflatten(0, (groups, -1)).sum(0)
     total = total * (groups / available) + bias[:, None, None, None]
     return functional.leaky_relu(total, slope)
+
+
+def _sum_over_groups(features: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> Tensor:
+    """The sum of each group's convolution with its slab of the weights."""
+    padding = weight.shape[-1] // 2
+    slabs = weight.chunk(groups, dim=1)
+    each = features.chunk(groups, dim=0)
+    total = functional.conv3d(each[0], slabs[0], bias, padding=padding)
+    for group, slab in zip(each[1:], slabs[1:], strict=True):
+        total.add_(functional.conv3d(group, slab, padding=padding))
+    return total
 
 
 def select_groups(
